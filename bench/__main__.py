@@ -35,7 +35,7 @@ from bench import (
 )
 from bench.route import HEADERS, SENDER_HEADER, MeasuredRoute, deliver_all, encode, post_units
 from bench.waiting import Latency
-from bench.watch import count_storage_operations, watch_peak_memory
+from bench.watch import count_host_operations, count_storage_operations, watch_peak_memory
 from local.dataverse.limits import Limits
 from local.samples import build_transaction
 from local.services import find_free_ports, run_services, start_host
@@ -133,24 +133,30 @@ async def _measure_throughput(route: MeasuredRoute, _: Latency) -> None:
     _print_result(
         "cpu_seconds_per_1000_resources", _compute_median(r.cpu for r in rounds) * 1000 / resources
     )
-    _print_result("storage_operations_per_delivery", await _count_operations(route))
+    everything, of_host = await _count_operations(route)
+    _print_result("storage_operations_per_delivery", everything)
+    _print_result("storage_operations_per_delivery_of_the_app", everything - of_host)
+    print(f"  (the host made {of_host:.3g}: it deletes the messages; its polls count nowhere)")
 
 
-async def _count_operations(route: MeasuredRoute) -> float:
-    """Return the storage operations of a delivery with one unit and one patient, without polls."""
+async def _count_operations(route: MeasuredRoute) -> tuple[float, float]:
+    """Return the storage operations of a delivery with one unit and one patient, without polls:
+    all, and those of the host alone."""
 
     async def count_contacts() -> int:
         stats = await route.http.get(f"{route.running.dataverse_url}/control/stats")
         return int(stats.json()["rows"]["contact"])
 
-    before, counted = await count_contacts(), count_storage_operations(route.log)
+    before = await count_contacts()
+    counted, of_host = count_storage_operations(route.log), count_host_operations(route.log)
     for body in _make_bodies("operations", DELIVERIES):
         await route.http.post(f"{route.host}/api/fhir", content=body, headers=HEADERS)
     async with asyncio.timeout(60):
         while await count_contacts() < before + DELIVERIES:
             await asyncio.sleep(0.1)
     await asyncio.sleep(2)  # until the last results are recorded and the last messages deleted
-    return (count_storage_operations(route.log) - counted) / DELIVERIES
+    everything = count_storage_operations(route.log) - counted
+    return everything / DELIVERIES, (count_host_operations(route.log) - of_host) / DELIVERIES
 
 
 async def _measure_waiting(route: MeasuredRoute, latency: Latency) -> None:
@@ -178,7 +184,9 @@ async def _measure_memory(route: MeasuredRoute, _: Latency) -> None:
 async def _measure_write_guard(route: MeasuredRoute, _: Latency) -> None:
     _print_result("order_guard_over_none", await write_guard.measure_first_writes(route))
     _print_result("order_guard_over_none_of_existing", await write_guard.measure_updates(route))
-    _print_result("order_guard_storage_operations", await write_guard.measure_operations(route))
+    added = await write_guard.measure_operations(route)
+    _print_result("order_guard_storage_operations", added.first_write)
+    _print_result("order_guard_storage_operations_of_existing", added.update)
 
 
 async def _measure_scale(route: MeasuredRoute, _: Latency) -> None:

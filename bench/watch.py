@@ -16,10 +16,24 @@ _POLL = re.compile(r'"GET [^"]*/messages\?[^"]*numofmessages')
 _REQUEST = re.compile(r'"(GET|PUT|POST|DELETE|MERGE|PATCH|HEAD) ')
 
 
+# What the Functions host does with a message after a function has ended, or while it runs.
+_HOST = re.compile(r'"(DELETE|PUT) [^"]*/messages/')
+
+
 def count_storage_operations(log: Path) -> int:
     """Return the number of requests to the emulator so far, without queue polls."""
+    return len(_list_operations(log))
+
+
+def count_host_operations(log: Path) -> int:
+    """Return how many of these the host made, and not the app: it deletes each message, or says
+    that it is still at work. It does so in Azure, too."""
+    return sum(1 for line in _list_operations(log) if _HOST.search(line))
+
+
+def _list_operations(log: Path) -> list[str]:
     lines = log.read_text("utf-8", "replace").splitlines()
-    return sum(1 for line in lines if _REQUEST.search(line) and not _POLL.search(line))
+    return [line for line in lines if _REQUEST.search(line) and not _POLL.search(line)]
 
 
 @dataclass(slots=True)

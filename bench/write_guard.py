@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import statistics
+from dataclasses import dataclass
 from typing import Any
 
 from bench.route import HEADERS, SENDER_HEADER, MeasuredRoute, deliver_all, encode
@@ -35,9 +36,23 @@ async def measure_updates(route: MeasuredRoute) -> float:
     return statistics.median(ratios)
 
 
-async def measure_operations(route: MeasuredRoute) -> float:
+@dataclass(frozen=True, slots=True)
+class AddedOperations:
+    """The storage operations that the guard adds to a delivery that writes one resource: the
+    first time, and again."""
+
+    first_write: float
+    update: float
+
+
+async def measure_operations(route: MeasuredRoute) -> AddedOperations:
     """Return the storage operations that the guard adds to a delivery with one update."""
-    return await _count_operations(route, "") - await _count_operations(route, UNGUARDED)
+    first, update = [
+        await _count_operations(route, "", version)
+        - await _count_operations(route, UNGUARDED, version)
+        for version in (0, 1)
+    ]
+    return AddedOperations(first, update)
 
 
 async def _deliver(route: MeasuredRoute, seed: str, sender: str = "", version: int = 0) -> float:
@@ -47,11 +62,11 @@ async def _deliver(route: MeasuredRoute, seed: str, sender: str = "", version: i
     return await deliver_all(route, bodies, sender=sender, status=status)
 
 
-async def _count_operations(route: MeasuredRoute, sender: str) -> float:
+async def _count_operations(route: MeasuredRoute, sender: str, version: int) -> float:
     """Return the storage operations of a delivery that updates one resource, without polls."""
     counted = count_storage_operations(route.log)
     for number in range(DELIVERIES):
-        body = encode(_make_observation(f"one-{sender}-{number}", 0))
+        body = encode(_make_observation(f"one-{sender}-{number}", version))
         headers = {**HEADERS, SENDER_HEADER: sender}
         await route.http.post(f"{route.host}/api/fhir", content=body, headers=headers)
     await asyncio.sleep(6)  # until the last delivery is done and its message deleted

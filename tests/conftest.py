@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import chain, count
 from math import inf
@@ -135,6 +135,7 @@ class Route:
     maps: Mapping[str, EntityMap] = field(default_factory=mirrored_maps)
     all_maps: Mapping[str, EntityMap] = field(default_factory=every_map)
     on_delete: str = "deactivate"
+    first_items: dict[str, WorkItem] = field(default_factory=dict)  # by delivery
     _ids: Iterator[int] = field(default_factory=lambda: count(1))
     _tokens: Iterator[int] = field(default_factory=lambda: count(1))
 
@@ -220,11 +221,16 @@ class Route:
     async def deliver(self, body: Any, **asked: Any) -> str:
         """Accepted, and its claim taken off the queue: the id of the delivery."""
         accepted = await self.ask(body, **asked)
-        self.queue_sender.sent.remove((RELAY_QUEUE, WorkItem(accepted.delivery), 0))
+        message = (RELAY_QUEUE, WorkItem(accepted.delivery), 0)
+        taken = self.queue_sender.sent.pop(self.queue_sender.sent.index(message))
+        self.first_items[accepted.delivery] = taken[1]
         return accepted.delivery
 
     async def process(self, delivery: str, **claim: Any) -> None:
-        await process.process(self.relay, WorkItem(delivery, **claim))
+        """As its first work item does, which a queue may hand out again; with `claim` as another
+        one does."""
+        first = WorkItem(delivery) if claim else self.first_items.get(delivery, WorkItem(delivery))
+        await process.process(self.relay, replace(first, **claim))
 
     async def process_all(self, delivery: str | None = None) -> None:
         """As the queue does it: hand out claims, whatever their delay, until none is left."""

@@ -127,6 +127,9 @@ OPEN = frozenset({Status.ACCEPTED, Status.PROCESSING, Status.PARKED})
 # A set of lanes: see integration.journal.lane_bits.
 LaneBits = bytes
 
+# Versions of resources: see integration.journal.bases.
+BaseVersions = bytes
+
 TO_BE_PLANNED = 0  # the planner of a delivery whose plan is no longer to be followed
 
 
@@ -146,6 +149,10 @@ class Delivery:
     # what decides which of two writes is later: arrival, lastUpdated, version, or off
     write_order: str = "arrival"
     repeat: bool = False  # the same bytes were accepted before
+    # The relay has begun with it, by its first work item: see `Journal.begin_delivery`. `bases`:
+    # the versions that its entries found then.
+    begun: bool = False
+    bases: BaseVersions = b""
     # Its plan: lanes, and which of them are queued or done, belong to one plan.
     plan: int = 1
     planner: int = TO_BE_PLANNED  # the version of the planner that makes it
@@ -255,6 +262,9 @@ class WorkItem:
 
     delivery: str
     _: KW_ONLY
+    # relay, of the first work item of a delivery: its row as intake has added it, which saves to
+    # read it. No other item has it, so it says nothing about which work is meant.
+    accepted: Delivery | None = field(default=None, compare=False, repr=False)
     lane: int | None = None  # relay: one lane of a fanned-out delivery
     plan: int = 1  # the number of the plan that the lane belongs to
     resource: str | None = None  # mirror: Type/id

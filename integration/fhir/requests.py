@@ -80,7 +80,7 @@ def _parse_url(raw: RawEntry, method: str) -> tuple[str, str, str | None]:
     if method in _READS:
         problem = _find_read_problem(rest)
     else:
-        for name, _ in list_parameters(query):
+        for name, _ in list_parameters(query) if query else ():
             if (reason := find_refusal(name)) is not None:
                 raw.refuse("not-supported", reason, element)
         condition = _strip_format(query) if mark else None

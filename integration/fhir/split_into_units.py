@@ -86,7 +86,7 @@ def _split_components(
     components: Iterable[list[PreparedEntry]], limits: Limits
 ) -> Iterator[list[PreparedEntry]]:
     for component in components:
-        if can_be_atomic(component, limits):
+        if len(component) == 1 or can_be_atomic(component, limits):
             yield component
         else:
             yield from group_by_waiting(component)

@@ -107,8 +107,10 @@ def _add_text(resource: FhirResource, text: str) -> FhirResource:
     others = [extension for extension in _list_extensions(meta) if not _has_url(extension, _OURS)]
     extensions = [{"url": URL, "valueString": text}, *others]
     rest = {name: value for name, value in meta.items() if name not in _NOT_SENT}
-    marked = {"resourceType": resource["resourceType"], "meta": {"extension": extensions, **rest}}
-    return {**marked, **{key: value for key, value in resource.items() if key not in marked}}
+    # A name keeps the place where it came first.
+    marked = {"resourceType": None, "meta": None, **resource}
+    marked["meta"] = {"extension": extensions, **rest}
+    return marked
 
 
 def locate_mark(body: bytes) -> int:

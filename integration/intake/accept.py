@@ -241,9 +241,11 @@ async def _keep_and_queue(intake: Intake, checked: CheckedRequest) -> Accepted:
     delivery = await _take_key(intake.journal, checked)
     if delivery.status is not Status.ACCEPTED:
         return Accepted(delivery.id)
-    if not await intake.journal.add_delivery(delivery, checked.payload):
+    added = await intake.journal.add_delivery(delivery, checked.payload)
+    if added is None:
         raise _refuse_key()  # of a request that ended after its bytes were stored
-    await intake.queue.send(RELAY_QUEUE, WorkItem(delivery.id))
+    accepted = added if added.etag else None  # else it may have begun
+    await intake.queue.send(RELAY_QUEUE, WorkItem(delivery.id, accepted=accepted))
     log_event(
         "delivery.accepted",
         delivery=delivery.id,

@@ -9,8 +9,12 @@ from dataclasses import dataclass
 
 import msgspec
 from azure.core import MatchConditions
-from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
-from azure.storage.blob.aio import BlobServiceClient, ContainerClient
+from azure.core.exceptions import (
+    HttpResponseError,
+    ResourceExistsError,
+    ResourceNotFoundError,
+)
+from azure.storage.blob.aio import BlobClient, BlobServiceClient, ContainerClient
 
 from integration.core.model import DeliveryRequest, EntryResult
 from integration.journal.azure_errors import translate_storage_errors
@@ -20,6 +24,9 @@ CONTAINER = "deliveries"
 
 # https://learn.microsoft.com/rest/api/storageservices/append-block: 4 MiB in older versions
 _MAX_BLOCK = 4 * 1024 * 1024
+
+# Ends the name of the blob with more results of a lane. It sorts right after the first one.
+_MORE = "-more"
 
 # Blobs that are deleted at the same time.
 _MAX_DELETED = 16
@@ -94,11 +101,7 @@ class AzureBlobs:
     async def begin_lane(self, id_: str, lane: int) -> bool:
         blob = self.container.get_blob_client(_name_results_blob(id_, lane))
         async with translate_storage_errors():
-            try:
-                await blob.create_append_blob(match_condition=MatchConditions.IfMissing)
-            except ResourceExistsError:
-                return False
-        return True
+            return await _create_if_missing(blob)
 
     async def has_begun(self, id_: str) -> bool:
         async with translate_storage_errors():
@@ -108,16 +111,37 @@ class AzureBlobs:
         return False
 
     async def add_entry_results(self, id_: str, lane: int, results: Sequence[EntryResult]) -> None:
-        blob = self.container.get_blob_client(_name_results_blob(id_, lane))
-        lines = [msgspec.json.encode(result) + b"\n" for result in results]
+        await self._append(_name_results_blob(id_, lane), _encode_results(results))
+
+    async def save_entry_results(self, id_: str, lane: int, results: Sequence[EntryResult]) -> None:
+        name = _name_results_blob(id_, lane)
+        lines = _encode_results(results)
         async with translate_storage_errors():
-            for block in _split_into_blocks(lines):
-                await blob.append_block(block)
+            try:
+                await self.container.upload_blob(name, b"".join(lines))
+            except ResourceExistsError:
+                # Another worker has begun the lane, or the answer to an earlier try was lost: of
+                # results that are there twice the first counts.
+                await self._append(name, lines)
 
     async def record_bases(self, id_: str, lane: int, bases: Mapping[int, str]) -> None:
-        blob = self.container.get_blob_client(_name_results_blob(id_, lane))
+        line = msgspec.json.encode(_Bases(bases)) + b"\n"
+        await self._append(_name_results_blob(id_, lane), [line])
+
+    async def _append(self, name: str, lines: Sequence[bytes]) -> None:
+        """Append lines to a blob of results. To one that `save_entry_results` wrote nothing can be
+        appended: they go to another, which is read after it."""
+        blob = self.container.get_blob_client(name)
         async with translate_storage_errors():
-            await blob.append_block(msgspec.json.encode(_Bases(bases)) + b"\n")
+            for block in _split_into_blocks(lines):
+                try:
+                    await blob.append_block(block)
+                except HttpResponseError as error:
+                    if _get_code(error) != "InvalidBlobType":
+                        raise
+                    blob = self.container.get_blob_client(name + _MORE)
+                    await _create_if_missing(blob)
+                    await blob.append_block(block)
 
     async def list_bases(self, id_: str, lane: int | None = None) -> dict[int, str]:
         found: dict[int, str] = {}
@@ -136,7 +160,7 @@ class AzureBlobs:
     async def _read_results(self, id_: str, lane: int | None) -> list[bytes]:
         """Return the lines that are recorded for one lane, or for all."""
         if lane is not None:
-            names = [_name_results_blob(id_, lane)]
+            names = [_name_results_blob(id_, lane), _name_results_blob(id_, lane) + _MORE]
         else:
             async with translate_storage_errors():
                 listing = self.container.list_blob_names(name_starts_with=f"{id_}/results/")
@@ -177,6 +201,27 @@ async def open_container(blobs: BlobServiceClient) -> ContainerClient:
         except ResourceExistsError:
             pass  # it is created at the first start only
     return container
+
+
+async def _create_if_missing(blob: BlobClient) -> bool:
+    """Create an empty blob that can be appended to. Return False if there is one already."""
+    try:
+        await blob.create_append_blob(match_condition=MatchConditions.IfMissing)
+    except ResourceExistsError:
+        return False
+    return True
+
+
+def _get_code(error: HttpResponseError) -> str:
+    """Return the service's own code of an error.
+
+    https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes
+    """
+    return str(getattr(error, "error_code", None) or "")
+
+
+def _encode_results(results: Sequence[EntryResult]) -> list[bytes]:
+    return [msgspec.json.encode(result) + b"\n" for result in results]
 
 
 def _name_lane_blob(id_: str, plan: int, lane: int) -> str:

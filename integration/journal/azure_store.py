@@ -27,6 +27,7 @@ from integration.journal import azure_blobs, azure_tables, delivery_entity
 from integration.journal.azure_errors import translate_storage_errors
 from integration.journal.azure_open_deliveries import AzureOpenDeliveries
 from integration.journal.azure_tables import RETRY_WRITES, match_etag
+from integration.journal.bases import encode_bases
 from integration.journal.bounds import bound_row_result
 from integration.journal.lane_bits import add_lanes, count_lanes
 from integration.journal.store import ROWS_PER_BATCH, Page, Payload, never
@@ -81,17 +82,17 @@ class AzureJournal(AzureOpenDeliveries):
             except ResourceNotFoundError:
                 return None
 
-    async def add_delivery(self, delivery: Delivery, payload: Payload) -> bool:
+    async def add_delivery(self, delivery: Delivery, payload: Payload) -> Delivery | None:
         if not await self.save_payload(delivery.id, delivery.digest, payload):
-            return False
+            return None
         async with translate_storage_errors():
             try:
-                await self.deliveries.create_entity(
+                added = await self.deliveries.create_entity(
                     delivery_entity.to_entity(delivery), **RETRY_WRITES
                 )
             except ResourceExistsError:
-                pass  # an earlier attempt has added it
-        return True
+                return delivery  # an earlier attempt has added it
+        return replace(delivery, etag=str(added["etag"]))
 
     async def update_delivery(
         self,
@@ -124,6 +125,15 @@ class AzureJournal(AzureOpenDeliveries):
         return await self.update_delivery(
             id_, only_plan=plan - 1, plan=plan, **unplanned, **changes
         )
+
+    async def begin_delivery(self, seen: Delivery, bases: Mapping[int, str]) -> Delivery | None:
+        changes: dict[str, Any] = {"begun": True, "bases": encode_bases(bases)}
+        async with translate_storage_errors():
+            try:
+                etag = await self._merge(seen.id, changes, seen.etag or "")
+            except (ResourceModifiedError, ResourceNotFoundError):
+                return None
+        return replace(seen, **changes, etag=etag)
 
     async def record_queued_lanes(self, id_: str, plan: int, lanes: Collection[int]) -> None:
         def choose(delivery: Delivery) -> Mapping[str, Any] | None:
@@ -166,7 +176,8 @@ class AzureJournal(AzureOpenDeliveries):
             return replace(current, **changes, etag=None)
         return None
 
-    async def _merge(self, id_: str, changes: Mapping[str, Any], etag: str | None = None) -> None:
+    async def _merge(self, id_: str, changes: Mapping[str, Any], etag: str | None = None) -> str:
+        """Set these fields, with `etag` only if the row still has it. Return its new etag."""
         partition, row = build_delivery_key(id_)
         properties = delivery_entity.to_properties(changes)
         if "reason" in changes and changes["reason"] is None:
@@ -174,12 +185,13 @@ class AzureJournal(AzureOpenDeliveries):
         condition: dict[str, Any] = {}
         if etag is not None:
             condition = {"etag": etag, "match_condition": MatchConditions.IfNotModified}
-        await self.deliveries.update_entity(
+        answer = await self.deliveries.update_entity(
             {"PartitionKey": partition, "RowKey": row, **properties},
             mode=UpdateMode.MERGE,
             **condition,
             **RETRY_WRITES,
         )
+        return str(answer["etag"])
 
     async def list_deliveries(self, status: Status | None, limit: int, after: str | None) -> Page:
         found: list[Delivery] = []

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from integration.core.model import OPEN, Delivery, DeliveryRequest, EntryResult, RowResult, Status
+from integration.journal.bases import encode_bases
 from integration.journal.bounds import bound_row_result, bound_texts
 from integration.journal.lane_bits import add_lanes, count_lanes
 from integration.journal.table_keys import build_index_key, is_between, parse_accepted_time
@@ -57,9 +58,10 @@ class Journal(Protocol):
     async def find_delivery_by_key(self, sender: str, key: str) -> str | None:
         """Return the id of the delivery that has claimed this key, if any."""
 
-    async def add_delivery(self, delivery: Delivery, payload: Payload) -> bool:
-        """Add a delivery and its bytes. Repeating it changes nothing. Return False, and add
-        nothing, when bytes of another digest are stored under this id already."""
+    async def add_delivery(self, delivery: Delivery, payload: Payload) -> Delivery | None:
+        """Add a delivery and its bytes. Repeating it changes nothing. Return the delivery, with
+        the etag of its row only if this call has added the row. Return None, and add nothing, when
+        bytes of another digest are stored under this id already."""
 
     async def get_delivery(self, id_: str) -> Delivery | None:
         """Return the delivery; None when there is none with this id."""
@@ -143,11 +145,24 @@ class Journal(Protocol):
     async def begin_lane(self, id_: str, lane: int) -> bool:
         """Record that processing of a lane begins. Return whether this is its first attempt."""
 
+    async def begin_delivery(self, seen: Delivery, bases: Mapping[int, str]) -> Delivery | None:
+        """Record that the relay begins with a delivery whose row is still as it was `seen`, and the
+        versions that its entries found: it does in one operation what `begin_lane` and
+        `record_bases` do for a lane. Return the delivery as its row is now. Return None, and record
+        nothing, when the row has changed: somebody may have begun, cancelled or replayed it. Also
+        when the answer was lost, so whoever is told None has to read the row."""
+
     async def has_begun(self, id_: str) -> bool:
-        """Whether the relay has begun a delivery: more than its bytes is saved."""
+        """Whether the relay has begun a delivery: more than its bytes is saved. What
+        `begin_delivery` has recorded is in the delivery itself."""
 
     async def add_entry_results(self, id_: str, lane: int, results: Sequence[EntryResult]) -> None:
-        """Append results of entries. Call `begin_lane` of the same lane before."""
+        """Append results of entries. Call `begin_lane` or `save_entry_results` of the same lane
+        before."""
+
+    async def save_entry_results(self, id_: str, lane: int, results: Sequence[EntryResult]) -> None:
+        """Record the first results of a lane for which `begin_delivery` was called, in one
+        operation. If another worker has begun the lane meanwhile, append them."""
 
     async def record_bases(self, id_: str, lane: int, bases: Mapping[int, str]) -> None:
         """Record the versions that entries, by position, found at their first attempt: see
@@ -197,6 +212,7 @@ class MemoryJournal:
     bases: dict[tuple[str, int], dict[int, str]] = field(default_factory=dict)
     entry_results: dict[str, dict[int, list[EntryResult]]] = field(default_factory=dict)
     row_results: dict[tuple[str, str, str], RowResult] = field(default_factory=dict)
+    changes: int = 0  # of rows of deliveries: the next one's etag
 
     async def claim_key(self, sender: str, key: str, delivery: str) -> str:
         return self.keys.setdefault((sender, key), delivery)
@@ -204,12 +220,18 @@ class MemoryJournal:
     async def find_delivery_by_key(self, sender: str, key: str) -> str | None:
         return self.keys.get((sender, key))
 
-    async def add_delivery(self, delivery: Delivery, payload: Payload) -> bool:
+    async def add_delivery(self, delivery: Delivery, payload: Payload) -> Delivery | None:
         if self.digests.setdefault(delivery.id, delivery.digest) != delivery.digest:
-            return False
+            return None
         self.payloads.setdefault(delivery.id, payload)
-        self.deliveries.setdefault(delivery.id, delivery)
-        return True
+        if delivery.id in self.deliveries:
+            return delivery
+        return self._set_delivery(delivery)
+
+    def _set_delivery(self, delivery: Delivery) -> Delivery:
+        self.changes += 1
+        self.deliveries[delivery.id] = replace(delivery, etag=str(self.changes))
+        return self.deliveries[delivery.id]
 
     async def get_delivery(self, id_: str) -> Delivery | None:
         return self.deliveries.get(id_)
@@ -231,7 +253,7 @@ class MemoryJournal:
             return False
         if only_plan is not None and (delivery is None or delivery.plan != only_plan):
             return False
-        self.deliveries[id_] = replace(self.deliveries[id_], **bound_texts(changes))
+        self._set_delivery(replace(self.deliveries[id_], **bound_texts(changes)))
         return True
 
     async def list_deliveries(self, status: Status | None, limit: int, after: str | None) -> Page:
@@ -339,12 +361,22 @@ class MemoryJournal:
         lanes[lane] = []
         return True
 
+    async def begin_delivery(self, seen: Delivery, bases: Mapping[int, str]) -> Delivery | None:
+        current = self.deliveries.get(seen.id)
+        if current is None or current.etag != seen.etag:
+            return None
+        begun: dict[str, Any] = {"begun": True, "bases": encode_bases(bases)}
+        return replace(seen, **begun, etag=self._set_delivery(replace(current, **begun)).etag)
+
     async def has_begun(self, id_: str) -> bool:
         seen = (*self.lanes, *self.fetched)
         return id_ in self.entry_results or any(delivery == id_ for delivery, *_ in seen)
 
     async def add_entry_results(self, id_: str, lane: int, results: Sequence[EntryResult]) -> None:
         self.entry_results[id_][lane].extend(results)
+
+    async def save_entry_results(self, id_: str, lane: int, results: Sequence[EntryResult]) -> None:
+        self.entry_results.setdefault(id_, {}).setdefault(lane, []).extend(results)
 
     async def record_bases(self, id_: str, lane: int, bases: Mapping[int, str]) -> None:
         recorded = self.bases.setdefault((id_, lane), {})

@@ -28,6 +28,10 @@ from integration.queues.names import MIRROR_QUEUE
 from integration.queues.queue_sender import ChangeQueues, QueueSender
 from integration.queues.retry import plan_retry
 
+# The versionId of a resource that was never written before, at HAPI and at Azure's FHIR service:
+# after a delete they count on. https://hl7.org/fhir/R4/http.html#versioning
+_FIRST_VERSION = "1"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mirror:
@@ -108,8 +112,17 @@ async def _is_mirrored(mirror: Mirror, item: WorkItem) -> bool:
 async def _write_rows(mirror: Mirror, item: WorkItem) -> RowResult:
     result = await mirror.sink.bring_up_to_date(_get_entity_map(mirror, item), item)
     # Before the result is recorded: if this fails, the work item comes again and repeats it.
-    await _record_row_key(mirror, result)
+    if not _is_first_row(item, result):
+        await _record_row_key(mirror, result)
     return result
+
+
+def _is_first_row(item: WorkItem, result: RowResult) -> bool:
+    """Whether the resource and its row have just been created, and the row's key is the id. No
+    other key can have been recorded: nobody has mirrored the resource before. A server that does
+    not number versions from 1 never says so, and then it is looked up."""
+    is_new = item.is_create and item.attempt == 0 and result.version == _FIRST_VERSION
+    return is_new and result.action == "created" and result.resource.endswith(f"/{result.row}")
 
 
 async def _record_row_key(mirror: Mirror, result: RowResult) -> None:

@@ -300,8 +300,8 @@ async def _requeue(housekeeping: Housekeeping, delivery: Delivery, now: datetime
 async def _list_lost_items(journal: Journal, delivery: Delivery) -> list[WorkItem]:
     """Return the work items that may be lost. A worker requeues what it has begun by itself."""
     if delivery.status is Status.ACCEPTED:
-        is_lost = delivery.unqueued or not await journal.has_begun(delivery.id)
-        return [WorkItem(delivery.id)] if is_lost else []
+        has_begun = delivery.begun or await journal.has_begun(delivery.id)
+        return [WorkItem(delivery.id)] if delivery.unqueued or not has_begun else []
     if delivery.lanes_done != delivery.lanes_done_at_check:
         return []
     # When all lanes are done, only the end of the delivery is missing: any lane finds that out.

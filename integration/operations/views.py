@@ -11,7 +11,7 @@ from integration.core.model import Activity, Delivery, EntryResult, RowResult, S
 from integration.journal.audit_entry import AuditEntry
 
 # Fields of a delivery that say nothing to a person.
-_OF_THE_JOURNAL = frozenset({"etag", "queued_lanes", "done_lanes"})
+_OF_THE_JOURNAL = frozenset({"etag", "queued_lanes", "done_lanes", "begun", "bases"})
 
 
 def describe_delivery(delivery: Delivery) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def plan_retry(item: WorkItem, error: IntegrationError, now: datetime, max_age: 
         delay = _LONGEST_DELAY
     if isinstance(error, Unavailable) and error.retry_after is not None:
         delay = max(delay, error.retry_after)
-    next_item = replace(item, attempt=item.attempt + 1, since=since)
+    next_item = replace(item, accepted=None, attempt=item.attempt + 1, since=since)
     if isinstance(error, UnitConflict):
         conflicts = count_conflicts(item, error.unit) + 1
         next_item = replace(next_item, conflicts=conflicts, conflicted_unit=error.unit)

@@ -26,6 +26,7 @@ from integration.fhir.progress import Progress, map_targets
 from integration.fhir.units import Lane, Stamp, Unit, UnitEntry
 from integration.fhir.write_decisions import Attempt
 from integration.journal import write_guard
+from integration.journal.bases import MAX_ENTRIES, decode_bases
 from integration.journal.store import Journal
 from integration.journal.write_guard import HeldLocks, SendState, WriteGuard
 from integration.queues.names import MIRROR_QUEUE
@@ -41,6 +42,10 @@ _MAX_ROUNDS = 6
 
 # Seconds between looks, where reads lag behind writes.
 _LAG_PAUSES = (0.2, 0.4, 0.8, 1.6, 2.0)
+
+
+class DeliveryChanged(Exception):
+    """The row of the delivery is no longer as its first work item says. Nothing was sent."""
 
 
 class TimeUp(Exception):
@@ -60,12 +65,15 @@ class LaneContext:
 
 @dataclass(slots=True, kw_only=True)
 class _LaneRun(Progress):
-    """The progress of one lane. `bases`: see `write_decisions`, by position."""
+    """The progress of one lane. `bases`: see `write_decisions`, by position. `is_begun`: that the
+    lane begins is recorded. `has_results`: results can be appended."""
 
     context: LaneContext
     delivery: Delivery
     item: WorkItem
-    is_retry: bool
+    is_retry: bool = False
+    is_begun: bool = True
+    has_results: bool = True
     bases: dict[int, str] = field(default_factory=dict)
 
     @property
@@ -92,6 +100,34 @@ class UnitAttempt:
     was_contested: bool = False
 
 
+async def process_only_unit(
+    context: LaneContext, delivery: Delivery, lane: Lane, item: WorkItem
+) -> tuple[Delivery, list[EntryResult]]:
+    """Write the only unit of a delivery that nobody has begun, as its first work item says. Return
+    the delivery as its row is now, and the results of its entries.
+
+    It is recorded that the delivery begins when all is known but before anything is done, so one
+    operation holds that and the versions that were found. It also tells whether the row is still
+    as intake has added it, which therefore is not read. Until then a worker may end at any point:
+    the next one finds the row as it was. Raises Unavailable as `process_lane` does, and
+    DeliveryChanged when somebody has begun, cancelled or replayed the delivery.
+    """
+    (unit,) = lane.units
+    run = _LaneRun(context=context, delivery=delivery, item=item, is_begun=False, has_results=False)
+    await _write_unit(run, unit, _name_unit(delivery, 0, 0))
+    return run.delivery, [run.settled[position] for position in lane.positions]
+
+
+def can_begin_at_once(lane: Lane) -> bool:
+    """Whether `process_only_unit` can write the lane. A delete is announced before it is known
+    which version it deletes, so that takes two records."""
+    return (
+        len(lane.units) == 1
+        and len(lane.units[0].entries) <= MAX_ENTRIES
+        and all(entry.method != "DELETE" for entry in lane.units[0].entries)
+    )
+
+
 async def process_lane(
     context: LaneContext,
     delivery: Delivery,
@@ -110,7 +146,8 @@ async def process_lane(
     if progress.is_retry:
         lane_number = progress.results_lane
         results = await context.journal.list_entry_results(delivery.id, lane_number)
-        progress.bases = await context.journal.list_bases(delivery.id, lane_number)
+        bases = await context.journal.list_bases(delivery.id, lane_number)
+        progress.bases = bases | decode_bases(delivery.bases)  # which are of the first attempt
         recorded = {result.position: result for result in results}
     started = [unit for unit in lane.units if recorded.keys() & map_targets(unit).keys()]
     has_written = False
@@ -134,7 +171,18 @@ async def _begin(context: LaneContext, delivery: Delivery, item: WorkItem) -> bo
     """Record that the lane begins. Return whether its entries may have been attempted before."""
     is_first = await context.journal.begin_lane(delivery.id, item.lane or 0)
     # After the first plan, they were in other lanes before.
-    return not is_first or delivery.plan > 1
+    return not is_first or delivery.begun or delivery.plan > 1
+
+
+async def _ensure_begun(progress: _LaneRun, bases: Mapping[int, str]) -> None:
+    """Record that the delivery begins, unless that is recorded. Raises DeliveryChanged."""
+    if progress.is_begun:
+        return
+    begun = await progress.context.journal.begin_delivery(progress.delivery, bases)
+    if begun is None:
+        raise DeliveryChanged
+    progress.delivery, progress.is_begun = begun, True
+    progress.bases |= bases
 
 
 def _name_unit(delivery: Delivery, lane: int, index: int) -> str:
@@ -153,7 +201,7 @@ async def _write_unit(progress: _LaneRun, unit: Unit, name: str) -> None:
     await _settle(attempt, progress.refuse_blocked(unit))
     try:
         await _attempt_unit(attempt)
-    except (Unavailable, Misconfigured, asyncio.CancelledError) as error:
+    except (Unavailable, Misconfigured, DeliveryChanged, asyncio.CancelledError) as error:
         is_answered = isinstance(error, Misconfigured) or (
             isinstance(error, Unavailable) and not error.is_outcome_unknown
         )
@@ -340,7 +388,8 @@ def _make_stamp(attempt: Attempt, entries: Sequence[UnitEntry], found: Findings)
 async def _record_bases(
     attempt: UnitAttempt, entries: Sequence[UnitEntry], found: Findings
 ) -> None:
-    """Record which versions were there at the first attempt, before anything is sent."""
+    """Record that the unit begins, and which versions were there at its first attempt, before
+    anything is sent."""
     progress = attempt.progress
     bases = {
         entry.position: found.candidates[entry.position].version
@@ -349,9 +398,18 @@ async def _record_bases(
         and not entry.created
         and entry.position not in progress.bases
     }
-    if bases and progress.delivery.write_order != UNGUARDED:
-        await progress.context.journal.record_bases(progress.delivery.id, progress.lane, bases)
-        progress.bases |= bases
+    if progress.delivery.write_order == UNGUARDED:
+        bases = {}
+    await _ensure_begun(progress, bases)
+    new = {position: bases[position] for position in bases.keys() - progress.bases.keys()}
+    if not new:
+        return
+    journal, delivery = progress.context.journal, progress.delivery.id
+    if not progress.has_results:
+        await journal.begin_lane(delivery, progress.lane)
+        progress.has_results = True
+    await journal.record_bases(delivery, progress.lane, new)
+    progress.bases |= new
 
 
 async def _settle(
@@ -368,6 +426,7 @@ async def _settle(
     if not results:
         return
     progress, context = attempt.progress, attempt.progress.context
+    await _ensure_begun(progress, {})
     delivery = progress.delivery.id
     changes = list_changes(delivery, attempt.unit, results, matches or {}, restored or {})
     queues = await context.change_queues()
@@ -383,7 +442,11 @@ async def _settle(
         replace(result, unit=attempt.name, queued=mirrored.get(result.position))
         for result in results
     ]
-    await context.journal.add_entry_results(delivery, progress.lane, with_unit)
+    if progress.has_results:
+        await context.journal.add_entry_results(delivery, progress.lane, with_unit)
+    else:
+        await context.journal.save_entry_results(delivery, progress.lane, with_unit)
+        progress.has_results = True
     progress.record(attempt.unit, with_unit)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from math import inf
 
@@ -34,7 +34,14 @@ from integration.queues.queue_sender import QueueSender
 from integration.queues.retry import plan_retry
 from integration.relay import fetch
 from integration.relay.fetch import NO_SOURCES, Sources
-from integration.relay.lane import LaneContext, TimeUp, process_lane
+from integration.relay.lane import (
+    DeliveryChanged,
+    LaneContext,
+    TimeUp,
+    can_begin_at_once,
+    process_lane,
+    process_only_unit,
+)
 
 # A late work item does not bring back a delivery that is done, parked or cancelled.
 _ACTIVE = frozenset({Status.ACCEPTED, Status.PROCESSING})
@@ -47,6 +54,10 @@ _MAX_CONCURRENT = 16
 
 # The kinds of delivery for which something may be fetched, or was at an earlier attempt.
 _FETCHING = ("searchset", "notification")
+
+# Until then the row of a delivery is as intake has added it, unless its sender cancels it. What
+# waits for ten minutes in the queue, housekeeping looks at, which changes the row.
+_FRESH = timedelta(minutes=5)
 
 # Seconds: far less than `functionTimeout` of host.json, which ends the worker.
 _MAX_WAIT = 120.0
@@ -139,6 +150,13 @@ async def _hand_on(relay: Relay, item: WorkItem) -> None:
 
 
 async def _process_item(relay: Relay, item: WorkItem) -> None:
+    if item.accepted is not None and _is_probably_unchanged(relay, item.accepted):
+        try:
+            await _process_delivery(relay, item.accepted, item)
+            return
+        except DeliveryChanged:
+            pass
+    item = replace(item, accepted=None)
     delivery = await relay.journal.get_delivery(item.delivery)
     if delivery is None:
         raise LookupError(f"delivery {item.delivery} is queued but not in the journal")
@@ -153,6 +171,13 @@ async def _process_item(relay: Relay, item: WorkItem) -> None:
     else:
         # Another version of this app has stored the lane: the delivery is to be planned anew.
         await relay.queue.send(RELAY_QUEUE, WorkItem(delivery.id))
+
+
+def _is_probably_unchanged(relay: Relay, accepted: Delivery) -> bool:
+    """Whether to process a delivery as intake has added it, without reading its row. If it has
+    changed all the same, that is found before anything is sent, but it was planned in vain."""
+    is_fresh = relay.now() - accepted.accepted < _FRESH
+    return is_fresh and accepted.planner == PLANNER and accepted.kind not in _FETCHING
 
 
 def _start_timer(relay: Relay) -> Callable[[], bool]:
@@ -183,12 +208,20 @@ async def _process_queued_lane(
 
 
 async def _process_delivery(relay: Relay, delivery: Delivery, item: WorkItem) -> None:
-    """Plan a delivery. Process its one lane, or queue each of its lanes."""
+    """Plan a delivery. Process its one lane, or queue each of its lanes.
+
+    Raises DeliveryChanged when its row is no longer as its first work item says.
+    """
     timer = _start_timer(relay)
     delivery = await _ensure_planner(relay, delivery)
     delivery, delivery_plan = await _make_plan(relay, delivery)
-    refused = await _record_refused(relay, delivery, delivery_plan)
     lanes = delivery_plan.lanes
+    is_small = len(lanes) == 1 and not delivery_plan.refused and can_begin_at_once(lanes[0])
+    if item.accepted is not None and not is_small:
+        current = await relay.journal.get_delivery(delivery.id)
+        if current is None or current.etag != delivery.etag:
+            raise DeliveryChanged
+    refused = await _record_refused(relay, delivery, delivery_plan)
     are_saved = delivery.status is Status.PROCESSING and delivery.lanes == len(lanes)
     delivery = replace(
         delivery,
@@ -201,6 +234,10 @@ async def _process_delivery(relay: Relay, delivery: Delivery, item: WorkItem) ->
             await _queue_lanes(relay, delivery, list_unqueued_lanes(delivery))
         return
     lane = lanes[0] if lanes else Lane(())
+    if item.accepted is not None and is_small:
+        begun, settled = await process_only_unit(relay.context, delivery, lane, item)
+        await _finish(relay, begun, settled)
+        return
     results = await process_lane(relay.context, delivery, lane, item, timer)
     if results is None:
         await _record_cancelled(relay, delivery)
@@ -358,6 +395,7 @@ async def _finish(relay: Relay, delivery: Delivery, results: Sequence[EntryResul
         split=delivery.split,
         finished=None if is_held else relay.now(),
         reason=reason if is_held else None,
+        bases=b"",  # no attempt follows
         **counts,
     )
     if not is_done:  # it was cancelled during its last unit, or another worker was quicker

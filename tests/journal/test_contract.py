@@ -17,6 +17,7 @@ from azure.storage.blob.aio import BlobServiceClient
 
 from integration.core.model import OPEN, Delivery, DeliveryRequest, EntryResult, RowResult, Status
 from integration.journal.azure_store import AzureJournal
+from integration.journal.bases import MAX_ENTRIES, decode_bases
 from integration.journal.lane_bits import count_lanes, list_open_lanes, list_unqueued_lanes
 from integration.journal.store import NO_LANE, Journal, MemoryJournal, Payload
 from integration.journal.table_keys import make_delivery_id
@@ -610,6 +611,80 @@ async def test_a_lane_knows_whether_it_was_tried_before(journal: Journal) -> Non
     assert await journal.begin_lane(one.id, 1)
     assert await journal.begin_lane(one.id, NO_LANE)
     assert not await journal.begin_lane(one.id, 0)
+
+
+async def test_a_delivery_begins_as_it_was_added(journal: Journal) -> None:
+    added = await journal.add_delivery(made(), kept())
+    assert added is not None
+    begun = await journal.begin_delivery(added, {0: "1", 1: ""})
+    assert begun is not None
+    known = await found(journal, added)
+    assert known == begun
+    assert (known.begun, decode_bases(known.bases)) == (True, {0: "1", 1: ""})
+    assert await journal.update_delivery(
+        added.id, only_if=OPEN, seen=begun, status=Status.DONE, bases=b""
+    )
+    assert decode_bases((await found(journal, added)).bases) == {}
+
+
+async def test_a_delivery_begins_once(journal: Journal) -> None:
+    added = await journal.add_delivery(made(), kept())
+    assert added is not None
+    begun = await asyncio.gather(*(journal.begin_delivery(added, {0: str(n)}) for n in range(4)))
+    assert len([each for each in begun if each is not None]) == 1
+
+
+@pytest.mark.parametrize("changes", [{"status": Status.CANCELLED}, {"unqueued": True}])
+async def test_a_delivery_that_has_changed_does_not_begin(
+    journal: Journal, changes: dict[str, Any]
+) -> None:
+    added = await journal.add_delivery(made(), kept())
+    assert added is not None
+    await journal.update_delivery(added.id, **changes)
+    assert await journal.begin_delivery(added, {}) is None
+    assert not (await found(journal, added)).begun
+    await journal.delete_delivery(added.id)
+    assert await journal.begin_delivery(added, {}) is None
+
+
+async def test_only_who_has_added_a_delivery_knows_how_it_was_added(journal: Journal) -> None:
+    first, second = [await journal.add_delivery(made(), kept()) for _ in range(2)]
+    assert first is not None
+    assert second is not None
+    assert first.etag
+    assert second.etag is None
+
+
+async def test_results_that_are_saved_at_once_come_back_with_those_that_follow(
+    journal: Journal,
+) -> None:
+    one = made()
+    await journal.save_entry_results(one.id, 0, [EntryResult(0, 201), EntryResult(1, 422)])
+    assert not await journal.begin_lane(one.id, 0)
+    await journal.add_entry_results(one.id, 0, [EntryResult(1, 500), EntryResult(2, 204)])
+    await journal.record_bases(one.id, 0, {3: "7"})
+    await journal.begin_lane(one.id, 1)
+    await journal.add_entry_results(one.id, 1, [EntryResult(3, 200)])
+    for lane, statuses in ((0, [201, 422, 204]), (None, [201, 422, 204, 200])):
+        listed = await journal.list_entry_results(one.id, lane)
+        assert [each.status for each in listed] == statuses
+    assert await journal.list_bases(one.id, 0) == {3: "7"}
+
+
+async def test_results_that_another_worker_has_recorded_first_stay(journal: Journal) -> None:
+    one = made()
+    await journal.begin_lane(one.id, 0)
+    await journal.add_entry_results(one.id, 0, [EntryResult(0, 201)])
+    await journal.save_entry_results(one.id, 0, [EntryResult(0, 500), EntryResult(1, 204)])
+    assert [each.status for each in await journal.list_entry_results(one.id, 0)] == [201, 204]
+
+
+async def test_the_versions_of_a_large_unit_fit_into_a_row(journal: Journal) -> None:
+    added = await journal.add_delivery(made(), kept())
+    assert added is not None
+    longest = {position: "v" * 64 for position in range(MAX_ENTRIES)}
+    await journal.begin_delivery(added, longest)
+    assert decode_bases((await found(journal, added)).bases) == longest
 
 
 async def test_beginning_again_keeps_what_was_noted(journal: Journal) -> None:

@@ -425,6 +425,34 @@ async def test_a_row_whose_key_is_its_id_costs_no_write_of_the_keys(route: Route
     assert await get_contact(route) == (0, 1, "1")
 
 
+async def test_a_row_of_a_new_patient_costs_no_look_at_the_keys(route: Route) -> None:
+    class Closed(MemoryRowKeys):
+        async def find_keys(self, *_: Any) -> Any:
+            raise AssertionError("nobody can have recorded a key")
+
+    add_versions(route, "male")
+    await mirror_resource(replace(route.mirror, row_keys=Closed()), make_item(is_create=True))
+    assert await get_contact(route) == (0, 1, "1")
+
+
+@pytest.mark.parametrize(
+    ("versions", "said"),
+    [
+        (1, {}),  # of a reconcile, a replay or a notification: a row may have been there before
+        (2, {"is_create": True}),  # it was deleted, and created again
+        (1, {"is_create": True, "attempt": 1}),
+    ],
+)
+async def test_a_key_that_may_have_been_recorded_is_corrected(
+    route: Route, versions: int, said: Any
+) -> None:
+    keys = MemoryRowKeys()
+    await keys.add("Patient", {ANNA: THEIRS})
+    add_versions(route, *["male"] * versions)
+    await mirror_resource(replace(route.mirror, row_keys=keys), make_item(**said))
+    assert await keys.find_keys("Patient", [ANNA]) == {ANNA: ANNA}
+
+
 # --- a route that was switched -------------------------------------------------------------------
 
 
