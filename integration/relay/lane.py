@@ -261,6 +261,10 @@ async def _attempt_unit(attempt: UnitAttempt) -> None:
         if found.unseen:
             await _wait_for_reads(attempt, number)
             continue
+        if found.has_other_worker:
+            if not progress.is_begun:
+                raise DeliveryChanged
+            raise Unavailable("journal", "another worker is writing this delivery")
         restored = {
             candidate.name: await restore_later(preflight, candidate)
             for candidate in found.overtaken

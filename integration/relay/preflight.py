@@ -33,13 +33,15 @@ class Findings:
     """What is known about the entries of a unit. `candidates`: by position, of those that are to be
     sent. `overtaken`: those whose earlier attempt has replaced the state of a later delivery.
     `unlocked`: those whose names must be locked before anything else can be said. `unseen`: those
-    whose resource was made just now, and is not shown yet."""
+    whose resource was made just now, and is not shown yet. `has_other_worker`: the resources show
+    writes of this delivery that this worker knows nothing of."""
 
     settled: list[EntryResult] = field(default_factory=list)
     candidates: dict[int, Candidate] = field(default_factory=dict)
     overtaken: list[Candidate] = field(default_factory=list)
     unlocked: list[Candidate] = field(default_factory=list)
     unseen: list[Candidate] = field(default_factory=list)
+    has_other_worker: bool = False
     matches: dict[int, Matches] = field(default_factory=dict)
 
     def get_only_match(self, position: int) -> str | None:
@@ -201,8 +203,11 @@ class Preflight:
         ]
         if found.unlocked or found.unseen:
             return found
-        if self.attempt.is_ordered and any(map(self._is_of_other_worker, candidates)):
-            raise Unavailable("journal", "another worker is writing this delivery")
+        found.has_other_worker = self.attempt.is_ordered and any(
+            map(self._is_of_other_worker, candidates)
+        )
+        if found.has_other_worker:
+            return found
         steps = await self._decide_all(candidates)
         if unit.kind == "transaction":
             steps = _complete_transaction(candidates, steps)
