@@ -480,9 +480,16 @@ async def test_work_is_not_dropped_by_a_worker_that_has_not_heard_of_the_new_rou
     known = load_shipped_maps()["Patient"]
     table = MappedTable("Patient", known.table, known.entity_set, ("virtual", "dataverse"))
 
+    async def do_nothing(_: float) -> None:
+        """Nobody waits in a test."""
+
     def open_routes() -> DataRoutes:
         return DataRoutes(
-            store=store, tables={"Patient": table}, is_mirroring=True, clock=lambda: now[0]
+            store=store,
+            tables={"Patient": table},
+            is_mirroring=True,
+            clock=lambda: now[0],
+            pause=do_nothing,
         )
 
     first, second = open_routes(), open_routes()
