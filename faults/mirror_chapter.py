@@ -27,7 +27,7 @@ from faults.route import Route
 from faults.verdict import Finding, Tally
 from integration.mapping.files import MAPS_FOLDER
 
-_PER_ROUND = 32  # people, or faults
+_PER_ROUND = 48  # people, or faults: some rounds last minutes, however few there are
 # Seconds until what is left in the queues counts as stuck: an unheard create is looked for again
 # after 150 of them.
 _PATIENCE = 240.0

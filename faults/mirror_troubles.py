@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from faults import injected, weather
-from faults.mirror_people import People, Person, wait_a_little
+from faults.mirror_people import EVENTS, People, Person, wait_a_little
 from faults.mirror_verdict import Allowance
 from faults.route import gather_limited
 
@@ -184,8 +184,8 @@ async def hand_over(people: People, number: int) -> int:
 
 
 async def switch_routes(people: People, number: int) -> int:
-    """A table is a virtual one for a while. What changes after it is mirrored again, is mirrored;
-    workers may have heard of the first change alone."""
+    """A table is a virtual one for a while. What changes after it is mirrored again, is mirrored,
+    whatever the workers have remembered."""
     new = [people.make("Organization") for _ in range(number)]
     await gather_limited([people.update(person) for person in new[: number // 2]])
     await _set_route(people, "virtual")
@@ -203,7 +203,7 @@ async def wait_by_the_thousand(people: People, number: int) -> int:
     waiting = [people.make(owner=clinic.identity) for _ in range(number)]
     await gather_limited([people.update(person) for person in waiting])
     # All of them must wait before the organization comes; the judge finds what is not there then.
-    await people.route.wait_until_idle()
+    await people.route.wait_until_idle(others=(EVENTS,))
     await people.update(clinic)
     return 1
 

@@ -167,17 +167,20 @@ class Route:
 
     # -- the queues ------------------------------------------------------------------------------
 
-    async def wait_until_idle(self, patience: float = PATIENCE) -> str | None:
-        """Wait until the queues hold no message, visible or not. Return what is left, if any."""
+    async def wait_until_idle(
+        self, patience: float = PATIENCE, others: Sequence[str] = ()
+    ) -> str | None:
+        """Wait until the queues hold no message, visible or not. `others`: further queues, whose
+        messages become those of the first. Return what is left, if any."""
         until = time.monotonic() + patience
-        while left := [count for count in await self.count_messages() if count[1]]:
+        while left := [count for count in await self.count_messages(others) if count[1]]:
             if time.monotonic() > until:
                 return ", ".join(f"{number} in {name}" for name, number in left)
             await asyncio.sleep(_PAUSE)
         return None
 
-    async def count_messages(self) -> list[tuple[str, int]]:
-        """Return the number of messages in each queue."""
+    async def count_messages(self, others: Sequence[str] = ()) -> list[tuple[str, int]]:
+        """Return the number of messages in each queue, and in these others."""
 
         async def count_queue(name: str) -> tuple[str, int]:
             try:
@@ -186,7 +189,8 @@ class Route:
                 return name, 0
             return name, int(found.approximate_message_count or 0)
 
-        return [await count_queue(name) for name in _QUEUES]
+        # The others first: what leaves them is in the queues that are counted after them.
+        return [await count_queue(name) for name in (*others, *_QUEUES)]
 
     # -- the services ----------------------------------------------------------------------------
 

@@ -37,6 +37,12 @@ class StateVersion:
 
 NEVER_SEEN = StateVersion(is_deleted=True)  # the server knows nothing of the resource
 
+# The clocks of a server's nodes differ by less: a domain refuses whoever is further off.
+# https://www.rfc-editor.org/rfc/rfc4120#section-8.2: five minutes
+_MAX_SKEW = timedelta(minutes=5)
+
+_ROUNDING = timedelta(seconds=1)  # a row may have rounded its time up
+
 # A state that may be older than another is read again, with growing delays. After 14 seconds a copy
 # that lags has caught up:
 # https://learn.microsoft.com/azure/azure-sql/database/read-scale-out: usually a few seconds behind
@@ -55,10 +61,11 @@ def get_version(resource: Mapping[str, Any]) -> StateVersion:
 def compare(version: StateVersion, known: StateVersion) -> Order:
     """Return how `version` stands to what is known.
 
-    Versions that are whole numbers grow. A smaller one that was written later is newer all the
-    same: the counter has begun again, after a deletion for good, an import, or on another server.
-    Of other versions, only the times tell. Times count in whole seconds: HTTP dates and Dataverse
-    have no more.
+    Versions that are whole numbers grow. A smaller one that was written minutes later is newer all
+    the same: the counter has begun again, after a deletion for good, an import, or on another
+    server. Within minutes it may also be that two nodes of the server differ in their clocks. Of
+    other versions, only the times tell. Times count in whole seconds: HTTP dates and Dataverse have
+    no more.
     """
     if version.id is None or known.id is None:
         return _compare_incomplete(version, known)
@@ -67,12 +74,15 @@ def compare(version: StateVersion, known: StateVersion) -> Order:
         if int(version.id) != int(known.id):
             if int(version.id) > int(known.id):
                 return Order.PROBABLY_NEWER if later is Order.OLDER else Order.NEWER
-            return Order.PROBABLY_OLDER if later in (Order.SAME, Order.UNDECIDED) else later
+            if later is Order.NEWER:
+                is_beyond_skew = _is_later_by(_MAX_SKEW, version.updated, known.updated)
+                return Order.NEWER if is_beyond_skew else Order.UNDECIDED
+            return Order.OLDER if later is Order.OLDER else Order.PROBABLY_OLDER
     elif version.id != known.id:
         return Order.UNDECIDED if later is Order.SAME else later
     if later is Order.NEWER:
         return later
-    if _is_clearly_earlier(version.updated, known.updated):
+    if _is_later_by(_ROUNDING, known.updated, version.updated):
         return Order.UNDECIDED  # a counter that has begun again can come to the same number
     if version.is_deleted == known.is_deleted:
         return Order.SAME
@@ -102,10 +112,10 @@ def _compare_times(updated: str | None, known: str | None) -> Order:
     return Order.NEWER if time > known_time else Order.OLDER
 
 
-def _is_clearly_earlier(updated: str | None, known: str | None) -> bool:
-    """Whether it is earlier by more than a row may have rounded its time up."""
+def _is_later_by(least: timedelta, updated: str | None, known: str | None) -> bool:
+    """Whether it is later by more than that."""
     time, known_time = _parse_second(updated), _parse_second(known)
-    return time is not None and known_time is not None and known_time - time > timedelta(seconds=1)
+    return time is not None and known_time is not None and time - known_time > least
 
 
 def is_believable(order: Order, attempt: int) -> bool:

@@ -31,6 +31,7 @@ from integration.mapping.primary_keys import ServerKeys
 from integration.mapping.row_version import build_deletion_mark, compare_with_row
 from integration.mapping.schema_mismatches import find_schema_mismatches
 from integration.mirror import lookup_waits, row_diff, row_lookup
+from integration.mirror.refused_changes import Refusal, RefusedChanges
 from integration.mirror.row_diff import ChangePlan, ExistingRows, Target
 from integration.mirror.row_order import is_current
 from integration.mirror.row_sink import MirrorJob
@@ -40,9 +41,6 @@ from integration.queues.queue_sender import ChangeQueues, QueueSender
 # How often a row is tried when others write it at the same time, before the work item goes back
 # to the queue.
 _MAX_ATTEMPTS = 5
-
-# Children and concepts that Dataverse may refuse one by one. After that the row goes alone.
-_MAX_REFUSED = 10
 
 # A child that is answered 500 is tried again by work items of its own: so often, and first after so
 # many seconds, then after twice as many each time.
@@ -203,7 +201,7 @@ class WebApiSink:
         existing = await row_lookup.find_existing_rows(self.dataverse, self.all_maps, job, mapped)
         if not await self._is_current(job, state.version, existing.row):
             return None
-        result = await self._write_rows(job, mapped, existing)
+        result = await self._write_rows(job, state.version, mapped, existing)
         if result is None or result.action == "refused":
             return result
         # If the resource was deleted meanwhile, its deletion found no row to deactivate.
@@ -221,13 +219,15 @@ class WebApiSink:
         )
 
     async def _write_rows(
-        self, job: MirrorJob, mapped: MappedRows, existing: ExistingRows
+        self, job: MirrorJob, version: StateVersion, mapped: MappedRows, existing: ExistingRows
     ) -> RowResult | None:
         """Write what differs. What Dataverse refuses of the row's children and concepts is left
-        out, and the rest goes again, still as one change set. None: a row has changed meanwhile."""
-        refused: dict[str, str] = {}
+        out, and the rest goes again, as one change set where Dataverse says what it refused. None:
+        a row has changed meanwhile."""
+        refused = RefusedChanges()
         failed: list[str] = []
         notes: tuple[str, ...] = ()
+        written: RowResult | None = None
         while True:
             plan = row_diff.plan_changes(
                 job.entity,
@@ -236,30 +236,40 @@ class WebApiSink:
                 existing,
                 targets=self.list_targets(),
                 tables=job.tables,
-                refused=refused,
+                refused=refused.left_out,
             )
-            if not refused:
+            if not refused.count:
                 waiting = await self.list_mirrored({*plan.missing})
                 if waiting and await self._add_waiting(job, waiting):
                     return None
                 notes = _describe_unmirrored({*plan.missing} - waiting)
                 await self._prepare_links(job, existing, plan)
             result = await self._apply(job, existing, plan, failed)
-            if isinstance(result, _Refusal):
-                refused |= _leave_out(plan, result, len(refused))
+            if isinstance(result, Refusal):
+                refused.leave_out(plan, result)
                 continue
             if result is None:
                 return None
+            is_refused = result.action == "refused"
+            if written is None or written.action == "unchanged" or is_refused:
+                written = result
+            if not is_refused and refused.try_next():
+                existing = await row_lookup.find_existing_rows(
+                    self.dataverse, self.all_maps, job, mapped
+                )
+                if not await self._is_current(job, version, existing.row):
+                    return None
+                continue
             if failed:
                 await self._queue_failed(job)
-            if result.action in ("created", "updated"):
-                version = mapped.values.get(job.entity.version_column)
-                result = replace(result, version=version)
-            return replace(result, notes=(*mapped.notes, *plan.notes, *notes, *result.notes))
+            if written.action in ("created", "updated"):
+                shown = mapped.values.get(job.entity.version_column)
+                written = replace(written, version=shown)
+            return replace(written, notes=(*mapped.notes, *plan.notes, *notes, *written.notes))
 
     async def _apply(
         self, job: MirrorJob, existing: ExistingRows, plan: ChangePlan, failed: list[str]
-    ) -> RowResult | _Refusal | None:
+    ) -> RowResult | Refusal | None:
         """Apply the plan, once. `failed`: gets the keys of children that were answered 500."""
         if not plan.changes:
             return _build_unchanged_result(job, existing.row or {})
@@ -283,7 +293,7 @@ class WebApiSink:
         if result.status == 404 or (result.status == 412 and not is_duplicate):
             return None
         if not is_of_row and plan.other_keys:
-            return _Refusal(describe_failure(result.response), result.failed)
+            return Refusal(describe_failure(result.response), result.failed)
         if is_duplicate:
             raise _DuplicateKeyError
         return job.build_result("refused", notes=(describe_failure(result.response),))
@@ -372,27 +382,6 @@ class WebApiSink:
             for expand, rows in zip(job.entity.expands, children, strict=True)
             for child in rows
         ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Refusal:
-    """Dataverse refused a change of a child or of a concept. `why`: status and code. `position`: of
-    that change; None: Dataverse did not say which."""
-
-    why: str
-    position: int | None
-
-
-def _leave_out(plan: ChangePlan, refusal: _Refusal, count: int) -> dict[str, str]:
-    """Return what to leave out after a refusal, and why. `count`: how much is left out already."""
-    if refusal.position is not None and count < _MAX_REFUSED:
-        change = plan.changes[refusal.position]
-        return {change.key: f"{change.entity_set}: {refusal.why}, so a row was left out"}
-    return {
-        change.key: f"{change.entity_set}: {refusal.why}, so its changes were left out"
-        for change in plan.changes
-        if change.key in plan.other_keys
-    }
 
 
 def _describe_unmirrored(targets: set[str]) -> tuple[str, ...]:

@@ -9,8 +9,10 @@ from integration.core.errors import IntegrationError, Misconfigured, Unavailable
 from integration.core.model import WorkItem
 
 # In seconds. The delay doubles with each attempt up to the longest one. Work that waits for an
-# operator gets the longest one at once.
+# operator begins with a longer one: nobody mends a role within seconds. It doubles, too, so that
+# whoever mends something waits no longer for the rows than it was broken.
 _FIRST_DELAY = 2.0
+_FIRST_DELAY_OF_OPERATORS = 60.0
 _LONGEST_DELAY = 15 * 60.0
 
 # A message cannot stay invisible for longer than seven days:
@@ -39,9 +41,9 @@ def plan_retry(item: WorkItem, error: IntegrationError, now: datetime, max_age: 
     retries, never their number. Conflicts of a unit are counted apart from all other failures.
     """
     since = item.since if item.since is not None else now.timestamp()
-    delay = min(_FIRST_DELAY * 2 ** min(item.attempt, 16), _LONGEST_DELAY)
-    if isinstance(error, Misconfigured):
-        delay = _LONGEST_DELAY
+    is_for_operator = isinstance(error, Misconfigured)
+    first = _FIRST_DELAY_OF_OPERATORS if is_for_operator else _FIRST_DELAY
+    delay = min(first * 2 ** min(item.attempt, 16), _LONGEST_DELAY)
     if isinstance(error, Unavailable) and error.retry_after is not None:
         delay = max(delay, error.retry_after)
     next_item = replace(item, accepted=None, attempt=item.attempt + 1, since=since)

@@ -6,8 +6,9 @@ reconcile updates those that were not mirrored for a while.
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,8 +19,10 @@ from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE
 
 DATAVERSE, VIRTUAL = "dataverse", "virtual"
 
-# Every worker uses a changed route after this many seconds.
+# Every worker uses a changed route after this many seconds, and those that a request to storage
+# takes. A change is answered only then: what it says of changes from now on holds for all workers.
 _CACHE_SECONDS = 15.0
+_SPREAD_SECONDS = 20.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -27,7 +30,7 @@ class DataRoutes:
     """The data routes in use.
 
     `tables`: those of the maps in use, by resource type. `event_types`: the resource types whose
-    changes Dataverse is told of as external events.
+    changes Dataverse is told of as external events. `clock` and `pause` are in seconds.
     """
 
     store: DataRouteStore
@@ -35,6 +38,7 @@ class DataRoutes:
     is_mirroring: bool
     event_types: frozenset[str] = frozenset()
     clock: Callable[[], float] = time.monotonic
+    pause: Callable[[float], Awaitable[object]] = asyncio.sleep
     _cached: Mapping[str, str] = field(default_factory=dict)
     _cached_until: float = 0.0
 
@@ -91,7 +95,8 @@ async def list_routes(routes: DataRoutes) -> list[dict[str, Any]]:
 
 
 async def change_routes(routes: DataRoutes, requested: Any) -> dict[str, str]:
-    """Change the routes to `requested`, routes by resource type: all of them or none.
+    """Change the routes to `requested`, routes by resource type: all of them or none. Wait until
+    every worker uses them.
 
     Returns what each change means, by resource type. Raises Rejected for routes that are not valid.
     """
@@ -108,10 +113,12 @@ async def change_routes(routes: DataRoutes, requested: Any) -> dict[str, str]:
         name: _describe_change(routes, name, current[name], route)
         for name, route in requested.items()
     }
-    for name, route in requested.items():
-        if current[name] != route:
-            await routes.store.set_route(name, route)
+    changed = [name for name, route in requested.items() if current[name] != route]
+    for name in changed:
+        await routes.store.set_route(name, requested[name])
     routes.clear_cache()
+    if changed:
+        await routes.pause(_SPREAD_SECONDS)
     return meanings
 
 

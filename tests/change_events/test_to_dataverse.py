@@ -256,7 +256,7 @@ async def test_a_404_that_is_not_the_fhir_server_s_reports_no_deletion(flows: Fl
     await flows.tell(delivery=LATER)
     assert await flows.actions() == ["Created"]
     ((_, delay),) = flows.requeued
-    assert delay == 900
+    assert delay == 60
 
 
 async def test_two_workers_with_the_same_resource_report_it_once(flows: Flows) -> None:
@@ -348,7 +348,7 @@ async def test_events_that_are_not_switched_on_are_logged_as_errors_and_requeued
     flows.write()
     await flows.tell()
     ((claim, delay),) = flows.requeued
-    assert delay == 900
+    assert delay == 60
     (record,) = [record for record in caplog.records if record.message == "external_event.requeued"]
     assert record.levelno == logging.ERROR
     reason = vars(record)["reason"]

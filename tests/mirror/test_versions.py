@@ -85,6 +85,38 @@ async def test_a_new_patient_that_a_copy_does_not_know_yet_is_created_later(rout
     assert await get_contact(route) == (0, 1, "1")
 
 
+async def test_a_copy_that_lags_is_not_believed_where_the_clocks_of_the_server_differ(
+    route: Route,
+) -> None:
+    """One node wrote version 2 with a clock a minute ahead, another one version 3 after it: what
+    lags looks as if it were written later."""
+    add_versions(route, "male")
+    await mirror(route)
+    old = add_versions(route, "other")
+    route.clock.later(-180)
+    heard = add_versions(route, "female")["meta"]
+    route.fhir_double.will_answer(200, old)
+    version = StateVersion(id="3", updated=heard["lastUpdated"])
+    assert heard["lastUpdated"] < old["meta"]["lastUpdated"]
+    assert await mirror(route, 2, version=version) is None
+    await route.mirror_all()
+    assert await get_contact(route) == (0, 2, "3")
+
+
+async def test_a_row_is_not_set_back_where_the_clocks_of_the_server_differ(route: Route) -> None:
+    """The item has heard of no more than the copy shows: the row tells that there is more."""
+    old = add_versions(route, "male")
+    route.clock.later(-180)
+    add_versions(route, "female")
+    await mirror(route)
+    for _ in range(2):
+        route.fhir_double.will_answer(200, old)
+    assert await mirror(route, 2, version=StateVersion(id="1")) is None
+    assert await get_contact(route) == (0, 2, "2")
+    await route.mirror_all()
+    assert await get_contact(route) == (0, 2, "2")
+
+
 async def test_a_patient_that_never_appears_is_parked_and_never_absent(
     route: Route, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -304,10 +336,22 @@ async def test_a_patient_who_was_deleted_for_good_and_made_again_is_shown(route:
 async def test_a_patient_made_again_is_shown_where_nobody_heard_of_the_deletion(
     route: Route,
 ) -> None:
-    """A deletion for good reports no event."""
+    """A deletion for good reports no event. Within minutes the clocks of the server's nodes might
+    differ, and the read might lag: so it is made again, for some seconds."""
     add_versions(route, "male", "female", "male")
     await mirror(route)
     route.fhir_double.forget(WHO)
+    add_versions(route, "female")
+    assert await mirror(route, 2, version=StateVersion(id="1")) is None
+    await route.mirror_all()
+    assert await get_contact(route) == (0, 2, "1")
+
+
+async def test_a_patient_made_again_minutes_later_is_shown_at_once(route: Route) -> None:
+    add_versions(route, "male", "female", "male")
+    await mirror(route)
+    route.fhir_double.forget(WHO)
+    route.clock.later(300)
     add_versions(route, "female")
     assert await mirror(route, 2, version=StateVersion(id="1")) == "updated"
     assert await get_contact(route) == (0, 2, "1")
@@ -317,6 +361,7 @@ async def test_each_version_of_another_server_is_shown(route: Route) -> None:
     add_versions(route, "male", "female", "male", "female", "male")
     await mirror(route)
     route.fhir_double.forget(WHO)
+    route.clock.later(300)
     for number, (gender, code) in enumerate([("female", 2), ("male", 1), ("female", 2)], 1):
         add_versions(route, gender)
         assert await mirror(route, 1 + number) == "updated"
@@ -391,7 +436,7 @@ async def test_only_the_fhir_server_says_that_a_patient_is_gone(
     assert await mirror(route, 2) is None
     assert (await get_contact(route))[0] == 0
     ((_, delay),) = route.queued(MIRROR_QUEUE)
-    assert delay == 900
+    assert delay == 60
     (record,) = [each for each in caplog.records if each.message == "row.requeued"]
     assert record.levelno == logging.ERROR
     assert "FHIR_URL" in vars(record)["reason"]
@@ -463,9 +508,16 @@ async def test_work_is_not_dropped_by_a_worker_that_has_not_heard_of_the_new_rou
     known = load_shipped_maps()["Patient"]
     table = MappedTable("Patient", known.table, known.entity_set, ("virtual", "dataverse"))
 
+    async def do_nothing(_: float) -> None:
+        """Nobody waits in a test."""
+
     def open_routes() -> DataRoutes:
         return DataRoutes(
-            store=store, tables={"Patient": table}, is_mirroring=True, clock=lambda: now[0]
+            store=store,
+            tables={"Patient": table},
+            is_mirroring=True,
+            clock=lambda: now[0],
+            pause=do_nothing,
         )
 
     first, second = open_routes(), open_routes()

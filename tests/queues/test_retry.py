@@ -52,8 +52,8 @@ def test_the_delay_is_at_least_as_long_as_the_upstream_asks_for(
     assert plan_retry(WorkItem("d", attempt=attempt), error, NOW, DAY).delay == delay
 
 
-def test_work_that_waits_for_an_operator_gets_the_longest_delay_at_once() -> None:
-    assert delays(Misconfigured("Dataverse answered 403"), 3) == [900, 900, 900]
+def test_work_that_waits_for_an_operator_waits_for_about_as_long_as_the_trouble_lasts() -> None:
+    assert delays(Misconfigured("Dataverse answered 403"), 6) == [60, 120, 240, 480, 900, 900]
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,10 @@ class Seconds:
         return self.now
 
 
+async def do_nothing(_: float) -> None:
+    """Nobody waits in a test."""
+
+
 @dataclass
 class Workers:
     """Data routes of workers that share one storage."""
@@ -81,7 +85,7 @@ class Workers:
     clock: Seconds = field(default_factory=Seconds)
 
     def one(self, **more: Any) -> DataRoutes:
-        given = {"tables": SHIPPED, "is_mirroring": True, **more}
+        given = {"tables": SHIPPED, "is_mirroring": True, "pause": do_nothing, **more}
         return DataRoutes(store=self.kept, clock=self.clock, **given)
 
 
@@ -119,6 +123,33 @@ async def test_a_choice_is_known_to_every_worker_after_fifteen_seconds(workers: 
     assert (await other.get_routes())["Observation"] == "virtual"
     workers.clock.now += 0.1
     assert (await other.get_routes())["Observation"] == "dataverse"
+
+
+async def test_a_change_is_answered_when_every_worker_uses_it(workers: Workers) -> None:
+    """What the answer says of changes from now on holds for all of them."""
+    other = workers.one()
+
+    async def pass_time(seconds: float) -> None:
+        await other.get_routes()  # at the last moment before the change is stored, or just after
+        workers.clock.now += seconds
+
+    candidate = workers.one(pause=pass_time)
+    assert (await other.get_routes())["Observation"] == "virtual"
+    await change_routes(candidate, {"Observation": "dataverse"})
+    assert (await other.get_change_queues())["Observation"] == MIRROR_QUEUE
+
+
+async def test_nobody_waits_for_a_choice_that_changes_nothing(workers: Workers) -> None:
+    waited: list[float] = []
+
+    async def record(seconds: float) -> None:
+        waited.append(seconds)
+
+    routes = workers.one(pause=record)
+    await change_routes(routes, {"Observation": "virtual"})
+    assert waited == []
+    await change_routes(routes, {"Observation": "dataverse", "Condition": "dataverse"})
+    assert len(waited) == 1
 
 
 async def test_storage_is_not_asked_for_each_request(workers: Workers) -> None:
@@ -398,7 +429,9 @@ async def test_a_reconcile_looks_at_what_is_mirrored_and_nothing_else(stated: An
             return {*reconcile.mirror.maps}
 
     async def chosen(route: str) -> None:
-        await change_routes((await wiring.get_parts()).data_routes, {"Observation": route})
+        routes = (await wiring.get_parts()).data_routes
+        routes.pause = do_nothing
+        await change_routes(routes, {"Observation": route})
         await wiring.close_parts()
 
     assert await reconciled() == {"Patient"}
