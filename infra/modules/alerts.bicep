@@ -100,6 +100,17 @@ AppTraces
 '''
   }
   {
+    name: 'refused'
+    tells: 'Entries or rows were refused: somebody must mend them, or their cause'
+    severity: 2
+    every: 'PT15M'
+    window: 'PT15M'
+    query: '''
+AppTraces
+| where (Message == 'delivery.done' and toint(Properties.refused) > 0) or (Message == 'row.mirrored' and Properties.action == 'refused')
+'''
+  }
+  {
     name: 'unproven'
     tells: 'Requests to the address of a sender are not proven: its secret has changed, or somebody tries'
     severity: 2

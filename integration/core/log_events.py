@@ -18,16 +18,19 @@ _BY_CAUSE = (logging.WARNING, logging.ERROR)
 
 @dataclass(frozen=True, slots=True)
 class LogEvent:
-    """`levels`: the one it has, or those that the cause decides between."""
+    """`levels`: the one it has, or a lower one and that which it has `when`."""
 
     levels: tuple[int, ...]
     fields: tuple[str, ...]
     meaning: str
+    when: str
 
 
-def _event(level: int | tuple[int, ...], fields: str, meaning: str) -> LogEvent:
+def _event(
+    level: int | tuple[int, ...], fields: str, meaning: str, when: str = "an operator must act"
+) -> LogEvent:
     levels = level if isinstance(level, tuple) else (level,)
-    return LogEvent(levels, tuple(fields.split()), meaning)
+    return LogEvent(levels, tuple(fields.split()), meaning, when)
 
 
 LOG_EVENTS = {
@@ -37,9 +40,11 @@ LOG_EVENTS = {
         "kept and queued; `repeat`: the same bytes came before",
     ),
     "delivery.done": _event(
-        logging.INFO,
-        "delivery entries written superseded units split",
-        "every entry is written or refused; `split`: a transaction that could not stay one",
+        (logging.INFO, logging.WARNING),
+        "delivery entries written skipped refused superseded queued_rows units split",
+        "every entry has its result; `skipped`: left out on purpose; `split`: a transaction that "
+        "could not stay one",
+        when="entries were refused",
     ),
     "delivery.held": _event(
         logging.ERROR,
@@ -156,8 +161,11 @@ LOG_EVENTS = {
 }
 
 
-def log_event(event: str, cause: Exception | None = None, **fields: object) -> None:
-    """Log an event of the table. Where the cause decides the level, an operator's is an error."""
+def log_event(
+    event: str, cause: Exception | None = None, *, is_warning: bool = False, **fields: object
+) -> None:
+    """Log an event of the table. Where the cause decides the level, an operator's is an error;
+    `is_warning`: the higher of two levels."""
     known = LOG_EVENTS[event]
-    level = known.levels[-1 if isinstance(cause, Misconfigured) else 0]
+    level = known.levels[-1 if is_warning or isinstance(cause, Misconfigured) else 0]
     _log.log(level, event, extra=fields, stacklevel=2)

@@ -164,6 +164,7 @@ class Delivery:
     queued_lanes: LaneBits = b""
     done_lanes: LaneBits = b""
     written: int = 0
+    skipped: int = 0  # left out on purpose
     refused: int = 0
     superseded: int = 0
     queued_rows: int = 0  # resources that were queued for the mirror
@@ -195,6 +196,7 @@ class EntryResult:
     issues: list[dict[str, Any]] | None = None  # OperationOutcome.issue
     unit: str | None = None  # lane.number of the unit that the entry was sent in
     superseded: bool = False  # not sent, or not again, because of a later write
+    skipped: bool = False  # left out on purpose: there was nothing to write
     resource: str | None = None  # what a read found, as JSON text, which keeps all digits
     queued: list[str] | None = None  # Type/id of each resource that was queued for the mirror
 
@@ -205,14 +207,14 @@ class EntryResult:
 
 
 def count_results(results: Iterable[EntryResult]) -> dict[str, Any]:
-    """Return how many entries were written, refused and superseded, and how many rows were queued
-    for the mirror, as a delivery states it."""
-    counts = {"written": 0, "refused": 0, "superseded": 0}
+    """Return how many entries were written, skipped, refused and superseded, and how many rows were
+    queued for the mirror, as a delivery states it."""
+    counts = {"written": 0, "skipped": 0, "refused": 0, "superseded": 0}
     queued: set[str] = set()
     for result in results:
         queued.update(result.queued or ())
         if result.is_written:
-            counts["written"] += 1
+            counts["skipped" if result.skipped else "written"] += 1
         else:
             counts["superseded" if result.superseded else "refused"] += 1
     return {**counts, "queued_rows": len(queued)}

@@ -309,6 +309,7 @@ async def _record_refused(
             _choose_status(issue),
             full_url=entry.full_url,
             issues=[operation_outcome.as_json(issue)],
+            skipped=issue.severity == "information",
         )
         for entry, issue in delivery_plan.refused
     ]
@@ -406,10 +407,14 @@ async def _finish(relay: Relay, delivery: Delivery, results: Sequence[EntryResul
         return
     log_event(
         "delivery.done",
+        is_warning=counts["refused"] > 0,
         delivery=delivery.id,
         entries=delivery.entries,
         written=counts["written"],
+        skipped=counts["skipped"],
+        refused=counts["refused"],
         superseded=counts["superseded"],
+        queued_rows=counts["queued_rows"],
         units=delivery.units,
         split=delivery.split,
     )
