@@ -16,7 +16,7 @@ from functools import partial
 from integration.core.activity_recorder import add_activity_context
 from integration.core.errors import Misconfigured, Unavailable, Unmappable
 from integration.core.model import FhirResource, Row, RowResult, WorkItem
-from integration.core.state_version import StateVersion
+from integration.core.state_version import StateVersion, compare, is_believable
 from integration.dataverse import upsert_bundle
 from integration.dataverse.client import describe_failure
 from integration.dataverse.requests import Change
@@ -100,11 +100,13 @@ class HealthcareApiSink:
         columns = await web_api.dataverse.get_columns(entity.table)
         fit_fhir_id(replace(entity, long_id=LongId.REFUSE), str(resource.get("id")), columns)
         version_id, version = resource.get("meta", {}).get("versionId"), _get_version(resource)
-        if _is_older(version, job.last_sent) and not web_api.fhir_is_right:
+        is_doubted = not _is_later(state.version, job.last_sent, job.item.attempt)
+        if is_doubted and not web_api.fhir_is_right:
             raise Unavailable(
                 web_api.fhir.upstream.name,
-                "a read shows an earlier state than was sent last: the server may have read from a "
-                "copy that lags. If it was restored, run reconcile with --fhir-is-right",
+                "a read shows a state that may be earlier than what was sent last: the server may "
+                "have read from a copy that lags. If it was restored, run reconcile with "
+                "--fhir-is-right",
             )
         if version is not None and version == job.last_sent:
             # It was sent already. Send it again if the row is lost, or was set back.
@@ -249,7 +251,7 @@ class HealthcareApiSink:
 
 
 def _get_version(resource: FhirResource) -> str | None:
-    """Return the version as text that sorts by the time of the last update."""
+    """Return the version as the lock's row keeps it."""
     meta = resource.get("meta", {})
     updated, version_id = (
         source_version.normalize_instant(meta.get("lastUpdated")),
@@ -258,9 +260,10 @@ def _get_version(resource: FhirResource) -> str | None:
     return f"u:{updated} {version_id}" if updated and version_id else None
 
 
-def _is_older(version: str | None, last_sent: str | None) -> bool:
-    """Whether a later version was sent already: a FHIR server may read from a copy that lags.
-    Of two versions of the same time neither is known to be the older one."""
-    if version is None or last_sent is None or last_sent[0] != version[0]:
-        return False
-    return version.partition(" ")[0] < last_sent.partition(" ")[0]
+def _is_later(version: StateVersion, last_sent: str | None, attempt: int) -> bool:
+    """Whether this state may be sent after the last one, or is the same: a FHIR server may read
+    from a copy that lags."""
+    if last_sent is None or not last_sent.startswith("u:"):
+        return True
+    updated, _, version_id = last_sent.removeprefix("u:").partition(" ")
+    return is_believable(compare(version, StateVersion(id=version_id, updated=updated)), attempt)

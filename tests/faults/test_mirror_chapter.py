@@ -16,7 +16,7 @@ from azure.storage.queue.aio import QueueServiceClient
 
 from faults.judge import Report
 from faults.mirror_chapter import MirrorChapter, build_settings
-from faults.mirror_people import People, Person
+from faults.mirror_people import EVENTS, People, Person
 from faults.mirror_troubles import TROUBLES, hand_over, meddle
 from faults.proxy import Proxy
 from faults.route import Route, make_client
@@ -182,6 +182,13 @@ async def test_work_that_never_ends_is_unexplained(chapter: MirrorChapter) -> No
     await chapter.calm("test", patience=0)
     assert chapter.report.tally.counts["unexplained"] == 1
     assert await chapter.count_work() == {}
+
+
+async def test_who_waits_for_a_crowd_waits_for_its_events(chapter: MirrorChapter) -> None:
+    await chapter.people.update(chapter.people.make())
+    assert await chapter.route.wait_until_idle(0) is None
+    assert await chapter.route.wait_until_idle(0, others=(EVENTS,)) == f"1 in {EVENTS}"
+    await chapter.calm("test", patience=0)
 
 
 async def test_each_trouble_injects_faults_and_is_undone(chapter: MirrorChapter) -> None:
