@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from integration.app.http_clients import ClientContext, open_credential, open_upstream
+from integration.app.inbox_parts import build_answers, build_inbox
 from integration.app.key_sets import open_key_sets
 from integration.app.settings import (
     MirrorSettings,
@@ -38,6 +39,7 @@ from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
 from integration.intake.accept import Intake
 from integration.intake.identify import Identification
+from integration.intake.inbox import Inbox
 from integration.intake.quotas import Quotas
 from integration.journal.activity_log import ActivityLog
 from integration.journal.store import Journal
@@ -47,6 +49,7 @@ from integration.mapping import files
 from integration.mapping.files import MapFile, MappedTable
 from integration.mirror.mirror import Mirror
 from integration.mirror.row_sink import RowSink
+from integration.operations.answers import Answers
 from integration.operations.housekeeping import Ages, Housekeeping
 from integration.queues.queue_sender import QueueSender
 from integration.relay.fetch import Sources
@@ -95,6 +98,8 @@ class Parts:
     activity: ActivityLog
     data_routes: DataRoutes
     identification: Identification
+    inbox: Inbox | None
+    answers: Answers
     site_url: str | None
     public_url: str | None
     started: datetime
@@ -160,7 +165,9 @@ async def _build_parts(settings: Settings) -> Parts:
     tables = files.list_tables(map_files)
     _check_event_types(settings.feed.event_types, tables)
     credential = build_credential(settings)
-    stores = await storage_clients.open_stores(settings.storage, credential, _exit_stack)
+    stores = await storage_clients.open_stores(
+        settings.storage, credential, _exit_stack, settings.inbox
+    )
     activities = ActivityRecorder(
         stores.activity.add if settings.activity_days else None, utc_now, delay=_ACTIVITY_DELAY
     )
@@ -185,12 +192,13 @@ async def _build_parts(settings: Settings) -> Parts:
         now=utc_now,
         new_id=new_delivery_id,
     )
+    intake, identification = _build_intake(shared), _build_identification(shared, context)
     return Parts(
         journal=stores.journal,
         queue=stores.queue,
         fhir=shared.fhir,
         dataverse=shared.dataverse,
-        intake=_build_intake(shared),
+        intake=intake,
         relay=_build_relay(shared, open_sources(settings, context)),
         change_events=Events(
             journal=stores.journal,
@@ -202,7 +210,9 @@ async def _build_parts(settings: Settings) -> Parts:
         housekeeping=_build_housekeeping(shared),
         activity=stores.activity,
         data_routes=shared.data_routes,
-        identification=_build_identification(shared, context),
+        identification=identification,
+        inbox=build_inbox(settings, stores, intake, identification),
+        answers=build_answers(settings, stores, utc_now),
         site_url=settings.senders.site_url,
         public_url=settings.senders.public_url,
         started=utc_now(),
