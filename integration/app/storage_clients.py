@@ -157,21 +157,27 @@ async def open_stores(
 
 
 async def _open_inbox(
-    own: BlobServiceClient, inbox: InboxSettings, credential: Any, exit_stack: AsyncExitStack
+    journal_blobs: BlobServiceClient,
+    inbox: InboxSettings,
+    credential: Any,
+    exit_stack: AsyncExitStack,
 ) -> InboxFiles | None:
     if inbox.container is None:
         return None
     return await azure_inbox.open_inbox(
-        open_inbox_blobs(own, inbox, credential, exit_stack), inbox.container
+        open_inbox_blobs(journal_blobs, inbox, credential, exit_stack), inbox.container
     )
 
 
 def open_inbox_blobs(
-    own: BlobServiceClient, inbox: InboxSettings, credential: Any, exit_stack: AsyncExitStack
+    journal_blobs: BlobServiceClient,
+    inbox: InboxSettings,
+    credential: Any,
+    exit_stack: AsyncExitStack,
 ) -> BlobServiceClient:
     """Return the client of the inbox's account, which may be that of the journal."""
     if inbox.url is None:
-        return own
+        return journal_blobs
     options: dict[str, Any] = {**build_transport_options(), **_RETRY_OPTIONS}
     blobs = BlobServiceClient(inbox.url, credential, **options)
     exit_stack.push_async_callback(blobs.close)

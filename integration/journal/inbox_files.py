@@ -6,12 +6,12 @@ inbox, in its answers, and beside the bytes of a delivery, and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-# The containers of the files' answers, and where the setting INBOX names none.
+# The container of the answers, beside the one that the setting INBOX names.
 ANSWERS = "results"
 
 
@@ -49,7 +49,7 @@ class InboxFiles(Protocol):
 class MemoryInboxFiles:
     """The same contract in dictionaries, for tests."""
 
-    now: datetime
+    now: Callable[[], datetime]
     files: dict[str, tuple[InboxFile, bytes]] = field(default_factory=dict)
     answers: dict[str, bytes] = field(default_factory=dict)
     puts: int = 0
@@ -57,7 +57,7 @@ class MemoryInboxFiles:
     def put(self, name: str, content: bytes) -> InboxFile:
         """Do what a sender does."""
         self.puts += 1
-        file = InboxFile(name=name, etag=str(self.puts), size=len(content), modified=self.now)
+        file = InboxFile(name=name, etag=str(self.puts), size=len(content), modified=self.now())
         self.files[name] = (file, content)
         return file
 
