@@ -15,7 +15,7 @@ from integration.queues.names import ANSWER_QUEUE
 from integration.queues.queue_sender import MemoryQueueSender
 from integration.relay import process as relaying
 from integration.senders.model import SenderPolicy
-from tests.builders import batch, entry, patient
+from tests.builders import batch, entry, observation, patient
 from tests.conftest import Route
 from tests.intake.mailing import Mailing, as_json, make_mailing
 
@@ -205,7 +205,7 @@ async def test_a_delivery_that_is_held_for_its_refusals_is_answered_after_its_re
 ) -> None:
     policy, rights = SenderPolicy(refused_entries="hold"), Rights(types=("Observation",))
     mailing = make_mailing(route, policy=policy, rights=rights)
-    await mailing.send("lab/a.json", CONTENT)
+    await mailing.send("lab/a.json", as_json(batch(entry(patient()), entry(observation()))))
     await mailing.finish()
     (delivery,) = route.journal.deliveries.values()
     assert delivery.status is Status.PARKED
