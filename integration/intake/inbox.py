@@ -40,10 +40,10 @@ from integration.senders.schemes import FOLDER, get_scheme
 
 # https://learn.microsoft.com/azure/event-grid/event-schema-blob-storage: a rename ends an upload
 # under another name.
-_EVENT_TYPES = ("Microsoft.Storage.BlobCreated", "Microsoft.Storage.BlobRenamed")
+EVENT_TYPES = ("Microsoft.Storage.BlobCreated", "Microsoft.Storage.BlobRenamed")
 
 # The file is there and not yet whole (same page).
-_UNFINISHED_CALLS = ("CreateFile", "SftpCreate", "SftpWrite")
+UNFINISHED_CALLS = ("CreateFile", "SftpCreate", "SftpWrite")
 
 _SUBJECT = re.compile(r"/blobServices/default/containers/([^/]+)/blobs/(.+)", re.DOTALL)
 
@@ -179,9 +179,9 @@ def _list_paths(container: str, body: bytes) -> Iterator[str]:
     for event in decoded if isinstance(decoded, list) else [decoded]:
         subject = _SUBJECT.fullmatch(event.subject)
         is_ours = subject is not None and subject[1] == container
-        if not is_ours or (event.event_type or event.type) not in _EVENT_TYPES:
+        if not is_ours or (event.event_type or event.type) not in EVENT_TYPES:
             log_event("inbox.left", sender=None, reason="an event that is not of the inbox's files")
-        elif subject is not None and event.data.api not in _UNFINISHED_CALLS:
+        elif subject is not None and event.data.api not in UNFINISHED_CALLS:
             yield subject[2]
 
 
