@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from integration.app.settings import (
+    InboxSettings,
     find_renamed_settings,
     get_events_queue_binding,
     get_housekeeping_schedule,
@@ -335,3 +336,10 @@ def test_external_events_need_the_names_of_virtual_tables() -> None:
         "Observation",
         "Condition",
     )
+
+
+def test_an_inbox_has_a_container_and_may_have_an_account_of_its_own() -> None:
+    assert read_settings(REQUIRED).inbox == InboxSettings()
+    url = "https://files.blob.core.windows.net"
+    settings = read_settings({**REQUIRED, "INBOX": "inbox-1", "INBOX_URL": f"{url}/"})
+    assert settings.inbox == InboxSettings("inbox-1", url)
