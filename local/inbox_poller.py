@@ -31,13 +31,13 @@ INTERVAL = 2.0  # seconds
 
 async def tell_news(files: ContainerClient, queue: QueueClient, seen: dict[str, str]) -> None:
     """Queue an event for each file whose content is not in `seen`, and forget what is gone."""
-    there: dict[str, str] = {}
+    present: dict[str, str] = {}
     async for blob in files.list_blobs():
-        there[blob.name] = blob.etag
+        present[blob.name] = blob.etag
         if seen.get(blob.name) != blob.etag:
             await queue.send_message(json.dumps(build_event(files.container_name, blob)))
             seen[blob.name] = blob.etag
-    for name in seen.keys() - there.keys():
+    for name in seen.keys() - present.keys():
         del seen[name]
 
 

@@ -37,8 +37,8 @@ def main() -> int:
             provisioning = stack.enter_context(launch_provisioning(settings, FOLDER))
             asyncio.run(create_storage(running))
             host = stack.enter_context(start_host(settings, ports.host, FOLDER))
-            if settings.get("INBOX"):
-                stack.enter_context(start_poller(settings, FOLDER))
+            if inbox := collect_settings(settings, os.environ)["INBOX"]:
+                stack.enter_context(start_poller({**settings, "INBOX": inbox}, FOLDER))
             _print("host is ready; Dataverse is being provisioned")
             finish_provisioning(provisioning)
             stack.enter_context(keep_settings_file(SETTINGS, settings))

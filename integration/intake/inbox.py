@@ -45,6 +45,9 @@ EVENT_TYPES = ("Microsoft.Storage.BlobCreated", "Microsoft.Storage.BlobRenamed")
 # The file is there and not yet whole (same page).
 UNFINISHED_CALLS = ("CreateFile", "SftpCreate", "SftpWrite")
 
+# Of a rename: the address of the file by its new name.
+_ADDRESS = re.compile(r"https?://[^/]+/([^/]+)/(.+)", re.DOTALL)
+
 _SUBJECT = re.compile(r"/blobServices/default/containers/([^/]+)/blobs/(.+)", re.DOTALL)
 
 # Names that programs give to files while they send them. They rename them at the end.
@@ -77,6 +80,7 @@ class UnreadableMessage(ValueError):
 
 class _Data(msgspec.Struct):
     api: str = ""
+    destination: str | None = msgspec.field(name="destinationUrl", default=None)
 
 
 class _Event(msgspec.Struct):
@@ -145,7 +149,8 @@ async def queue_left_files(inbox: Inbox | None) -> None:
         if _find_sender(inbox, name) is None:
             continue
         async for file in inbox.files.list_files(name):
-            if count < MAX_LEFT_FILES and file.modified < before and not _is_unfinished(file.name):
+            is_left = file.modified < before and not _is_unfinished(file.name)
+            if count < MAX_LEFT_FILES and is_left and _is_plain(file.name):
                 item = WorkItem("", file=f"{name}/{_digest(file.name)}", since=_LONG_AGO)
                 await inbox.queue.send(INBOX_QUEUE, item)
                 count += 1
@@ -177,7 +182,8 @@ def _list_paths(container: str, body: bytes) -> Iterator[str]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise UnreadableMessage("the message is no event of a blob") from None
     for event in decoded if isinstance(decoded, list) else [decoded]:
-        subject = _SUBJECT.fullmatch(event.subject)
+        moved = _ADDRESS.fullmatch(event.data.destination or "")
+        subject = moved or _SUBJECT.fullmatch(event.subject)
         is_ours = subject is not None and subject[1] == container
         if not is_ours or (event.event_type or event.type) not in EVENT_TYPES:
             log_event("inbox.left", sender=None, reason="an event that is not of the inbox's files")
@@ -197,6 +203,9 @@ async def _take_path(inbox: Inbox, path: str) -> None:
             sender=listed.name if listed else None,
             reason="no sender whose scheme is folder has the name of its folder",
         )
+    elif not _is_plain(path):
+        reason = "its name has a part that is empty, or leads elsewhere"
+        log_event("inbox.left", sender=sender.name, reason=reason)
     elif len(path.encode()) > _MAX_NAME:
         reason = f"its name has more than {_MAX_NAME} bytes; send it under a shorter one"
         log_event("inbox.left", sender=sender.name, reason=reason)
@@ -214,6 +223,12 @@ def _is_unfinished(name: str) -> bool:
     return name.lower().endswith(_UNFINISHED_ENDINGS)
 
 
+def _is_plain(path: str) -> bool:
+    """Whether every part of a path is a name. Of others, it depends on who reads them, where they
+    lead."""
+    return all(part not in ("", ".", "..") for part in path.split("/"))
+
+
 def _digest(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
 
@@ -225,8 +240,9 @@ _Finding = AsyncIterator[InboxFile]
 async def _find_by_path(inbox: Inbox, path: str) -> _Finding:
     # Whether the subject of an event is percent-encoded is not documented.
     for name in dict.fromkeys((path, unquote(path))):
-        file = await inbox.files.find(name)
-        if file is not None and file.name.partition("/")[0] == path.partition("/")[0]:
+        is_inside = _is_plain(name) and name.partition("/")[0] == path.partition("/")[0]
+        file = await inbox.files.find(name) if is_inside else None
+        if file is not None:
             yield file
             return
 

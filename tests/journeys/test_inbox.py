@@ -50,11 +50,11 @@ class Hospital:
         """The answers of these names, when all are there."""
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until:
-            there = {name async for name in self.answers.list_blob_names()}
-            if there.issuperset(names):
+            found = {name async for name in self.answers.list_blob_names()}
+            if found.issuperset(names):
                 return {name: await self._read(name) for name in names}
             await asyncio.sleep(0.05)
-        raise AssertionError(f"no answer to {set(names) - there} in {PATIENCE} s")
+        raise AssertionError(f"no answer to {set(names) - found} in {PATIENCE} s")
 
     async def _read(self, name: str) -> Any:
         return json.loads(await (await self.answers.download_blob(name)).readall())
