@@ -8,6 +8,8 @@ import warnings
 import zipfile
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from integration.core.errors import Rejected
 from integration.intake.open_file import MAX_MEMBERS, estimate_bytes, list_parts
@@ -154,3 +156,31 @@ def test_another_way_of_compressing_is_refused() -> None:
     with zipfile.ZipFile(made, "w", zipfile.ZIP_LZMA) as archive:
         archive.writestr("a.json", PATIENT)
     assert "neither stored nor deflated" in refusal("lab/a.zip", made.getvalue())
+
+
+@given(
+    body=st.sampled_from([as_gzip(LINES), as_zip(("a.json", LINES), ("b/c", PATIENT * 50))]),
+    changes=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=6),
+    length=st.integers(0, 10_000),
+    name=st.sampled_from(["lab/a", "lab/a.zip", "lab/a.gz"]),
+)
+def test_whatever_is_wrong_with_a_file_it_is_refused_or_bounded(
+    body: bytes, changes: list[tuple[int, int]], length: int, name: str
+) -> None:
+    damaged = bytearray(body)
+    for place, value in changes:
+        damaged[place % len(damaged)] = value
+    try:
+        parts = opened(name, bytes(damaged[: length or None]))
+    except Rejected:
+        return
+    assert all(len(content) <= MAX for _, _, content in parts)
+
+
+@given(body=st.binary(max_size=200), name=st.text(max_size=20))
+def test_any_bytes_are_refused_or_taken(body: bytes, name: str) -> None:
+    try:
+        parts = opened(name, body)
+    except Rejected:
+        return
+    assert len(parts) >= 1
