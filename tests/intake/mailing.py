@@ -9,10 +9,11 @@ import zipfile
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from integration.core.model import WorkItem
+from integration.core.errors import Unavailable
+from integration.core.model import Delivery, WorkItem
 from integration.intake.inbox import Inbox, take_files
 from integration.intake.quotas import Quotas
-from integration.journal.inbox_files import MemoryInboxFiles
+from integration.journal.inbox_files import InboxFile, MemoryInboxFiles
 from integration.operations.answers import Answers, write_answer
 from integration.queues.names import ANSWER_QUEUE, INBOX_QUEUE
 from integration.senders.model import Quota, Sender, SenderPolicy
@@ -120,6 +121,15 @@ class Mailing:
         found: dict[str, Any] = json.loads(self.files.answers[name])
         return found
 
+    @property
+    def kept(self) -> list[Delivery]:
+        """The deliveries."""
+        return list(self.route.journal.deliveries.values())
+
+    def statuses(self, name: str) -> list[str]:
+        """What an answer says of each entry."""
+        return [each["response"]["status"] for each in self.answer(name)["entry"]]
+
     def problem(self, name: str) -> str:
         """What an answer refuses."""
         outcome = self.answer(name)
@@ -144,3 +154,31 @@ def make_mailing(route: Route, **senders: Any) -> Mailing:
     }
     quotas = Quotas(lambda: route.clock().timestamp())
     return Mailing(route, MemoryInboxFiles(route.clock), known, quotas)
+
+
+class Fragile(MemoryInboxFiles):
+    """The worker is killed, or storage fails, at the chosen step."""
+
+    breaks_at = ""
+    error: BaseException = Unavailable("storage", "ServiceRequestError")
+
+    def _break(self, step: str) -> None:
+        if self.breaks_at == step:
+            self.breaks_at = ""
+            raise self.error
+
+    async def read(self, file: InboxFile) -> bytes | None:
+        self._break("read")
+        return await super().read(file)
+
+    async def delete(self, file: InboxFile) -> bool:
+        self._break("delete")
+        return await super().delete(file)
+
+    async def write_answer(self, name: str, body: bytes) -> None:
+        self._break("write_answer")
+        await super().write_answer(name, body)
+
+
+class Killed(BaseException):
+    pass
