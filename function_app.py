@@ -12,16 +12,24 @@ from integration.app.sender_requests import answer_sender_request
 from integration.change_events.from_fhir import queue_changes
 from integration.change_events.to_dataverse import drop_notification, notify_dataverse
 from integration.core.errors import MethodNotAllowed
+from integration.intake.inbox import drop_message, queue_left_files, take_files
 from integration.mirror.mirror import mirror_resource
 from integration.mirror.mirror import park as park_row
 from integration.operations import deliveries as operations
 from integration.operations.activity import PARAMETERS as ACTIVITY_PARAMETERS
 from integration.operations.activity import find_activity
+from integration.operations.answers import leave_answer, write_answer
 from integration.operations.audit import PARAMETERS as AUDIT_PARAMETERS
 from integration.operations.audit import find_audit_entries, record_answer
 from integration.operations.health import check_upstreams
 from integration.operations.housekeeping import sweep
-from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE, RELAY_QUEUE
+from integration.queues.names import (
+    ANSWER_QUEUE,
+    EXTERNAL_QUEUE,
+    INBOX_QUEUE,
+    MIRROR_QUEUE,
+    RELAY_QUEUE,
+)
 from integration.queues.queue_sender import parse_work_item
 from integration.relay.process import park as park_delivery
 from integration.relay.process import process
@@ -56,6 +64,21 @@ async def sender_intake(req: func.HttpRequest) -> func.HttpResponse:
     return await answer_sender_request(await wiring.get_parts(), req, req.route_params["sender"])
 
 
+@app.queue_trigger("msg", INBOX_QUEUE, STORAGE)
+@trigger
+async def inbox(msg: func.QueueMessage) -> None:
+    """Take a file that a sender has put into its folder of the inbox."""
+    parts = await wiring.get_parts()
+    await take_files(parts.inbox, msg.get_body())
+
+
+@app.queue_trigger("msg", f"{INBOX_QUEUE}-poison", STORAGE)
+@trigger
+async def inbox_poison(msg: func.QueueMessage) -> None:
+    """Leave a file that could not be taken repeatedly to housekeeping."""
+    drop_message()
+
+
 @app.queue_trigger("msg", RELAY_QUEUE, STORAGE)
 @trigger
 async def relay(msg: func.QueueMessage) -> None:
@@ -71,6 +94,21 @@ async def relay_poison(msg: func.QueueMessage) -> None:
     parts = await wiring.get_parts()
     item = parse_work_item(msg.get_body())
     await park_delivery(parts.journal, item, "processing failed repeatedly")
+
+
+@app.queue_trigger("msg", ANSWER_QUEUE, STORAGE)
+@trigger
+async def answer(msg: func.QueueMessage) -> None:
+    """Write the answer of a delivery that came as a file."""
+    parts = await wiring.get_parts()
+    await write_answer(parts.answers, parse_work_item(msg.get_body()))
+
+
+@app.queue_trigger("msg", f"{ANSWER_QUEUE}-poison", STORAGE)
+@trigger
+async def answer_poison(msg: func.QueueMessage) -> None:
+    """Leave an answer that could not be written repeatedly to housekeeping."""
+    leave_answer(parse_work_item(msg.get_body()))
 
 
 @app.queue_trigger("msg", MIRROR_QUEUE, STORAGE)
@@ -259,3 +297,4 @@ async def housekeeping(timer: func.TimerRequest) -> None:
     """Queue lost work again, park what takes too long, delete what is no longer needed."""
     parts = await wiring.get_parts()
     await sweep(parts.housekeeping)
+    await queue_left_files(parts.inbox)

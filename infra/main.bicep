@@ -107,6 +107,15 @@ param clientCertificates string = 'off'
 @description('Web pages that may call the endpoints from a browser.')
 param allowedOrigins array = []
 
+@description('Container in which each sender whose scheme is folder has a folder of files; empty: no files are taken.')
+param inbox string = ''
+
+@description('SFTP into the inbox, for local users. Charged by the hour.')
+param inboxSftp bool = false
+
+@description('Public addresses or ranges, such as 203.0.113.0/24, from which senders reach the inbox; empty: everywhere, or with private only private endpoints.')
+param inboxAddresses array = []
+
 // What is watched, kept and spent.
 
 @description('Addresses that are told of alerts and of the budget.')
@@ -151,6 +160,8 @@ var name = 'relay-${toLower(uniqueValue)}'
 var storageName = 'relay${replace(toLower(uniqueValue), '-', '')}'
 var vaultName = '${name}-kv'
 var eventsQueue = 'fhir-events'
+var inboxQueue = 'inbox-events'
+var inboxName = 'relayin${replace(toLower(uniqueValue), '-', '')}'
 var kept = loadJsonContent('settings.json')
 
 // There is a FHIR service of Azure to give a role on, unless only an address of another server is given.
@@ -242,7 +253,13 @@ module events 'modules/events.bicep' = if (service && fhirEvents) {
     name: '${name}-fhir-events'
     location: newService || empty(fhirLocation) ? location : fhirLocation
     tags: tags
-    workspaceId: workspaceId
+    sourceId: workspaceId
+    topicType: 'Microsoft.HealthcareApis.Workspaces'
+    eventTypes: [
+      'Microsoft.HealthcareApis.FhirResourceCreated'
+      'Microsoft.HealthcareApis.FhirResourceUpdated'
+      'Microsoft.HealthcareApis.FhirResourceDeleted'
+    ]
     storageName: storage.outputs.name
     queueName: eventsQueue
     deadLetterContainer: 'event-dead-letters'
@@ -250,6 +267,76 @@ module events 'modules/events.bicep' = if (service && fhirEvents) {
   }
   dependsOn: [
     fhir
+  ]
+}
+
+module folders 'modules/inbox.bicep' = if (!empty(inbox)) {
+  name: 'inbox'
+  params: {
+    name: inboxName
+    location: location
+    tags: tags
+    sku: zoneRedundant ? 'Standard_ZRS' : 'Standard_LRS'
+    principalId: identity.properties.principalId
+    container: inbox
+    sftp: inboxSftp
+    private: private
+    addresses: inboxAddresses
+    retentionDays: int(settings.?RETENTION_DAYS ?? kept.RETENTION_DAYS)
+  }
+}
+
+module inboxEvents 'modules/events.bicep' = if (!empty(inbox)) {
+  name: 'inbox-events'
+  params: {
+    name: '${name}-inbox-events'
+    location: location
+    tags: tags
+    sourceId: resourceId('Microsoft.Storage/storageAccounts', inboxName)
+    topicType: 'Microsoft.Storage.StorageAccounts'
+    eventTypes: [
+      'Microsoft.Storage.BlobCreated'
+      'Microsoft.Storage.BlobRenamed'
+    ]
+    subjectBeginsWith: '/blobServices/default/containers/${inbox}/blobs/'
+    conditions: [
+      {
+        // The file is there and not yet whole: https://learn.microsoft.com/azure/event-grid/event-schema-blob-storage
+        operatorType: 'StringNotIn'
+        key: 'data.api'
+        values: [
+          'CreateFile'
+          'SftpCreate'
+          'SftpWrite'
+        ]
+      }
+    ]
+    storageName: storage.outputs.name
+    queueName: inboxQueue
+    deadLetterContainer: 'event-dead-letters'
+    actionGroupId: watch.outputs.actionGroupId
+  }
+  dependsOn: [
+    folders
+  ]
+}
+
+module inboxEndpoint 'modules/endpoint.bicep' = if (private && !empty(inbox)) {
+  name: 'endpoint-inbox'
+  params: {
+    name: '${name}-inbox'
+    location: location
+    tags: tags
+    subnetId: resourceId('Microsoft.Network/virtualNetworks/subnets', name, 'endpoints')
+    targetId: resourceId('Microsoft.Storage/storageAccounts', inboxName)
+    group: 'blob'
+    zones: [
+      'privatelink.blob.${environment().suffixes.storage}'
+    ]
+  }
+  dependsOn: [
+    network
+    folders
   ]
 }
 
@@ -299,6 +386,8 @@ module app 'modules/app.bicep' = {
       FHIR_URL: fhirUrl
       DATAVERSE_URL: dataverseUrl
       FHIR_EVENTS_QUEUE: eventsQueue
+      INBOX: inbox
+      INBOX_URL: empty(inbox) ? '' : 'https://${inboxName}.blob.${environment().suffixes.storage}'
       APPLICATIONINSIGHTS_CONNECTION_STRING: watch.outputs.insightsAddress
       APPLICATIONINSIGHTS_AUTHENTICATION_STRING: 'ClientId=${identity.properties.clientId};Authorization=AAD'
     }
@@ -369,4 +458,5 @@ output identityClientId string = identity.properties.clientId
 output identityPrincipalId string = identity.properties.principalId
 output fhirUrl string = fhirUrl
 output storageName string = storage.outputs.name
+output inboxName string = empty(inbox) ? '' : inboxName
 output writesToFhir bool = postToFhirServer

@@ -12,6 +12,7 @@ from types import FrameType
 
 from integration.cli.local_settings import FILE as SETTINGS
 from local.host.settings import CannotStart
+from local.inbox_poller import start_poller
 from local.processes import PROJECT, Child
 from local.provisioning import choose_settings, finish_provisioning, launch_provisioning
 from local.services import ADDRESS, Running, read_ports, run_services, start_host
@@ -36,6 +37,8 @@ def main() -> int:
             provisioning = stack.enter_context(launch_provisioning(settings, FOLDER))
             asyncio.run(create_storage(running))
             host = stack.enter_context(start_host(settings, ports.host, FOLDER))
+            if inbox := collect_settings(settings, os.environ)["INBOX"]:
+                stack.enter_context(start_poller({**settings, "INBOX": inbox}, FOLDER))
             _print("host is ready; Dataverse is being provisioned")
             finish_provisioning(provisioning)
             stack.enter_context(keep_settings_file(SETTINGS, settings))

@@ -11,7 +11,13 @@ from azure.storage.queue.aio import QueueServiceClient
 from integration.app import storage_clients
 from integration.app.settings import get_events_queue, read_settings
 from integration.core.errors import IntegrationError
-from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE, RELAY_QUEUE
+from integration.queues.names import (
+    ANSWER_QUEUE,
+    EXTERNAL_QUEUE,
+    INBOX_QUEUE,
+    MIRROR_QUEUE,
+    RELAY_QUEUE,
+)
 from local.host.settings import CannotStart
 from local.services import Running
 from local.settings_file import collect_settings
@@ -29,11 +35,14 @@ async def create_storage(running: Running) -> None:
 
 
 async def _create_all(running: Running) -> None:
+    collected = collect_settings(running.settings(), os.environ)
+    settings = read_settings({**running.settings(), "INBOX": collected.get("INBOX", "")})
     async with AsyncExitStack() as stack:
-        await storage_clients.open_stores(read_settings(running.settings()).storage, None, stack)
-    events = get_events_queue(collect_settings(running.settings(), os.environ))
+        await storage_clients.open_stores(settings.storage, None, stack, settings.inbox)
+    events = get_events_queue(collected)
     async with QueueServiceClient.from_connection_string(running.storage) as service:
-        queues = (RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE, events)
+        known = (RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE, INBOX_QUEUE, ANSWER_QUEUE)
+        queues = (*known, events)
         for name in (events, *(f"{queue}-poison" for queue in queues)):
             try:
                 await service.create_queue(name)

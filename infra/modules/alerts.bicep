@@ -34,7 +34,7 @@ var always = [
     window: 'PT15M'
     query: '''
 AppTraces
-| where Message in ('delivery.parked', 'delivery.held', 'row.parked', 'external_event.dropped')
+| where Message in ('delivery.parked', 'delivery.held', 'row.parked', 'external_event.dropped', 'answer.dropped')
 '''
   }
   {

@@ -1,13 +1,21 @@
-// Changes that anybody makes at the FHIR service are brought to the app's queue.
+// What happens at the FHIR service, or in the inbox, is brought to a queue of the app.
 
 param name string
 param tags object
 
-@description('Where the workspace is: a topic stands beside its source.')
+@description('Where the source is: a topic stands beside it.')
 param location string
 
-@description('The workspace of Azure Health Data Services.')
-param workspaceId string
+@description('The workspace of Azure Health Data Services, or the storage account of the inbox.')
+param sourceId string
+param topicType string
+param eventTypes array
+
+@description('What the subjects of events begin with; empty: anything.')
+param subjectBeginsWith string = ''
+
+@description('Further conditions, such as { operatorType: \'StringNotIn\', key: \'data.api\', values: [] }.')
+param conditions array = []
 
 param storageName string
 param queueName string
@@ -52,8 +60,8 @@ resource topic 'Microsoft.EventGrid/systemTopics@2025-02-15' = {
     type: 'SystemAssigned'
   }
   properties: {
-    source: workspaceId
-    topicType: 'Microsoft.HealthcareApis.Workspaces'
+    source: sourceId
+    topicType: topicType
   }
 }
 
@@ -83,11 +91,9 @@ resource subscription 'Microsoft.EventGrid/systemTopics/eventSubscriptions@2025-
   properties: {
     eventDeliverySchema: 'CloudEventSchemaV1_0'
     filter: {
-      includedEventTypes: [
-        'Microsoft.HealthcareApis.FhirResourceCreated'
-        'Microsoft.HealthcareApis.FhirResourceUpdated'
-        'Microsoft.HealthcareApis.FhirResourceDeleted'
-      ]
+      includedEventTypes: eventTypes
+      subjectBeginsWith: subjectBeginsWith
+      advancedFilters: conditions
     }
     retryPolicy: {
       maxDeliveryAttempts: 30
@@ -126,7 +132,8 @@ resource subscription 'Microsoft.EventGrid/systemTopics/eventSubscriptions@2025-
   ]
 }
 
-// They are in the container of dead letters; reconcile finds what they would have told.
+// They are in the container of dead letters. Reconcile finds what those of the FHIR service would have told,
+// and housekeeping the files that those of the inbox were about.
 resource undelivered 'Microsoft.Insights/metricAlerts@2018-03-01' = {
   name: '${name}-undelivered'
   location: 'global'

@@ -46,6 +46,10 @@ var queues = [
   'mirror-poison'
   'external-events'
   'external-events-poison'
+  'inbox-events'
+  'inbox-events-poison'
+  'inbox-answers'
+  'inbox-answers-poison'
   eventsQueue
   '${eventsQueue}-poison'
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,12 @@ from integration.core.errors import Misconfigured
 _EVENTS_QUEUE = "fhir-events"
 
 _STORAGE = "AzureWebJobsStorage"
+
+# https://learn.microsoft.com/rest/api/storageservices/naming-and-referencing-containers--blobs--and-metadata
+_CONTAINER = re.compile(r"(?=.{3,63})[a-z0-9]+(?:-[a-z0-9]+)*")
+
+# Containers that hold something else: see infra/modules/storage.bicep, and the answers to files.
+_TAKEN = ("deliveries", "deployments", "event-dead-letters", "results")
 
 # Settings by their names in earlier versions, which are not read: see CHANGELOG.md.
 _RENAMED = {
@@ -147,6 +154,15 @@ class ReaderHeaders:
     user: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class InboxSettings:
+    """The container that files are taken from; None: none is. `url`: of the Blob service of its
+    account; None: that of the journal."""
+
+    container: str | None = None
+    url: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The settings of the app. Sizes in bytes, times in seconds."""
@@ -159,6 +175,7 @@ class Settings:
     deliveries: DeliverySettings
     mirror: MirrorSettings
     feed: FeedSettings
+    inbox: InboxSettings
     write_order: Mapping[str, str]  # by sender; "": of all others
     max_age: int
     retention_days: int
@@ -266,6 +283,7 @@ def read_settings(env: Mapping[str, str] = os.environ) -> Settings:
         deliveries=_read_deliveries(reader),
         mirror=_read_mirror(reader),
         feed=_read_feed(reader),
+        inbox=_read_inbox(reader),
         write_order=reader.read_by_sender(
             "WRITE_ORDER", ("arrival", "lastUpdated", "version", "off")
         ),
@@ -426,6 +444,15 @@ def _read_feed(reader: EnvReader) -> FeedSettings:
         timeout=reader.read_number("FEED_TIMEOUT", 25, maximum=110),
         event_types=tuple(reader.read_list("EXTERNAL_EVENTS")),
     )
+
+
+def _read_inbox(reader: EnvReader) -> InboxSettings:
+    container, url = reader.read_optional("INBOX"), reader.read_optional("INBOX_URL")
+    if container is not None and (container in _TAKEN or not _CONTAINER.fullmatch(container)):
+        reader.wrong.append("INBOX (the name of a container of its own: a-z, 0-9 and -)")
+    if url is not None and not is_base_address(url.rstrip("/")):
+        reader.wrong.append("INBOX_URL (an address that starts with https://)")
+    return InboxSettings(container, url.rstrip("/") if url else None)
 
 
 def _read_mirror(reader: EnvReader) -> MirrorSettings:

@@ -14,13 +14,14 @@ from azure.storage.blob.aio import BlobServiceClient
 from azure.storage.queue import TextBase64EncodePolicy
 from azure.storage.queue.aio import QueueClient, QueueServiceClient
 
-from integration.app.settings import StorageSettings
+from integration.app.settings import InboxSettings, StorageSettings
 from integration.journal import (
     azure_activity,
     azure_audit,
     azure_blobs,
     azure_data_routes,
     azure_guard_store,
+    azure_inbox,
     azure_pending_lookups,
     azure_row_keys,
     azure_store,
@@ -31,17 +32,27 @@ from integration.journal.azure_errors import translate_storage_errors
 from integration.journal.azure_tables import open_table
 from integration.journal.data_routes import DataRouteStore
 from integration.journal.guard_store import GuardStore
+from integration.journal.inbox_files import InboxFiles
 from integration.journal.pending_lookups import PendingLookups
 from integration.journal.row_keys import RowKeys
 from integration.journal.store import Journal
 from integration.queues.azure_queue import AzureQueueSender
-from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE, RELAY_QUEUE
+from integration.queues.names import (
+    ANSWER_QUEUE,
+    EXTERNAL_QUEUE,
+    INBOX_QUEUE,
+    MIRROR_QUEUE,
+    RELAY_QUEUE,
+)
 from integration.queues.queue_sender import QueueSender
 
 # By default the storage SDK waits 15 s before its first retry, when a sender has given up. After
 # longer failures the sender sends again, or the queue does.
 _RETRY_OPTIONS: Any = {"initial_backoff": 1, "increment_base": 2, "random_jitter_range": 1}
 
+
+# No files are taken.
+_NO_INBOX = InboxSettings()
 
 CONTAINER = azure_blobs.CONTAINER
 TABLES = (
@@ -73,6 +84,7 @@ class Stores:
     audit: AuditLog
     row_keys: RowKeys
     data_routes: DataRouteStore
+    inbox: InboxFiles | None = None
 
 
 def open_clients(
@@ -111,7 +123,10 @@ def build_queue_client(clients: StorageClients, name: str) -> QueueClient:
 
 
 async def open_stores(
-    storage: StorageSettings, credential: Any, exit_stack: AsyncExitStack
+    storage: StorageSettings,
+    credential: Any,
+    exit_stack: AsyncExitStack,
+    inbox: InboxSettings = _NO_INBOX,
 ) -> Stores:
     """Open all stores and queues, and create those that do not exist.
 
@@ -119,7 +134,7 @@ async def open_stores(
     """
     clients = open_clients(storage, credential, exit_stack)
     blobs, tables = clients.blobs, clients.tables
-    names = (RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE)
+    names = (RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE, INBOX_QUEUE, ANSWER_QUEUE)
     queues = {name: build_queue_client(clients, name) for name in names}
     journal, guard_store, (waits, activity, audit, row_keys, data_routes), _ = await asyncio.gather(
         azure_store.open_journal(blobs, tables),
@@ -142,7 +157,36 @@ async def open_stores(
         audit=azure_audit.AzureAuditLog(audit),
         row_keys=azure_row_keys.AzureRowKeys(row_keys),
         data_routes=azure_data_routes.AzureDataRouteStore(data_routes),
+        inbox=await _open_inbox(blobs, inbox, credential, exit_stack),
     )
+
+
+async def _open_inbox(
+    journal_blobs: BlobServiceClient,
+    inbox: InboxSettings,
+    credential: Any,
+    exit_stack: AsyncExitStack,
+) -> InboxFiles | None:
+    if inbox.container is None:
+        return None
+    return await azure_inbox.open_inbox(
+        open_inbox_blobs(journal_blobs, inbox, credential, exit_stack), inbox.container
+    )
+
+
+def open_inbox_blobs(
+    journal_blobs: BlobServiceClient,
+    inbox: InboxSettings,
+    credential: Any,
+    exit_stack: AsyncExitStack,
+) -> BlobServiceClient:
+    """Return the client of the inbox's account, which may be that of the journal."""
+    if inbox.url is None:
+        return journal_blobs
+    options: dict[str, Any] = {**build_transport_options(), **_RETRY_OPTIONS}
+    blobs = BlobServiceClient(inbox.url, credential, **options)
+    exit_stack.push_async_callback(blobs.close)
+    return blobs
 
 
 async def _ensure_queue(queue: QueueClient) -> None:

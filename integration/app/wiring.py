@@ -20,6 +20,7 @@ from uuid import uuid4
 
 from integration.app.http_clients import ClientContext, open_credential, open_upstream
 from integration.app.identification import build_identification
+from integration.app.inbox_parts import build_answers, build_inbox
 from integration.app.settings import (
     MirrorSettings,
     ReaderHeaders,
@@ -38,6 +39,7 @@ from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
 from integration.intake.accept import Intake
 from integration.intake.identify import Identification
+from integration.intake.inbox import Inbox
 from integration.journal.activity_log import ActivityLog
 from integration.journal.audit_log import AuditLog
 from integration.journal.audit_recorder import AuditRecorder
@@ -48,6 +50,7 @@ from integration.mapping import files
 from integration.mapping.files import MapFile, MappedTable
 from integration.mirror.mirror import Mirror
 from integration.mirror.row_sink import RowSink
+from integration.operations.answers import Answers
 from integration.operations.health import UpstreamCheck
 from integration.operations.housekeeping import Ages, Housekeeping
 from integration.queues.queue_sender import QueueSender
@@ -97,6 +100,8 @@ class Parts:
     reader_headers: ReaderHeaders
     data_routes: DataRoutes
     identification: Identification
+    inbox: Inbox | None
+    answers: Answers
     site_url: str | None
     public_url: str | None
     started: datetime
@@ -162,7 +167,9 @@ async def _build_parts(settings: Settings) -> Parts:
     tables = files.list_tables(map_files)
     _check_event_types(settings.feed.event_types, tables)
     credential = build_credential(settings)
-    stores = await storage_clients.open_stores(settings.storage, credential, _exit_stack)
+    stores = await storage_clients.open_stores(
+        settings.storage, credential, _exit_stack, settings.inbox
+    )
     activities = ActivityRecorder(
         stores.activity.add if settings.activity_days else None, utc_now, delay=_ACTIVITY_DELAY
     )
@@ -188,13 +195,17 @@ async def _build_parts(settings: Settings) -> Parts:
         now=utc_now,
         new_id=new_delivery_id,
     )
+    intake = _build_intake(shared)
+    identification = build_identification(
+        settings, stores.journal, context, now=utc_now, new_token=_make_token
+    )
     return Parts(
         journal=stores.journal,
         queue=stores.queue,
         fhir=shared.fhir,
         dataverse=shared.dataverse,
         upstream_check=UpstreamCheck(stores.journal, shared.fhir, shared.dataverse, utc_now),
-        intake=_build_intake(shared),
+        intake=intake,
         relay=_build_relay(shared, open_sources(settings, context)),
         change_events=Events(
             journal=stores.journal,
@@ -208,9 +219,9 @@ async def _build_parts(settings: Settings) -> Parts:
         audit=shared.audit,
         reader_headers=ReaderHeaders(settings.senders.sender_header, settings.audit.user_header),
         data_routes=shared.data_routes,
-        identification=build_identification(
-            settings, stores.journal, context, now=utc_now, new_token=_make_token
-        ),
+        identification=identification,
+        inbox=build_inbox(settings, stores, intake, identification),
+        answers=build_answers(settings, stores, utc_now),
         site_url=settings.senders.site_url,
         public_url=settings.senders.public_url,
         started=utc_now(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ class Connections:
     settings: Settings
     events_queue: str
     storage: StorageClients
+    inbox: StorageClients  # with the blobs of the inbox's account, which may be the same
     fhir: FhirServer
     dataverse: Dataverse
     sources: Mapping[str, Upstream]
@@ -62,12 +63,15 @@ async def open_connections(max_skew: float) -> AsyncIterator[Connections]:
         feed = provisioning.feed_url and UpstreamSettings(
             provisioning.feed_url.rstrip("/"), None, 1, 30
         )
+        storage = storage_clients.open_clients(settings.storage, credential, stack, retry_total=0)
+        inbox_blobs = storage_clients.open_inbox_blobs(
+            storage.blobs, settings.inbox, credential, stack
+        )
         yield Connections(
             settings=settings,
             events_queue=get_events_queue(),
-            storage=storage_clients.open_clients(
-                settings.storage, credential, stack, retry_total=0
-            ),
+            storage=storage,
+            inbox=replace(storage, blobs=inbox_blobs),
             fhir=FhirServer(open_upstream("FHIR server", settings.fhir, caller)),
             dataverse=Dataverse(open_upstream("Dataverse", settings.dataverse, caller)),
             sources=wiring.open_sources(settings, caller).upstreams,

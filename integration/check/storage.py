@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from uuid import uuid4
 
-from integration.app.storage_clients import CONTAINER, TABLES, build_queue_client
+from integration.app.storage_clients import (
+    CONTAINER,
+    TABLES,
+    StorageClients,
+    build_queue_client,
+)
 from integration.check import remedies
 from integration.check.connections import Connections
 from integration.check.report import CheckResult, report_failure, report_ok
@@ -14,9 +19,16 @@ from integration.check.runner import check_clock, run_check
 from integration.core.errors import Unavailable
 from integration.core.model import Response
 from integration.journal.azure_errors import translate_storage_errors
-from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE, RELAY_QUEUE
+from integration.journal.inbox_files import ANSWERS
+from integration.queues.names import (
+    ANSWER_QUEUE,
+    EXTERNAL_QUEUE,
+    INBOX_QUEUE,
+    MIRROR_QUEUE,
+    RELAY_QUEUE,
+)
 
-_APP_QUEUES = (RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE)
+_APP_QUEUES = (RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE, INBOX_QUEUE, ANSWER_QUEUE)
 
 # Seconds. The message is invisible nearly as long as it lives: even if it cannot be deleted, no
 # trigger sees it.
@@ -26,7 +38,7 @@ _CONTENT = b"check"
 
 
 async def check_storage(connections: Connections) -> list[CheckResult]:
-    """Check the container, each queue, each table, and the clock."""
+    """Check the containers, each queue, each table, and the clock."""
     queues = [
         queue
         for name in (*_APP_QUEUES, connections.events_queue)
@@ -34,7 +46,13 @@ async def check_storage(connections: Connections) -> list[CheckResult]:
     ]
     return list(
         await asyncio.gather(
-            _check_part(connections, "container", CONTAINER, _use_container(connections)),
+            _check_part(
+                connections,
+                "container",
+                CONTAINER,
+                _use_container(connections.storage, CONTAINER),
+            ),
+            *_check_inbox(connections),
             *(
                 _check_part(connections, "queue", name, _use_queue(connections, name))
                 for name in queues
@@ -46,6 +64,13 @@ async def check_storage(connections: Connections) -> list[CheckResult]:
             check_clock(connections, "clock of storage", lambda: _fetch_properties(connections)),
         )
     )
+
+
+def _check_inbox(connections: Connections) -> Iterator[Awaitable[CheckResult]]:
+    container, inbox = connections.settings.inbox.container, connections.inbox
+    if container is not None:
+        yield _check_part(connections, "container", container, _list_container(inbox, container))
+        yield _check_part(connections, "container", ANSWERS, _use_container(inbox, ANSWERS))
 
 
 async def _check_part(
@@ -70,8 +95,15 @@ async def _check_part(
     )
 
 
-async def _use_container(connections: Connections) -> str:
-    blob = connections.storage.blobs.get_blob_client(CONTAINER, f"check-{uuid4()}")
+async def _list_container(storage: StorageClients, name: str) -> str:
+    """Write nothing: whatever is in the inbox is a file of a sender."""
+    async for _ in storage.blobs.get_container_client(name).list_blob_names(results_per_page=1):
+        break
+    return "listed"
+
+
+async def _use_container(storage: StorageClients, name: str) -> str:
+    blob = storage.blobs.get_blob_client(name, f"check-{uuid4()}")
     await blob.upload_blob(_CONTENT)
     try:
         found = await (await blob.download_blob()).readall()

@@ -75,6 +75,34 @@ LOG_EVENTS = {
         "delivery status work_items",
         "housekeeping queued `work_items` that were lost",
     ),
+    "inbox.taken": _event(
+        logging.INFO,
+        "sender deliveries refused",
+        "a file of the inbox was taken and deleted; how many deliveries it became, and how many "
+        "parts of it were refused",
+    ),
+    "inbox.refused": _event(
+        logging.WARNING,
+        "sender reason",
+        "a file, or a member of one, is no delivery; its answer says why",
+    ),
+    "inbox.requeued": _event(
+        _BY_CAUSE,
+        "sender attempt reason",
+        "a file could not be taken; it stays, and is tried again later",
+    ),
+    "inbox.left": _event(
+        logging.WARNING,
+        "sender reason",
+        "a file stays where it is. `sender`: whose folder it is in, where that is a listed one",
+    ),
+    "answer.written": _event(logging.INFO, "delivery", "what came as a file has its answer"),
+    "answer.requeued": _event(
+        _BY_CAUSE, "delivery attempt reason", "the answer is written again later"
+    ),
+    "answer.dropped": _event(
+        logging.ERROR, "delivery reason", "the answer is not written; the journal has the results"
+    ),
     "notification.handshake": _event(logging.INFO, "", "a subscription begins"),
     "notification.heartbeat": _event(logging.INFO, "", "a subscription is alive"),
     "notification.empty": _event(logging.INFO, "", "a notification without resources"),

@@ -109,6 +109,7 @@ class DeliveryRequest:
     confirm: bool = False  # a DELETE of what its server has no more: that is asked for first
     policy: Policy = DEFAULT_POLICY  # at the time when the delivery was accepted
     rights: Rights = ALL_RIGHTS  # of its sender at that time
+    answer_to: str | None = None  # the blob of the answer, for what came as a file
 
 
 class Status(StrEnum):
@@ -172,6 +173,7 @@ class Delivery:
     split: bool = False  # a transaction that was not sent as one
     more: bool = False  # it has a next page that was not followed
     holds_refused: bool = False  # with refused entries it ends parked, not done
+    answer_due: bool = False  # it came as a file, and its answer is not written yet
     gap: str | None = None  # the events of its subscription that were missing before it
     finished: datetime | None = None  # done or cancelled
     reason: str | None = None  # why it is parked
@@ -278,6 +280,7 @@ class WorkItem:
     # None: nothing is known, or the message is of an earlier version of this app.
     version: StateVersion | None = None
     is_create: bool = False  # it has heard that the resource was created
+    file: str | None = None  # inbox: the sender, and the digest of the name of its file
 
 
 @dataclass(frozen=True, slots=True)

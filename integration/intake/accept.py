@@ -93,13 +93,18 @@ async def accept(intake: Intake, request: IncomingRequest) -> Accepted | Acknowl
     """
     parsed = parse_headers(intake, request)
     with intake.budget.take_now(len(parsed.body)):
-        try:
-            checked = await check_request(intake, parsed)
-        except Rejected as error:
-            if parsed.sender.sender.policy.refused_deliveries != "hold":
-                raise
-            return await _hold(intake, parsed, error)
-        return await _accept(intake, checked, parsed.sender.sender.policy)
+        return await accept_parsed(intake, parsed)
+
+
+async def accept_parsed(intake: Intake, parsed: ParsedRequest) -> Accepted | Acknowledged:
+    """Do the same within a share of the budget that the caller holds."""
+    try:
+        checked = await check_request(intake, parsed)
+    except Rejected as error:
+        if parsed.sender.sender.policy.refused_deliveries != "hold":
+            raise
+        return await _hold(intake, parsed, error)
+    return await _accept(intake, checked, parsed.sender.sender.policy)
 
 
 async def _accept(
@@ -205,6 +210,7 @@ def _make_delivery(intake: Intake, parsed: ParsedRequest, contents: Contents) ->
         write_order=own_order or intake.write_orders.get(sender, intake.write_orders[""]),
         more=contents.has_next_page,
         holds_refused=parsed.sender.sender.policy.refused_entries == "hold",
+        answer_due=parsed.request.answer_to is not None,
         # Planning is later, and may come twice: it goes by what is kept here.
         planner=PLANNER,
         unit_max_entries=intake.limits.entries,

@@ -47,7 +47,8 @@ class IncomingRequest:
 
     `type` and `id` are from the address, and so is `condition`: its query as it was sent, without
     the parameters that are this app's own. Header names are lower case. `confirm`: a delete that
-    its sender has not proven, so that its server is asked first.
+    its sender has not proven, so that its server is asked first. `answer_to`: the blob of the
+    answer, for what came as a file.
     """
 
     method: str
@@ -58,6 +59,7 @@ class IncomingRequest:
     condition: str | None = None
     confirm: bool = False
     sender: ProvenSender = field(default_factory=make_unlisted_sender)
+    answer_to: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,7 @@ def _parse_delivery_request(request: IncomingRequest) -> DeliveryRequest:
         if_none_exist=_get_header(request, "if-none-exist"),
         query=condition,
         confirm=request.confirm,
+        answer_to=request.answer_to,
     )
 
 

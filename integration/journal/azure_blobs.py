@@ -71,9 +71,17 @@ class AzureBlobs:
                 download = await self.container.download_blob(f"{id_}/payload")
             except ResourceNotFoundError:
                 raise KeyError(id_) from None
-            metadata = download.properties.metadata["request"]
-            request = _request_decoder.decode(base64.b64decode(metadata))
+            request = _parse_request(download.properties.metadata)
             return Payload(request, await download.readall())
+
+    async def get_request(self, id_: str) -> DeliveryRequest:
+        blob = self.container.get_blob_client(f"{id_}/payload")
+        async with translate_storage_errors():
+            try:
+                properties = await blob.get_blob_properties()
+            except ResourceNotFoundError:
+                raise KeyError(id_) from None
+        return _parse_request(properties.metadata)
 
     async def save_lane(self, id_: str, plan: int, lane: int, data: bytes) -> None:
         async with translate_storage_errors():
@@ -222,6 +230,10 @@ def _get_code(error: HttpResponseError) -> str:
 
 def _encode_results(results: Sequence[EntryResult]) -> list[bytes]:
     return [msgspec.json.encode(result) + b"\n" for result in results]
+
+
+def _parse_request(metadata: Mapping[str, str]) -> DeliveryRequest:
+    return _request_decoder.decode(base64.b64decode(metadata["request"]))
 
 
 def _name_lane_blob(id_: str, plan: int, lane: int) -> str:

@@ -69,6 +69,9 @@ class Journal(Protocol):
     async def get_payload(self, id_: str) -> Payload:
         """Return the bytes of a delivery. Raises KeyError when they are deleted."""
 
+    async def get_request(self, id_: str) -> DeliveryRequest:
+        """Return what came with the bytes of a delivery. Raises KeyError when they are deleted."""
+
     async def update_delivery(
         self,
         id_: str,
@@ -238,6 +241,9 @@ class MemoryJournal:
 
     async def get_payload(self, id_: str) -> Payload:
         return self.payloads[id_]
+
+    async def get_request(self, id_: str) -> DeliveryRequest:
+        return self.payloads[id_].request
 
     async def update_delivery(
         self,

@@ -120,6 +120,8 @@ async def cancel(journal: Journal, id_: str, now: datetime, sender: str | None =
     Raises Rejected: with 404 for an unknown delivery, with 409 for one that is done.
     """
     delivery = await _get_delivery(journal, id_, sender)
+    if delivery.answer_due:
+        await journal.index_delivery(id_, now)  # housekeeping queues the answer of a parked one
     if not await journal.update_delivery(
         id_, only_if=_CANCELLABLE, status=Status.CANCELLED, finished=now
     ):

@@ -24,7 +24,7 @@ from integration.journal.store import IndexEntry, Journal
 from integration.journal.table_keys import make_delivery_id, parse_accepted_time
 from integration.operations.lost_rows import list_rows_without_result
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
-from integration.queues.queue_sender import QueueSender
+from integration.queues.queue_sender import QueueSender, queue_answer
 
 # The most deliveries that one run acts on: of the active ones, and of those that are over.
 MAX_DELIVERIES = 1000
@@ -49,6 +49,10 @@ _ENDED = frozenset({Status.DONE, Status.CANCELLED})
 # How often a parked delivery is looked at, only to find out whether it has ended: a replay makes it
 # due at once.
 _PARKED_INTERVAL = timedelta(days=1)
+
+# An answer is written within seconds. One that is due for longer is queued again, each time that
+# this is over.
+ANSWER_TIMEOUT = timedelta(hours=1)
 
 # How long rows that were queued again have until the delivery is looked at once more.
 _ROWS_TIMEOUT = timedelta(days=1)
@@ -225,6 +229,9 @@ async def _check_open(housekeeping: Housekeeping, entry: IndexEntry, now: dateti
             done = step if await _requeue(housekeeping, delivery, now) else None
             delivery = replace(delivery, checked=now)
         due = find_next_check(delivery, now, ages)
+        if delivery.status in _ENDED and delivery.answer_due:
+            await queue_answer(housekeeping.queue, delivery)
+            due = now + ANSWER_TIMEOUT
     await journal.move_index_entry(entry, due)
     return done
 
@@ -232,12 +239,17 @@ async def _check_open(housekeeping: Housekeeping, entry: IndexEntry, now: dateti
 async def _forget(
     housekeeping: Housekeeping, delivery: Delivery, now: datetime, is_over: Callable[[], bool]
 ) -> Step | None:
-    """Delete a delivery that is over, unless rows of it have no result yet: these are queued again.
+    """Delete a delivery that is over, unless its answer is due, or rows of it have no result yet:
+    these are queued again.
     Return None if the time was over before: a delivery may have the rows of a hundred thousand
     patients. The next run goes on."""
     if is_over():
         return None
     if await _queue_lost_rows(housekeeping, delivery, now):
+        return Step.QUEUE
+    if delivery.answer_due:
+        await queue_answer(housekeeping.queue, delivery)
+        await housekeeping.journal.update_delivery(delivery.id, only_if=_ENDED, checked=now)
         return Step.QUEUE
     if not await housekeeping.journal.delete_delivery(delivery.id, is_over):
         return None

@@ -8,7 +8,8 @@ from typing import Protocol
 
 import msgspec
 
-from integration.core.model import WorkItem
+from integration.core.model import Delivery, WorkItem
+from integration.queues.names import ANSWER_QUEUE
 
 # Returns the queue that receives each change of a resource, by resource type.
 ChangeQueues = Callable[[], Awaitable[Mapping[str, str]]]
@@ -26,6 +27,15 @@ class QueueSender(Protocol):
 def parse_work_item(body: bytes) -> WorkItem:
     """Parse a queue message. Raises msgspec.DecodeError when it is not a work item."""
     return _item_decoder.decode(body)
+
+
+async def queue_answer(queue: QueueSender, delivery: Delivery) -> None:
+    """Queue the answer of a delivery that has ended, if it came as a file and has none yet.
+
+    Raises Unavailable when the queue does not accept it.
+    """
+    if delivery.answer_due:
+        await queue.send(ANSWER_QUEUE, WorkItem(delivery.id))
 
 
 @dataclass(slots=True)

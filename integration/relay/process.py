@@ -30,7 +30,7 @@ from integration.fhir.units import Lane, Limits
 from integration.journal.lane_bits import has_lane, list_unqueued_lanes
 from integration.journal.store import NO_LANE, Journal
 from integration.queues.names import RELAY_QUEUE
-from integration.queues.queue_sender import QueueSender
+from integration.queues.queue_sender import QueueSender, queue_answer
 from integration.queues.retry import plan_retry
 from integration.relay import fetch
 from integration.relay.fetch import NO_SOURCES, Sources
@@ -161,6 +161,8 @@ async def _process_item(relay: Relay, item: WorkItem) -> None:
     if delivery is None:
         raise LookupError(f"delivery {item.delivery} is queued but not in the journal")
     if delivery.status in (Status.DONE, Status.CANCELLED):
+        # Whoever ended it may have been ended itself before it queued the answer.
+        await queue_answer(relay.queue, delivery)
         return
     if item.lane is not None and item.plan != delivery.plan:
         return  # the delivery was planned anew since
@@ -418,6 +420,7 @@ async def _finish(relay: Relay, delivery: Delivery, results: Sequence[EntryResul
         units=delivery.units,
         split=delivery.split,
     )
+    await queue_answer(relay.queue, delivery)
 
 
 async def _record_cancelled(relay: Relay, delivery: Delivery) -> None:
@@ -426,3 +429,4 @@ async def _record_cancelled(relay: Relay, delivery: Delivery) -> None:
     await relay.journal.update_delivery(
         delivery.id, only_if=frozenset({Status.CANCELLED}), **counts
     )
+    await queue_answer(relay.queue, delivery)

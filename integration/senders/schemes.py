@@ -17,6 +17,9 @@ from integration.senders.proofs.standard_webhooks import StandardWebhooks
 # The Functions host checks the key, at an address of its own.
 FUNCTION_KEY = "function-key"
 
+# Storage decides who writes into the folder: no request proves it.
+FOLDER = "folder"
+
 _ADDRESSES = frozenset({"@target-uri", "@path"})
 
 # What a setting holds while the platform could not read the vault that it refers to:

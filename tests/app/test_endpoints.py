@@ -253,7 +253,7 @@ def test_every_method_has_a_endpoint_so_that_a_wrong_one_is_told_the_right_ones(
 
 def test_every_queue_has_a_endpoint_for_what_failed_again_and_again() -> None:
     queues = {at for _, trigger, at, _ in documented() if trigger == "queue"}
-    named = ("relay", "mirror", "fhir-events", "external-events")
+    named = ("relay", "mirror", "fhir-events", "external-events", "inbox-events", "inbox-answers")
     assert queues == {*named, *(f"{name}-poison" for name in named)}
 
 
@@ -325,6 +325,29 @@ async def test_what_others_change_is_mirrored_as_a_delivery_of_its_own(
     assert claim.resource == "Patient/p9"
     reported = await ask(claim.delivery)
     assert (reported.status_code, "entry" in read(reported)) == (200, False)
+
+
+@one_worker
+@pytest.mark.azurite
+async def test_without_an_inbox_its_messages_are_logged_and_dropped(
+    worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    await function_app.inbox(func.QueueMessage(body=b'{"subject": "any"}'))
+    await function_app.inbox_poison(func.QueueMessage(body=b"any"))
+    await function_app.answer_poison(message(delivery="d"))
+    events = ["inbox.left", "inbox.left", "answer.requeued"]
+    assert [record.message for record in caplog.records] == events
+    assert await worker.claims("relay") == []
+
+
+@one_worker
+@pytest.mark.azurite
+async def test_an_answer_of_what_is_not_known_is_no_failure(
+    worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    await function_app.answer(message(delivery=make_delivery_id(Clock()(), 1)))
+    assert caplog.records == []
+    assert await worker.claims("relay") == []
 
 
 @one_worker

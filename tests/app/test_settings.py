@@ -11,6 +11,7 @@ import pytest
 
 from integration.app.settings import (
     AuditSettings,
+    InboxSettings,
     find_renamed_settings,
     get_events_queue_binding,
     get_housekeeping_schedule,
@@ -63,6 +64,10 @@ WRONG = [
     ),
     ("FHIR_FORMER_URLS", "old.example", "addresses that start with https://, by commas"),
     ("FHIR_OTHER_URLS", "https://a.example,b", "addresses that start with https://, by commas"),
+    ("INBOX", "In box", "the name of a container of its own: a-z, 0-9 and -"),
+    ("INBOX", "results", "the name of a container of its own: a-z, 0-9 and -"),
+    ("INBOX", "deliveries", "the name of a container of its own: a-z, 0-9 and -"),
+    ("INBOX_URL", "account", "an address that starts with https://"),
     ("DANGLING", "keep", "one of refuse, note"),
     ("MIRROR_TO", "fhir", "one of web-api, healthcare-api, off"),
     ("FEED_PAGE", "1001", "a whole number from 1 to 1000"),
@@ -344,3 +349,10 @@ def test_external_events_need_the_names_of_virtual_tables() -> None:
         "Observation",
         "Condition",
     )
+
+
+def test_an_inbox_has_a_container_and_may_have_an_account_of_its_own() -> None:
+    assert read_settings(REQUIRED).inbox == InboxSettings()
+    url = "https://files.blob.core.windows.net"
+    settings = read_settings({**REQUIRED, "INBOX": "inbox-1", "INBOX_URL": f"{url}/"})
+    assert settings.inbox == InboxSettings("inbox-1", url)

@@ -37,7 +37,14 @@ FEED = "https://app.example.org/api/odata/"
 FEED_KEY = "feed-key-Zaphkiel"
 IDENTITY = "5f1c2f0e-7a4b-4c0e-9d55-0a1b2c3d4e77"
 NAMES = ["MIRROR_TO", "ON_DELETE", "BYPASS_LOGIC", "IMPERSONATE", "FETCH_FROM", "FETCH_SCOPE"]
-NAMES += ["FHIR_EVENTS_QUEUE", "EXTERNAL_EVENTS", "MAPS_ENABLED", "AzureWebJobsStorage__clientId"]
+NAMES += [
+    "INBOX",
+    "INBOX_URL",
+    "FHIR_EVENTS_QUEUE",
+    "EXTERNAL_EVENTS",
+    "MAPS_ENABLED",
+    "AzureWebJobsStorage__clientId",
+]
 NOWHERE = "http://127.0.0.1:1"
 LACKS_DATAVERSE_USER = "Dataverse answered 403"
 
@@ -201,6 +208,22 @@ def test_a_deployment_that_is_whole_is_told_so(env: pytest.MonkeyPatch) -> None:
     ):
         assert told[name][0] == "ok", told[name]
     assert told["data routes"][1] == "mirrored: Patient; virtual: 1; chosen: 0"
+
+
+def test_an_inbox_is_only_looked_into_and_its_answers_are_tried(
+    env: pytest.MonkeyPatch, running: Running
+) -> None:
+    assert "container results" not in check()
+    env.setenv("INBOX", "checked-inbox")
+    told = check()
+    assert told.failed == ["container checked-inbox", "container results"]
+    with BlobServiceClient.from_connection_string(running.storage) as blobs:
+        made = [blobs.create_container(name) for name in ("checked-inbox", "results")]
+        told = check()
+        assert told["container checked-inbox"] == ("ok", "listed")
+        assert told["container results"] == ("ok", "written, read, deleted")
+        for container in made:
+            container.delete_container()
 
 
 def test_a_setting_that_still_has_an_older_name_is_a_warning_with_the_new_one(

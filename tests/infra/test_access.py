@@ -19,6 +19,7 @@ ROLES = {
     ("vault", "Key Vault Secrets User", "vault", APP),
     ("fhir-access", "FHIR Data Contributor", "fhir", APP),
     ("watch", "Monitoring Metrics Publisher", "insights", APP),
+    ("inbox", "Storage Blob Data Contributor", "folder[i]", APP),
     ("events", "Storage Queue Data Message Sender", "queue", TOPIC),
     ("events", "Storage Blob Data Contributor", "container", TOPIC),
 }
@@ -31,6 +32,11 @@ PUBLIC = {
     "storage.account.networkAcls.bypass": "AzureServices",
     "storage.account.allowBlobPublicAccess": "False",
     "storage.container.publicAccess": "None",
+    "inbox.account.publicNetworkAccess": "closed ? Disabled : Enabled",
+    "inbox.account.networkAcls.defaultAction": "limited ? Deny : Allow",
+    "inbox.account.networkAcls.bypass": "None",
+    "inbox.account.allowBlobPublicAccess": "False",
+    "inbox.folder.publicAccess": "None",
     "vault.vault.publicNetworkAccess": "private ? Disabled : Enabled",
     "vault.vault.networkAcls.defaultAction": "private ? Deny : Allow",
     "vault.vault.networkAcls.bypass": "None",
@@ -93,6 +99,9 @@ def test_every_role_that_is_known_is_given() -> None:
 
 def test_every_way_in_is_closed_where_the_deployment_is_private() -> None:
     assert {key: value for key, value in stated().items() if names_a_way_in(key)} == PUBLIC
+    inbox = parsed(INFRA / "modules" / "inbox.bicep")["variables"]
+    assert said(inbox["closed"]["value"]) == "and(private, empty(addresses))"
+    assert said(inbox["limited"]["value"]) == "or(private, not(empty(addresses)))"
     assert said(parsed(INFRA / "modules" / "fhir.bicep")["variables"]["access"]["value"]) == (
         "private ? Disabled : Enabled"
     )
@@ -101,6 +110,7 @@ def test_every_way_in_is_closed_where_the_deployment_is_private() -> None:
 def test_nothing_is_opened_by_a_key() -> None:
     all_ = stated()
     assert all_["storage.account.allowSharedKeyAccess"] == "False"
+    assert all_["inbox.account.allowSharedKeyAccess"] == "False"
     assert all_["watch.insights.DisableLocalAuth"] == "True"
     assert all_["watch.logs.features.disableLocalAuth"] == "True"
     assert all_["vault.vault.enableRbacAuthorization"] == "True"
@@ -113,8 +123,9 @@ def test_the_endpoints_speak_tls_and_nothing_older() -> None:
     assert all_["app.app.siteConfig.minTlsVersion"] == "1.2"
     assert all_["app.app.siteConfig.scmMinTlsVersion"] == "1.2"
     assert all_["app.app.siteConfig.ftpsState"] == "Disabled"
-    assert all_["storage.account.minimumTlsVersion"] == "TLS1_2"
-    assert all_["storage.account.supportsHttpsTrafficOnly"] == "True"
+    for account in ("storage.account", "inbox.account"):
+        assert all_[f"{account}.minimumTlsVersion"] == "TLS1_2"
+        assert all_[f"{account}.supportsHttpsTrafficOnly"] == "True"
 
 
 def test_no_web_page_may_call_the_endpoints_unless_one_is_named() -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from integration import journal
 from integration.app import settings
-from integration.journal import azure_blobs
+from integration.intake import inbox
+from integration.journal import azure_blobs, inbox_files
 from integration.queues import names
 from tests.app.test_settings import OF_THE_HOST, REQUIRED, VALUES, Recording
 from tests.infra.templates import FILES, INFRA, PARSER, module, parsed, resources, said
@@ -88,6 +89,7 @@ def test_the_deployment_states_the_defaults_of_the_app() -> None:
 
 def test_the_app_works_by_identity_with_what_the_deployment_decides() -> None:
     text = {name: said(value) for name, value in DECIDED.items()}
+    text |= {"INBOX_URL": "https://relayin.example.org"}
     text |= {"FHIR_URL": REQUIRED["FHIR_URL"], "DATAVERSE_URL": REQUIRED["DATAVERSE_URL"]}
     read = settings.read_settings({**DEFAULTS, **text})
     assert read.storage.connection is None
@@ -127,6 +129,7 @@ def test_every_container_queue_and_table_is_there_before_the_app_is() -> None:
     assert "deployments" in variable("modules/storage", "containers")
 
     own = [names.RELAY_QUEUE, names.MIRROR_QUEUE, names.EXTERNAL_QUEUE]
+    own += [names.INBOX_QUEUE, names.ANSWER_QUEUE]
     queues = [name for one in own for name in (one, f"{one}-poison")]
     events = ["eventsQueue", "${eventsQueue}-poison"]
     assert variable("modules/storage", "queues") == [*queues, *events]
@@ -146,11 +149,32 @@ def test_events_go_to_the_queue_of_the_app_and_wait_there_without_an_end() -> No
     assert module("events")["deadLetterContainer"] in variable("modules/storage", "containers")
 
 
+def test_files_of_the_inbox_are_told_of_when_they_are_whole() -> None:
+    events = module("inboxEvents")
+    assert said(events["queueName"]) == "inboxQueue"
+    assert said(variable("main", "inboxQueue")) == names.INBOX_QUEUE
+    assert set(events["eventTypes"]) == set(inbox.EVENT_TYPES)
+    (condition,) = events["conditions"]
+    assert set(condition["values"]) == set(inbox.UNFINISHED_CALLS)
+    assert said(events["subjectBeginsWith"]) == ("/blobServices/default/containers/${inbox}/blobs/")
+    assert variable("modules/inbox", "containers") == ["container", inbox_files.ANSWERS]
+    assert said(DECIDED["INBOX"]) == said(module("folders")["container"]) == "inbox"
+    assert parsed(FILES[0])["parameters"]["inbox"]["default"] == ""
+
+
+def test_answers_are_deleted_by_their_age_and_files_are_not() -> None:
+    policies = resources("Microsoft.Storage/storageAccounts/managementPolicies")
+    (policy,) = [one for one in policies if one.file == "inbox"]
+    (rule,) = policy.properties["policy"]["rules"]
+    assert rule["definition"]["filters"]["prefixMatch"] == [f"{inbox_files.ANSWERS}/"]
+
+
 def test_what_is_kept_is_cooled_when_housekeeping_would_have_forgotten_it() -> None:
     """It is deleted by its age only where an operator says so: a parked delivery is kept."""
     assert "RETENTION_DAYS" in said(module("storage")["retentionDays"])
     assert parsed(FILES[0])["parameters"]["keptAtMostDays"]["default"] == 0
-    (policy,) = resources("Microsoft.Storage/storageAccounts/managementPolicies")
+    policies = resources("Microsoft.Storage/storageAccounts/managementPolicies")
+    (policy,) = [one for one in policies if one.file == "storage"]
     rules = said(policy.properties["policy"]["rules"])
     assert "keptAtMostDays, 0 ? [cooler, undelivered, ended] : [cooler, undelivered]" in rules
     cooler = variable("modules/storage", "cooler")["definition"]

@@ -61,6 +61,7 @@ EVERYTHING: list[tuple[str, Work]] = [
     ("keep", lambda it: it.add_delivery(DELIVERY, Payload(DeliveryRequest("POST"), b"{}"))),
     ("delivery", lambda it: it.get_delivery(ID)),
     ("kept", lambda it: it.get_payload(ID)),
+    ("request", lambda it: it.get_request(ID)),
     ("change", lambda it: it.update_delivery(ID, lanes=1)),
     ("change if", lambda it: it.update_delivery(ID, only_if=frozenset(Status), lanes=1)),
     ("claimant", lambda it: it.find_delivery_by_key("north", "k")),

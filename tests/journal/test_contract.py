@@ -872,3 +872,18 @@ async def test_deliveries_do_not_share_rows(journal: Journal) -> None:
         )
     )
     assert list(await journal.list_row_results(two.id)) == []
+
+
+# --- what came with the bytes --------------------------------------------------------------------
+
+
+async def test_what_came_with_the_bytes_is_read_without_them(journal: Journal) -> None:
+    delivery = made(answer_due=True)
+    await journal.add_delivery(delivery, kept(b"{}", answer_to="lab/jour f\u00e9ri\u00e9.json"))
+    assert (await journal.get_request(delivery.id)).answer_to == "lab/jour f\u00e9ri\u00e9.json"
+    assert (await found(journal, delivery)).answer_due
+    await journal.update_delivery(delivery.id, answer_due=False)
+    assert not (await found(journal, delivery)).answer_due
+    await journal.delete_delivery(delivery.id)
+    with pytest.raises(KeyError):
+        await journal.get_request(delivery.id)

@@ -12,6 +12,7 @@ from integration.senders.proofs import (
     certificate,
     ed25519,
     entra,
+    folder,
     function_key,
     hmac_header,
     hub,
@@ -45,6 +46,7 @@ SCHEMES: Mapping[str, Scheme] = {
     ),
     "ed25519": Scheme(ed25519.Ed25519, ed25519.verify, ed25519.check_secrets),
     "entra": Scheme(entra.Entra, entra.verify, entra.check_secrets),
+    "folder": Scheme(folder.Folder, folder.verify, folder.check_secrets),
     "function-key": Scheme(
         function_key.FunctionKey, function_key.verify, function_key.check_secrets
     ),
