@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from integration.core.errors import Misconfigured, Unauthorized
+from integration.fhir.grammar import RESOURCE_TYPES
 from integration.intake.identify import Identification, identify
 from integration.intake.quotas import Quotas
 from integration.senders.load import parse_senders
@@ -28,7 +29,7 @@ async def add_no_keys(proof: Proof, secrets: Secrets, request: SignedRequest) ->
 
 
 def test_a_folder_needs_no_keys_and_no_settings() -> None:
-    lab = parse_senders(SENDERS)["lab"]
+    lab = parse_senders(SENDERS, RESOURCE_TYPES)["lab"]
     assert (lab.proof, get_scheme(lab.proof), lab.rights.types) == (Folder(), FOLDER, ("Patient",))
     secrets = collect_secrets([lab], lambda name: None, easy_auth=False)
     assert secrets.problems == {}
@@ -36,7 +37,7 @@ def test_a_folder_needs_no_keys_and_no_settings() -> None:
 
 def test_a_folder_with_a_secret_is_a_mistake() -> None:
     with pytest.raises(Misconfigured) as caught:
-        parse_senders('[lab]\nproof = {scheme = "folder", secrets = ["LAB_KEY"]}')
+        parse_senders('[lab]\nproof = {scheme = "folder", secrets = ["LAB_KEY"]}', RESOURCE_TYPES)
     assert "this scheme has none" in str(caught.value)
 
 
@@ -46,7 +47,7 @@ async def test_no_request_is_that_of_a_sender_of_files(
     route: Route, name: str | None, named: str
 ) -> None:
     identification = Identification(
-        senders=parse_senders(SENDERS),
+        senders=parse_senders(SENDERS, RESOURCE_TYPES),
         journal=route.journal,
         now=route.clock,
         add_keys=add_no_keys,

@@ -38,13 +38,14 @@ async def send(mailing: Mailing) -> Delivery:
 
 async def run_housekeeping(mailing: Mailing) -> None:
     route = mailing.route
-    ages = Ages(timedelta(days=3), timedelta(days=30), timedelta(days=7))
+    ages = Ages(timedelta(days=3), timedelta(days=30), timedelta(days=7), timedelta(days=365))
     await sweep(
         Housekeeping(
             journal=route.journal,
             guard_store=route.guard_store,
             queue=route.queue_sender,
             activity=route.activity,
+            audit=route.audit,
             now=route.clock,
             ages=ages,
         )

@@ -85,7 +85,7 @@ def change_part(request: SignedRequest, part: str) -> SignedRequest:
 
 
 def test_every_scheme_but_the_hosts_own_has_a_request_that_is_proven() -> None:
-    assert {seed.scheme for seed in SEEDS.values()} | {"function-key"} == set(SCHEMES)
+    assert {seed.scheme for seed in SEEDS.values()} | {"function-key", "folder"} == set(SCHEMES)
 
 
 @each_seed
