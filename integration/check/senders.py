@@ -49,7 +49,9 @@ def check_senders(
     found = []
     for sender in listed:
         name = sender.name
-        place = f"{file}:{lines.get((f'{name}.proof', ''), 1)}"
+        proof = f"{name}.proof"
+        keys = ("secrets", "gateway_secrets", "")
+        place = f"{file}:{next((lines[proof, key] for key in keys if (proof, key) in lines), 1)}"
         texts = list(_find_secret_problems(sender, read_setting, settings, stopped))
         problems = [f"{place}: {text}" for text in texts]
         if name in missing:

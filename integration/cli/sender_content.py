@@ -1,4 +1,4 @@
-"""What intake would make of the content of a request. Pure: values are not repeated."""
+"""What intake would make of the content of a request, without repeating a value of it."""
 
 from __future__ import annotations
 

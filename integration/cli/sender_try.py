@@ -279,6 +279,8 @@ def _describe_proposal(attempt: _Attempt, request: SignedRequest, trial: Try) ->
     else:
         yield "varies from message to message: no header, it is the same in each"
     yield from (f"note: {note}" for note in candidate.notes)
+    if "types" in attempt.tables.get("rights", {}):
+        yield "note: types are those of this request: add what else the vendor is to send"
     yield "put into senders.toml:"
     yield ""
     yield from (f"    {line}".rstrip() for line in render_tables(name, attempt.tables))
@@ -296,6 +298,8 @@ def _describe_attempt(attempt: _Attempt, request: SignedRequest, trial: Try) -> 
     yield f"address to give to the vendor: {address}"
     if attempt.proven is None:
         yield f"proof: NOT PROVEN: {attempt.reason}"
+        if attempt.reason.endswith("is not set"):
+            yield "note: set it in this environment, or name another one with --secret-setting"
         if "does not fit" in attempt.reason or "no signature fits" in attempt.reason:
             yield f"note: either the secret is another, or the bytes are: {_EXACT}"
         return

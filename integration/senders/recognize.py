@@ -74,13 +74,18 @@ def recognize(request: SignedRequest) -> list[Candidate]:
     found = [*_list_stated(request, vendor), *_find_all(request, vendor)]
     candidates: list[Candidate] = []
     for candidate in found:
-        known = any(
-            other.scheme == candidate.scheme and dict(other.keys) == dict(candidate.keys)
-            for other in candidates
-        )
-        if not known:
+        if all(_normalize(candidate) != _normalize(other) for other in candidates):
             candidates.append(_add_vendor(candidate, vendor, body))
     return candidates
+
+
+def _normalize(candidate: Candidate) -> tuple[str, Mapping[str, Any]]:
+    """Return what tells candidates apart: names of headers have no case."""
+    keys = {
+        key: value.lower() if key.endswith("header") and isinstance(value, str) else value
+        for key, value in candidate.keys.items()
+    }
+    return candidate.scheme, keys
 
 
 def _read_body(request: SignedRequest) -> Any:
