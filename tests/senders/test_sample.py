@@ -6,7 +6,6 @@ import re
 import tomllib
 from collections import defaultdict
 from dataclasses import fields
-from pathlib import Path
 from typing import get_type_hints
 
 import msgspec
@@ -92,13 +91,3 @@ def test_the_sample_holds_no_secret() -> None:
     names = {name for sender in SENDERS.values() for name in sender.proof.secrets}
     assert len(names) > 6
     assert all(re.fullmatch(r"[A-Z_]+", name) for name in names)
-
-
-def test_nobody_has_a_file_of_senders_in_the_repository() -> None:
-    assert not Path(PROJECT / "senders.toml").is_file() or not _is_tracked("senders.toml")
-
-
-def _is_tracked(name: str) -> bool:
-    from tests.house import tracked_files
-
-    return name in tracked_files()
