@@ -22,10 +22,8 @@ from integration.senders.proofs.proof import SignedRequest
 from integration.senders.render import describe_rights
 
 _THIN = (
-    "it says only that something happened, or brings the vendor's own form. The relay writes FHIR "
-    "alone: have the vendor send FHIR if it can; else let your own integration fetch the data and "
-    "send them as FHIR, as a sender of its own. refused_deliveries = hold keeps such events for an "
-    "operator, answered as if they were accepted (docs/senders.md)"
+    "the relay writes FHIR alone. Have the vendor send FHIR if it can; else let your own "
+    "integration fetch the data and send them as FHIR, as a sender of its own (docs/senders.md)"
 )
 
 
@@ -51,6 +49,7 @@ _DEFAULT_LIMITS = ContentLimits()
 @dataclass(slots=True)
 class _Found:
     lines: list[str] = field(default_factory=list)
+    can_be_held: bool = False  # its address and headers are in order
     rights: Rights | None = None
 
 
@@ -74,11 +73,14 @@ def describe_content(
             return Content((text,))
         _describe_delivery(request, sender, limits, found)
     except Rejected as error:
+        what = f"refused with {error.status}"
+        if found.can_be_held and sender.policy.refused_deliveries == "hold":
+            what = f"answered with {sender.policy.accepted_status}, and parked for an operator"
         for issue in error.issues:
             place = f"{issue.expression}: " if issue.expression else ""
-            found.lines.append(f"refused with {error.status}: {place}{issue.text}")
-    if found.rights is None and not _is_fhir(request.body):
-        found.lines.append(f"not FHIR: {_describe_form(request.body)}; {_THIN}")
+            found.lines.append(f"{what}: {place}{issue.text}")
+        if not _is_fhir(request.body):
+            found.lines.append(f"{_describe_form(request.body)}: {_THIN}")
     return Content(tuple(found.lines), found.rights)
 
 
@@ -99,6 +101,7 @@ def _describe_delivery(
         found.lines.append("a delete of Medplum: it is asked for at base before it is done")
         incoming = replace(incoming, method="DELETE", type=deleted[0], id=deleted[1], body=b"")
     parsed = parse_request(incoming, limits.bytes)
+    found.can_be_held = True
     bases = (sender.policy.base,) if sender.policy.base else ()
     stated = parsed.request
     policy = replace(stated.policy, fetch_from=bases)

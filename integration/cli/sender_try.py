@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from integration.cli.captured_request import (
-    EXAMPLE_ROOT,
     CapturedRequest,
     build_request,
     list_bodies,
@@ -250,10 +249,11 @@ def _describe(candidate: Candidate) -> str:
 
 
 def _describe_request(captured: CapturedRequest, request: SignedRequest) -> Iterator[str]:
-    where = "the address is not said" if captured.target is None else "its address is known"
-    yield f"request: {request.method}, {len(request.body)} bytes of body; {where}"
+    where = "" if captured.target else "; its address is not said, so it counts as the sender's"
+    yield f"request: {request.method}, {len(request.body)} bytes of body{where}"
     stated = captured.stated_length
-    if stated is not None and stated != len(captured.body):
+    lengths = [len(variant.body) for variant, _ in list_bodies(captured)]
+    if stated is not None and stated not in lengths:
         yield (
             f"note: Content-Length says {stated} bytes and the file has {len(captured.body)}: "
             f"{_EXACT}"
@@ -292,7 +292,7 @@ def _describe_proposal(attempt: _Attempt, request: SignedRequest, trial: Try) ->
 
 def _describe_attempt(attempt: _Attempt, request: SignedRequest, trial: Try) -> Iterator[str]:
     sender = attempt.sender
-    root = trial.root or EXAMPLE_ROOT
+    root = trial.root or "{PUBLIC_URL}"
     is_by_key = get_scheme(sender.proof) == FUNCTION_KEY
     address = f"{root}/api/fhir" if is_by_key else f"{root}/api/senders/{sender.name}/fhir"
     yield f"address to give to the vendor: {address}"

@@ -146,7 +146,7 @@ def _list_stated(request: SignedRequest, vendor: Vendor | None) -> Iterator[Cand
         is_token = scheme == "token-header"
         yield Candidate(
             scheme=scheme,
-            why=f"{vendor.title if vendor else ''} sends it so, by its documentation",
+            why="its headers are those of this vendor: docs/senders.md",
             keys=keys,
             varying=() if is_token else headers,
         )

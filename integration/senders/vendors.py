@@ -70,7 +70,7 @@ VENDORS = (
         headers=("x-nexhealth-signature",),
         proofs=(("hmac", {"header": "X-NexHealth-Signature"}),),
         policy=_HOLD,
-        notes=("receivers differ on what it signs", _NOT_FHIR, _REPLAY),
+        notes=("receivers differ on what it signs: the proof decides", _NOT_FHIR, _REPLAY),
     ),
     Vendor(
         name="flexpa",
@@ -172,7 +172,7 @@ NEXHEALTH = Vendor(
         ),
     ),
     policy=_HOLD,
-    notes=(_NOT_FHIR,),
+    notes=("receivers differ on what it signs: the proof decides", _NOT_FHIR),
 )
 
 GOOGLE = Vendor(

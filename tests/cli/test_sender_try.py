@@ -284,7 +284,8 @@ async def test_a_thin_event_is_told_with_what_can_be_done() -> None:
         build_try(VENDORS["Elation"].secret), capture(VENDORS["Elation"])
     )
     assert any(
-        line.startswith("content: not FHIR: a JSON object without resourceType") for line in lines
+        line.startswith("content: a JSON object without resourceType: the relay writes FHIR alone")
+        for line in lines
     )
 
 
