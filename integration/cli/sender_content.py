@@ -61,9 +61,13 @@ def split_address(url: str) -> tuple[str | None, str | None]:
 
 
 def describe_content(
-    request: SignedRequest, sender: Sender, limits: ContentLimits = _DEFAULT_LIMITS
+    request: SignedRequest,
+    sender: Sender,
+    limits: ContentLimits = _DEFAULT_LIMITS,
+    message_id: str | None = None,
 ) -> Content:
-    """Return what would become of a request that this sender has proven."""
+    """Return what would become of a request that this sender has proven. `message_id`: the id that
+    the proof covers."""
     found = _Found()
     try:
         handshake = dialects.answer_preflight(sender.policy.dialect, request)
@@ -71,7 +75,9 @@ def describe_content(
         if handshake is not None:
             text = "a handshake of the dialect: answered at once, and nothing of it is kept"
             return Content((text,))
-        _describe_delivery(request, sender, limits, found)
+        _describe_delivery(
+            request, ProvenSender(sender=sender, message_id=message_id), limits, found
+        )
     except Rejected as error:
         what = f"refused with {error.status}"
         if found.can_be_held and sender.policy.refused_deliveries == "hold":
@@ -85,8 +91,9 @@ def describe_content(
 
 
 def _describe_delivery(
-    request: SignedRequest, sender: Sender, limits: ContentLimits, found: _Found
+    request: SignedRequest, proven: ProvenSender, limits: ContentLimits, found: _Found
 ) -> None:
+    sender = proven.sender
     type_, id_ = split_address(request.url)
     incoming = IncomingRequest(
         method=request.method,
@@ -94,7 +101,7 @@ def _describe_delivery(
         id=id_,
         headers=request.headers,
         body=request.body,
-        sender=ProvenSender(sender=sender),
+        sender=proven,
     )
     deleted = dialects.find_deleted_resource(sender.policy.dialect, request)
     if deleted is not None:

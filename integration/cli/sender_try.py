@@ -86,7 +86,7 @@ async def try_sender(
     lines += [f"looks like: {_describe(item)}" for item in _list_shown(recognize(request))]
     lines.append(f"senders.toml: {name} proves itself by {get_scheme(sender.proof)}")
     lines += _describe_attempt(attempt, request, trial)
-    lines += _describe_content(describe_content(_find_sent(attempt, captured, trial), sender))
+    lines += _describe_content(_describe_sent(attempt, captured, trial))
     return lines, attempt.proven is not None
 
 
@@ -102,24 +102,34 @@ async def try_candidates(trial: Try, captured: CapturedRequest) -> tuple[list[st
         lines.append(f"looks like: no scheme; no header holds a proof. Its headers: {names}")
         lines.append(_describe_missing(request))
         return lines, False
-    attempts = await _attempt_all(trial, captured, request, candidates)
+    attempts, impossible = await _attempt_all(trial, captured, candidates)
+    lines += impossible
     proven = [attempt for attempt in attempts if attempt.proven is not None]
     shown = proven[:1] or [item for item in attempts if item.candidate and _is_shown(item)]
     for attempt in shown[:_MAX_SHOWN]:
         lines += ["", *_describe_proposal(attempt, request, trial)]
+    if not shown:
+        return lines, False
     first = shown[0]
-    content = describe_content(_find_sent(first, captured, trial), first.sender, trial.limits)
+    content = _describe_sent(first, captured, trial)
     return [*lines, "", *_describe_content(content)], bool(proven)
 
 
 async def _attempt_all(
-    trial: Try, captured: CapturedRequest, request: SignedRequest, candidates: list[Candidate]
-) -> list[_Attempt]:
+    trial: Try, captured: CapturedRequest, candidates: list[Candidate]
+) -> tuple[list[_Attempt], list[str]]:
+    """Return what came of each candidate up to the first that is proven, and a line for each that
+    no table can be written for."""
     attempts: list[_Attempt] = []
+    impossible: list[str] = []
     for candidate in candidates:
         name = trial.name or candidate.name or "vendor"
         settings = trial.secret_settings or (f"{name.upper().replace('-', '_')}_SECRET",)
-        sender, tables = _build_sender(name, candidate, settings, Rights())
+        try:
+            sender, tables = _build_sender(name, candidate, settings, Rights())
+        except Misconfigured as error:
+            impossible.append(f"looks like: {_describe(candidate)}, but not taken: {error}")
+            continue
         content = describe_content(build_request(captured, trial.root, name), sender, trial.limits)
         if content.rights is not None:
             sender, tables = _build_sender(name, candidate, settings, content.rights)
@@ -128,7 +138,7 @@ async def _attempt_all(
         attempts.append(replace(attempt, tables=tables))
         if attempt.proven is not None:
             break
-    return attempts
+    return attempts, impossible
 
 
 def _build_sender(
@@ -229,10 +239,12 @@ def _explain_time(trial: Try, secrets: Secrets, request: SignedRequest, sender: 
     return f": the timestamp is {minutes} minutes {way}; with --at {at} the proof would hold"
 
 
-def _find_sent(attempt: _Attempt, captured: CapturedRequest, trial: Try) -> SignedRequest:
-    """Return the request with the body that was proven."""
-    bodies = dict((remark, variant) for variant, remark in list_bodies(captured))
-    return build_request(bodies[attempt.remark], trial.root, attempt.sender.name)
+def _describe_sent(attempt: _Attempt, captured: CapturedRequest, trial: Try) -> Content:
+    """Return what would become of the content, with the body that was proven."""
+    bodies = {remark: variant for variant, remark in list_bodies(captured)}
+    request = build_request(bodies[attempt.remark], trial.root, attempt.sender.name)
+    message_id = attempt.proven.message_id if attempt.proven else None
+    return describe_content(request, attempt.sender, trial.limits, message_id)
 
 
 def _is_shown(attempt: _Attempt) -> bool:

@@ -41,7 +41,7 @@ _TENANT = re.compile(
 )
 _GOOGLE_ISSUER = "https://accounts.google.com"
 _CERTIFICATES = ("X-ARR-ClientCert", "X-Forwarded-Client-Cert", "Client-Cert")
-_COMPONENT = re.compile(r'"([^"]+)"')
+_COMPONENT = re.compile(r'"([@!#-~]{1,64})"')
 _NAMES = re.compile(r"[\x21-\x7e]{1,300}")
 
 # What a template may be, where a time is sent: vendors differ.
@@ -184,7 +184,7 @@ def _find_message_signature(request: SignedRequest) -> Iterator[Candidate]:
         return
     covered, _, parameters = given.partition(")")
     components = [name for name in _COMPONENT.findall(covered) if name == name.lower()]
-    stated = re.search(r';alg="([a-z0-9-]+)"', parameters)
+    stated = re.search(r';alg="([a-z0-9_-]+)"', parameters)
     keys: dict[str, Any] = {"algorithm": stated[1] if stated else "hmac-sha256"}
     if not {*_DEFAULT_COMPONENTS} <= {*components}:
         keys["components"] = components
@@ -310,7 +310,11 @@ def _describe_token(claims: Mapping[str, Any]) -> Iterator[Candidate]:
         "issuer": issuer,
         "jwks_url": jwks_url,
         "audiences": audiences[:1],
-        "claims": {name: value for name, value in wanted.items() if isinstance(value, str | bool)},
+        "claims": {
+            name: value
+            for name, value in wanted.items()
+            if isinstance(value, bool) or _is_name(value)
+        },
         # A client's own assertion is used once; an access token until it ends.
         "jti": "once" if issuer == claims.get("sub") else "reused",
     }

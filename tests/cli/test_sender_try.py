@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fuzz.proof_seeds import BODY, NOW, SECONDS, SECRET, TOKEN, URL, build_jwks, sign_hex
 from integration.cli.captured_request import CapturedRequest, parse_captured
@@ -179,6 +182,7 @@ async def test_what_is_signed_is_found_out_by_the_secret() -> None:
     assert is_proven
     assert '    signed = "{id}.{timestamp}.{body}"' in lines
     assert "repeats: known by the id that the proof covers" in lines
+    assert not any("known by their bytes alone" in line for line in lines)
     assert (
         "varies from message to message: x-acme-signature, x-acme-timestamp, x-acme-message-id"
         in lines
@@ -301,3 +305,50 @@ async def test_a_delete_of_medplum_asks_for_a_base() -> None:
     assert is_proven
     assert any("they need base" in line for line in lines)
     assert "content: rights that it needs: DELETE of Patient; no reads" in lines
+
+
+async def test_a_method_that_no_table_takes_is_told() -> None:
+    headers = {
+        "Signature-Input": 'a=("@method" "@target-uri" "content-digest");created=1;alg="rsa-v1_5-sha256"',
+        "Signature": "a=:AAAA:",
+    }
+    lines, is_proven = await try_candidates(build_try(SECRET), capture_headers(headers))
+    assert not is_proven
+    assert any("but not taken: " in line and "algorithm" in line for line in lines)
+
+
+NAMES = [
+    *("signature", "signature-input", "x-acme-signature", "x-hub-signature", "x-acme-timestamp"),
+    *("authorization", "x-acme-token", "verification-token", "client-cert", "x-arr-clientcert"),
+    *("x-ms-client-principal", "webhook-signature", "webhook-id", "x-medplum-deleted-resource"),
+    *("aeg-event-type", "content-type", "content-encoding", "content-length", "x-functions-key"),
+]
+TEXTS = st.one_of(
+    st.text(max_size=60),
+    st.sampled_from(
+        [
+            *(sign_hex(BODY), f"sha256={sign_hex(BODY)}", f"t={SECONDS},v1={sign_hex(BODY)}"),
+            *(SECONDS, f"Bearer {TOKEN}", 'a=("@method" "x\x7f" "@x");alg="ed25519"', "a=:AAAA:"),
+            *("application/json", "gzip", "Patient/p-1", "e30=", "application/fhir+ndjson"),
+            "Bearer e30.eyJpc3MiOiJhXHUwMDdmIiwiYXVkIjpbMV19.AA",
+            "Bearer eyJhbGciOiJub25lIn0.eyJpc3MiOiJodHRwczovL2EiLCJhdWQiOlsiXHVkODAwIl19.AA",
+        ]
+    ),
+)
+BODIES = st.one_of(
+    st.binary(max_size=80),
+    st.sampled_from([BODY, b"{}", b"[]", b'{"message":{"data":"","messageId":1}}', b"\x1f\x8b"]),
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(NAMES), TEXTS, max_size=5),
+    BODIES,
+    st.sampled_from(["POST", "GET", "DELETE", "OPTIONS"]),
+)
+def test_whatever_is_tried_is_proven_or_told_why_not(
+    headers: dict[str, str], body: bytes, method: str
+) -> None:
+    captured = CapturedRequest(method=method, target=None, headers=headers, body=body)
+    lines, _ = asyncio.run(try_candidates(build_try(SECRET), captured))
+    assert any(line.startswith(("looks like: ", "proof: ")) for line in lines)
