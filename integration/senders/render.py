@@ -52,8 +52,9 @@ def _render(value: Any) -> str:
         return f"{{{pairs}}}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_render, value))}]"
-    # JSON's texts, numbers and booleans are TOML's, too: https://toml.io/en/v1.0.0#string
-    return decimal_json.encode(value).decode()
+    # JSON's texts, numbers and booleans are TOML's, too, but for one character:
+    # https://toml.io/en/v1.0.0#string
+    return decimal_json.encode(value).decode().replace("\x7f", "\\u007f")
 
 
 def describe_rights(rights: Rights) -> str:
