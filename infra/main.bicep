@@ -44,6 +44,9 @@ param auditFhir bool = false
 @description('Settings of the app by name, as text; for all others the defaults of settings.json hold.')
 param settings object = {}
 
+@description('Secrets of senders: by the names of app settings in senders.toml, the names of secrets in the vault of the deployment.')
+param senderSecrets object = {}
+
 // How much of it there is.
 
 @allowed([
@@ -375,6 +378,8 @@ module app 'modules/app.bicep' = {
     instanceMemoryMB: instanceMemoryMB
     httpConcurrency: httpConcurrency
     settings: settings
+    senderSecrets: senderSecrets
+    vaultUri: 'https://${vaultName}${environment().suffixes.keyvaultDns}/'
     decided: {
       // Buffers from 1 MB go back to the system as soon as they are free. By default the C library
       // keeps as many as the largest that was freed: https://man7.org/linux/man-pages/man3/mallopt.3.html

@@ -47,6 +47,7 @@ NOT_PURE = {
 }
 # Modules that only compute, in folders that do more.
 PURE_MODULES = {
+    "cli.captured_request",
     "check.remedies",
     "check.report",
     "check.results",
@@ -101,6 +102,7 @@ PURE_IMPORTS: dict[str, frozenset[str] | None] = {
     "msgspec": None,
     "pydantic": None,
     "re": None,
+    "shlex": None,
     "typing": None,
     "urllib.parse": None,
     "uuid": frozenset({"UUID", "uuid5", "NAMESPACE_URL", "NAMESPACE_OID"}),

@@ -2,3 +2,4 @@
 $ErrorActionPreference = 'Stop'
 Invoke-RestMethod -Uri "$env:functionAppUrl/api/health" -MaximumRetryCount 20 -RetryIntervalSec 15 | Out-Null
 Write-Host "The relay is alive at $env:functionAppUrl"
+Write-Host "Who may send is in senders.toml (docs/senders.md): without it every sender is answered with 401"

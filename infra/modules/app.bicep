@@ -23,6 +23,12 @@ param decided object
 @description('Settings as an operator decides them: names and defaults are in settings.json.')
 param settings object
 
+@description('Secrets of senders: by the names of app settings, the names of secrets in the vault.')
+param senderSecrets object
+
+@description('Address of the vault, with a slash at its end.')
+param vaultUri string
+
 @description('The subnet through which the app goes out; empty: none.')
 param subnetId string
 
@@ -49,6 +55,19 @@ param authAudiences array
 param authApplications array
 
 var defaults = loadJsonContent('../settings.json')
+
+// A name that the app does not know ends the deployment here, which then tells those that it does.
+var stated = [for one in items(union(defaults, settings, decided)): {
+  name: one.key
+  value: contains(union(defaults, decided), one.key) ? one.value : defaults[one.key]
+}]
+
+// A deployment replaces all settings of the app, so that these belong to it, too. Without a version the
+// newest one of a secret is taken: https://learn.microsoft.com/azure/app-service/app-service-key-vault-references
+var references = [for one in items(senderSecrets): {
+  name: one.key
+  value: '@Microsoft.KeyVault(SecretUri=${vaultUri}secrets/${one.value})'
+}]
 
 resource plan 'Microsoft.Web/serverfarms@2024-11-01' = {
   name: name
@@ -125,11 +144,7 @@ resource app 'Microsoft.Web/sites@2024-11-01' = {
         allowedOrigins: allowedOrigins
         supportCredentials: false
       }
-      appSettings: [for one in items(union(defaults, settings, decided)): {
-        name: one.key
-        // A name that the app does not know ends the deployment here, which then tells those that it does.
-        value: contains(union(defaults, decided), one.key) ? one.value : defaults[one.key]
-      }]
+      appSettings: concat(stated, references)
     }
   }
 }

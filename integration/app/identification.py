@@ -46,7 +46,7 @@ def build_identification(
         secrets=collect_secrets(listed, read_setting, easy_auth=settings.senders.easy_auth),
         journal=journal,
         now=now,
-        add_keys=_open_key_sets(listed, context),
+        add_keys=open_key_sets((sender.proof for sender in listed), context),
         new_token=new_token,
         quotas=Quotas(time.monotonic),
         sender_header=settings.senders.sender_header,
@@ -54,12 +54,18 @@ def build_identification(
     )
 
 
-def _check_bases(senders: Iterable[Sender], bases: Collection[str]) -> None:
-    """Raise Misconfigured for a sender whose own server may not be asked."""
-    missing = sorted(
-        f"{sender.policy.base} of {sender.name}"
+def find_missing_bases(senders: Iterable[Sender], bases: Collection[str]) -> dict[str, str]:
+    """Return by the names of senders their own servers that may not be asked."""
+    return {
+        sender.name: sender.policy.base
         for sender in senders
         if sender.policy.base and sender.policy.base not in bases
+    }
+
+
+def _check_bases(senders: Iterable[Sender], bases: Collection[str]) -> None:
+    missing = sorted(
+        f"{base} of {name}" for name, base in find_missing_bases(senders, bases).items()
     )
     if missing:
         raise Misconfigured(
@@ -67,10 +73,10 @@ def _check_bases(senders: Iterable[Sender], bases: Collection[str]) -> None:
         )
 
 
-def _open_key_sets(senders: Iterable[Sender], context: ClientContext) -> AddKeys:
+def open_key_sets(proofs: Iterable[Proof], context: ClientContext) -> AddKeys:
     """Return what adds the keys of its issuer to the secrets of a sender, if its scheme needs
     them. It raises Unavailable where an issuer has never given its keys."""
-    urls = {item.proof.jwks_url for item in senders if isinstance(item.proof, JsonWebToken)}
+    urls = {proof.jwks_url for proof in proofs if isinstance(proof, JsonWebToken)}
     key_sets = {url: KeySet(url, _open_fetch(url, context)) for url in urls}
 
     async def add_keys(proof: Proof, secrets: Secrets, request: SignedRequest) -> Secrets:

@@ -376,6 +376,22 @@ def find_senders_file(env: Mapping[str, str] = os.environ) -> Path | None:
     return path if stated or path.is_file() else None
 
 
+def read_sender_settings(env: Mapping[str, str] = os.environ) -> SenderSettings:
+    """Read who may send, and nothing else. Raises Misconfigured."""
+    reader = EnvReader(env)
+    settings = _read_senders(reader)
+    reader.check()
+    return settings
+
+
+def read_fetch_bases(env: Mapping[str, str] = os.environ) -> list[str]:
+    """Read the addresses of FETCH_FROM. Raises Misconfigured."""
+    reader = EnvReader(env)
+    bases = reader.read_addresses("FETCH_FROM")
+    reader.check()
+    return bases
+
+
 def _read_senders(reader: EnvReader) -> SenderSettings:
     # The platform sets it for every app, and Core Tools set it to localhost:
     # https://learn.microsoft.com/azure/app-service/reference-app-settings#app-environment

@@ -6,6 +6,7 @@ remedies        for each failure, the command or the page that helps
 connections     the clients of the services
 runner          run one check, whatever happens
 storage         container, queues, tables, clock
+senders         senders.toml, and the settings with secrets
 fhir            metadata, read, write, clock; the servers of senders
 dataverse       user, privileges, columns, keys, clock
 virtual_tables  virtual tables, data source, external events; the feed

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from integration.app.settings import find_renamed_settings
-from integration.check import dataverse, fhir, remedies, virtual_tables
+from integration.check import dataverse, fhir, remedies, senders, virtual_tables
 from integration.check.connections import Connections, open_connections
 from integration.check.report import (
     CheckResult,
@@ -104,6 +104,7 @@ async def check_all(connections: Connections) -> list[CheckResult]:
     return [
         identity,
         _check_setting_names(find_renamed_settings()),
+        *senders.report_senders(connections.settings.senders, connections.settings.fetch_from),
         *(result for results in services for result in results),
         *(_check_maps(maps), routes_result),
         *(result for results in tables for result in results),

@@ -29,6 +29,8 @@ CONDITIONS = (
 FEED = "check FEED_URL, and publish the app: func azure functionapp publish <app>"
 FEED_KEY = "set FEED_KEY to a key of the function odata, and run python -m integration provision"
 SOURCE = "check FETCH_FROM and FETCH_SCOPE: docs/operations.md"
+SENDERS = "copy a table of senders.sample.toml, or mend the lines named: docs/senders.md"
+SENDER = "set the app setting, as a Key Vault reference: docs/senders.md"
 ROUTES = "add their maps to MAPS_ENABLED: docs/mapping.md"
 
 

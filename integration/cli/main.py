@@ -28,6 +28,11 @@ _COMMANDS = (
         "convert the maps of Microsoft's Data integration toolkit",
     ),
     (
+        "sender",
+        "integration.cli.sender_command",
+        "try a request of a vendor's (sender try FILE), and check senders.toml (sender check)",
+    ),
+    (
         "provision",
         "integration.provision.command",
         "set Dataverse up: add what the relay needs there",

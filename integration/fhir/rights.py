@@ -8,7 +8,7 @@ bytes, so that a delivery is judged alike whenever it is planned.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -151,3 +151,29 @@ def _list_systems(resource: FhirResource) -> Iterator[tuple[str, Any]]:
     for position, identifier in enumerate(listed):
         if isinstance(identifier, dict) and "system" in identifier:
             yield f"[{position}]" if isinstance(stated, list) else "", identifier["system"]
+
+
+def collect_needed_rights(entries: Iterable[Entry], to_fetch: Collection[int] = ()) -> Rights:
+    """Return what a sender needs at least to have these entries sent: methods, types, reads.
+
+    `to_fetch`: positions of entries that are updates once they are fetched.
+    """
+    methods, types = set[str](), set[str]()
+    reads = conditional_deletes = False
+    for entry in entries:
+        if entry.position in to_fetch:
+            methods.add("PUT")
+        elif entry.refusal is not None:
+            continue
+        elif entry.read_path is not None:
+            reads = True
+        else:
+            methods.add(entry.method)
+            conditional_deletes |= entry.method == "DELETE" and entry.query is not None
+        types.add(entry.type)
+    return Rights(
+        methods=tuple(method for method in ALL_RIGHTS.methods if method in methods),
+        types=tuple(sorted(types - {""})),
+        reads=reads,
+        conditional_deletes=conditional_deletes,
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -40,6 +40,14 @@ _Keys = TypeVar("_Keys")
 _ABSENT_KEYS = {
     "hard_deletes": "the relay refuses hard deletes from every sender (docs/http.md)",
 }
+
+
+class WrongSenders(Misconfigured):
+    """A file of senders is not as it should be. `problems`: each with its line."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = tuple(problems)
 
 
 @dataclass(slots=True)
@@ -79,7 +87,7 @@ def parse_senders(
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise Misconfigured(f"{file}: not valid TOML: {error}") from None
-    problems = _Problems(file, _find_lines(text))
+    problems = _Problems(file, find_lines(text))
     senders = {}
     for name, table in data.items():
         sender = _parse_sender(name, table, problems)
@@ -92,11 +100,11 @@ def parse_senders(
     if not data:
         problems.add("", "", "the file names no sender; write a table [name] for each")
     if problems.texts:
-        raise Misconfigured("; ".join(problems.texts))
+        raise WrongSenders(problems.texts)
     return senders
 
 
-def _find_lines(text: str) -> dict[tuple[str, str], int]:
+def find_lines(text: str) -> dict[tuple[str, str], int]:
     """Return the lines of tables, and of their keys; tomllib does not tell them."""
     lines: dict[tuple[str, str], int] = {}
     table = ""

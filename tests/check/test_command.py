@@ -237,7 +237,8 @@ def test_a_setting_that_still_has_an_older_name_is_a_warning_with_the_new_one(
     assert (told.status, state) == (0, "warning")
     assert "ORDER is now WRITE_ORDER" in text
     assert "FEED_BREADTH is now FEED_MAX_SCANNED" in text
-    assert " warning=1 " in told.text.splitlines()[-1]
+    assert told["senders"][0] == "warning"  # there is no senders.toml
+    assert " warning=2 " in told.text.splitlines()[-1]
 
 
 def test_the_command_says_the_same_of_the_services_that_it_finds_by_its_settings(

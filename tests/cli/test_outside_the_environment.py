@@ -28,7 +28,9 @@ def run_without_packages(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("command", ["plan", "map", "toolkit", "provision", "check", "reconcile"])
+@pytest.mark.parametrize(
+    "command", ["plan", "map", "toolkit", "provision", "check", "reconcile", "sender"]
+)
 def test_a_command_without_its_packages_says_how_to_install_them(command: str) -> None:
     ended = run_without_packages(command, "x")
     assert (ended.returncode, ended.stdout) == (2, "")

@@ -12,6 +12,7 @@ from integration.core.errors import Rejected
 from integration.core.model import ALL_RIGHTS, DeliveryRequest, Rights
 from integration.fhir import bundle
 from integration.fhir.entries import Contents
+from integration.fhir.rights import collect_needed_rights
 from tests.builders import Body, batch, entry, patient
 from tests.builders import bundle as transaction
 
@@ -220,3 +221,32 @@ def test_no_issue_quotes_what_was_sent() -> None:
     issues = [item.refusal for item in found.entries if item.refusal]
     assert len(issues) == len(sent)
     assert not any(secret in issue.text for issue in issues)
+
+
+def test_the_rights_that_a_delivery_needs_cover_it_and_none_can_be_left_out() -> None:
+    body = batch(
+        entry(patient()),
+        entry(method="DELETE", url="Observation?code=1"),
+        entry(method="GET", url="Encounter?date=2026"),
+    )
+    needed = collect_needed_rights(read(body, ALL_RIGHTS).entries)
+    assert needed == Rights(
+        methods=("POST", "DELETE"),
+        types=("Encounter", "Observation", "Patient"),
+        reads=True,
+        conditional_deletes=True,
+    )
+    assert [item.refusal for item in read(body, needed).entries] == [None] * 3
+    for less in (
+        replace(needed, methods=("POST",)),
+        replace(needed, types=("Encounter", "Patient")),
+        replace(needed, reads=False),
+        replace(needed, conditional_deletes=False),
+    ):
+        assert any(item.refusal for item in read(body, less).entries)
+
+
+def test_what_is_refused_needs_no_right_and_what_is_to_be_fetched_needs_an_update() -> None:
+    contents = read(batch(entry(patient()), {"request": {"method": "GET"}}), ALL_RIGHTS)
+    assert collect_needed_rights(contents.entries).methods == ("POST",)
+    assert collect_needed_rights(contents.entries, {0, 1}).methods == ("PUT",)

@@ -116,6 +116,16 @@ def test_no_setting_is_a_secret() -> None:
     assert not [name for name in DEFAULTS if "KEY" in name or "SECRET" in name]
 
 
+def test_secrets_of_senders_are_references_to_the_vault_and_survive_a_deployment() -> None:
+    """A deployment replaces all settings of the app, so it states these, too."""
+    (app,) = resources("Microsoft.Web/sites")
+    assert said(app.properties["siteConfig"]["appSettings"]) == "concat(stated, references)"
+    text = (INFRA / "modules/app.bicep").read_text("utf-8")
+    assert "var references = [for one in items(senderSecrets): {" in text
+    assert "'@Microsoft.KeyVault(SecretUri=${vaultUri}secrets/${one.value})'" in text
+    assert "senderSecrets: senderSecrets" in (INFRA / "main.bicep").read_text("utf-8")
+
+
 def test_every_container_queue_and_table_is_there_before_the_app_is() -> None:
     modules = [
         importlib.import_module(f"integration.journal.{one.name}")

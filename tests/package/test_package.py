@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pathspec import GitIgnoreSpec
 
 from tests.package.conftest import PACKAGES, PROJECT, published
 
@@ -74,7 +75,15 @@ def test_the_package_holds_all_of_the_app() -> None:
 
 def test_the_package_holds_nothing_but_the_app() -> None:
     top = {file.parts[0] for file in published()}
+    top.discard("senders.toml")  # who may send is each deployment's own file
     assert top == {"function_app.py", "host.json", "integration", "requirements.txt"}
+
+
+def test_who_may_send_is_published_with_the_app_and_the_sample_is_not() -> None:
+    ignored = GitIgnoreSpec.from_lines((PROJECT / ".funcignore").read_text("utf-8").splitlines())
+    assert not ignored.match_file("senders.toml")
+    assert (PROJECT / "senders.sample.toml").is_file()
+    assert ignored.match_file("senders.sample.toml")
 
 
 def test_the_package_holds_no_tests_stand_ins_samples_or_settings_of_a_laptop() -> None:

@@ -18,8 +18,6 @@ from integration.senders.proofs.hmac_header import HmacHeader
 
 PROOF = '[lab.proof]\nscheme = "bearer"\nsecrets = ["LAB_TOKEN"]\n'
 
-SAMPLE = Path(__file__).parents[2] / "senders.sample.toml"
-
 
 def parse(text: str) -> dict[str, Sender]:
     return parse_senders(text, RESOURCE_TYPES)

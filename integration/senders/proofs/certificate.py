@@ -93,7 +93,7 @@ def verify(
     """
     if not proof.platform:
         _check_gateway(proof, secrets, request)
-    der = _read_certificate(proof, request)
+    der = read_certificate(proof.header, request)
     digest = hashlib.sha256(der)
     is_known = match_any((bytes.fromhex(text) for text in proof.thumbprints), [digest.digest()])
     if not is_known and not proof.subjects:
@@ -116,19 +116,19 @@ def _check_gateway(proof: CertificateHeader, secrets: Secrets, request: SignedRe
         raise Unproven("the request does not come from the gateway")
 
 
-def _read_certificate(proof: CertificateHeader, request: SignedRequest) -> bytes:
-    """Return the certificate as DER."""
-    text = read_header(request, proof.header, _MAX_HEADER)
+def read_certificate(header: str, request: SignedRequest) -> bytes:
+    """Return the certificate of a header as DER. Nothing of it is checked. Raises Unproven."""
+    text = read_header(request, header, _MAX_HEADER)
     der: bytes | None
-    if proof.header == "Client-Cert":
+    if header == "Client-Cert":
         is_bytes = len(text) > 2 and text[0] == text[-1] == ":"
         der = decode_base64(text[1:-1]) if is_bytes else None
-    elif proof.header == "X-Forwarded-Client-Cert":
+    elif header == "X-Forwarded-Client-Cert":
         der = _read_forwarded(text)
     else:
         der = _decode_pem(text) if text.startswith(("-", "%")) else decode_base64(text)
     if not der:
-        raise Unproven(f"the header {proof.header} does not hold a certificate as it should")
+        raise Unproven(f"the header {header} does not hold a certificate as it should")
     return der
 
 
