@@ -10,7 +10,7 @@ from integration.core.model import Rights
 from integration.senders.proofs.proof import Proof
 from integration.senders.recognize import Candidate
 
-_NO_SECRET = ("jwt", "entra", "function-key")
+_NO_SECRET = ("jwt", "entra", "function-key", "folder")
 
 
 def name_secret_key(scheme: str) -> str | None:

@@ -71,7 +71,7 @@ def test_every_scheme_is_recognized_by_a_request_of_it() -> None:
         if candidate.scheme == seed.scheme
     }
     key = {item.scheme for item in recognize(build_request({"x-functions-key": "k"}))}
-    assert found | key == set(SCHEMES)
+    assert found | key == set(SCHEMES) - {"folder"}  # which sends no requests
 
 
 def test_a_candidate_holds_nothing_of_a_body_or_a_key() -> None:

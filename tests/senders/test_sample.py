@@ -59,7 +59,7 @@ def test_the_sample_shows_every_key_of_every_table() -> None:
     # Schemes without secrets refuse the key.
     no_secrets = {
         (SCHEMES[name].keys.__name__, "secrets")
-        for name in ("jwt", "entra", "certificate", "function-key")
+        for name in ("jwt", "entra", "certificate", "function-key", "folder")
     }
     assert missing == no_secrets
 
