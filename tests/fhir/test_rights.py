@@ -12,7 +12,7 @@ from integration.core.errors import Rejected
 from integration.core.model import ALL_RIGHTS, DeliveryRequest, Rights
 from integration.fhir import bundle
 from integration.fhir.entries import Contents
-from tests.builders import Body, batch, entry, patient
+from tests.builders import Body, batch, entry, observation, patient
 from tests.builders import bundle as transaction
 
 MRN = "https://north.example/mrn"
@@ -65,6 +65,22 @@ FORBIDDEN: dict[str, tuple[Rights, Body]] = {
         Rights(types=("Patient",), reads=True),
         entry(method="GET", url="Patient?organization.name=x"),
     ),
+    "a search that includes another type, in capitals": (
+        Rights(types=("Patient",), reads=True),
+        entry(method="GET", url="Patient?_id=1&_RevInclude=Observation:subject"),
+    ),
+    "a search through another type, with a line end": (
+        Rights(types=("Patient",), reads=True),
+        entry(method="GET", url="Patient?organization.name%0A=x"),
+    ),
+    "a search for what is contained in another type": (
+        Rights(types=("Patient",), reads=True),
+        entry(method="GET", url="Patient?_contained=true"),
+    ),
+    "a search by an expression": (
+        Rights(types=("Patient",), reads=True),
+        entry(method="GET", url="Patient?_filter=organization.name%20eq%20x"),
+    ),
     "an update of another's id": (NORTH, entry(patient(id="south-1"), method="PUT")),
     "a delete of another's id": (NORTH, entry(method="DELETE", url="Patient/south-1")),
     "an id that only begins alike": (NORTH, entry(patient(id="northern"), method="PUT")),
@@ -95,8 +111,60 @@ FORBIDDEN: dict[str, tuple[Rights, Body]] = {
     "a condition without a system": (NORTH, entry(patient(), ifNoneExist="identifier=1")),
     "a condition on any system": (NORTH, entry(patient(), ifNoneExist="identifier=|1")),
     "a condition on a whole system": (NORTH, entry(patient(), ifNoneExist=f"identifier={MRN}|")),
+    "a condition on one of two after an escaped backslash": (
+        NORTH,
+        entry(patient(), ifNoneExist=f"identifier={MRN}|1\\\\,{OTHER_MRN}|1"),
+    ),
+    "a condition through another type": (
+        NORTH,
+        entry(patient(), ifNoneExist=f"identifier={MRN}|1&organization.name=x"),
+    ),
+    "a condition on what the server would pass over": (
+        replace(NORTH, types=()),
+        entry(
+            {"resourceType": "Provenance"},
+            method="PUT",
+            url=f"Provenance?identifier={MRN}|1&target=Patient/south-1",
+        ),
+    ),
+    "a reference by another's identifier": (
+        NORTH,
+        entry(observation(f"Patient?identifier={OTHER_MRN}|1")),
+    ),
+    "a reference by a name": (
+        NORTH,
+        entry(observation("/Patient?family=Smith")),
+    ),
+    "a reference by a name in what is contained": (
+        NORTH,
+        entry(
+            observation(
+                contained=[
+                    {
+                        "resourceType": "Encounter",
+                        "id": "e",
+                        "subject": {"reference": "Patient?family=Smith"},
+                    }
+                ]
+            )
+        ),
+    ),
+    "a master identifier of another": (
+        replace(NORTH, types=()),
+        entry(
+            {
+                "resourceType": "DocumentReference",
+                "status": "current",
+                "masterIdentifier": {"system": OTHER_MRN, "value": "1"},
+            }
+        ),
+    ),
     "a condition that negates": (NORTH, entry(patient(), ifNoneExist=f"identifier:not={MRN}|1")),
     "a condition on a name": (NORTH, entry(method="DELETE", url="Patient?family=Smith")),
+    "a conditional create where ids tell senders apart": (
+        Rights(id_prefixes=("north-",)),
+        entry(patient(), ifNoneExist="family=Smith"),
+    ),
     "a condition where ids tell senders apart": (
         Rights(id_prefixes=("north-",)),
         entry(patient(), method="PUT", url=f"Patient?identifier={MRN}|1"),
@@ -145,6 +213,8 @@ def test_who_has_all_rights_may_do_it(case: str) -> None:
         entry(method="DELETE", url="Patient/north-1"),
         entry(method="DELETE", url=f"Patient?identifier={SSN}|1"),
         entry({"resourceType": "Observation", "status": "final", "code": {"text": "x"}}),
+        entry(observation(f"Patient?identifier={MRN}|1")),
+        entry(observation("Patient/south-1")),
     ],
     ids=lambda allowed: f"{allowed['request']['method']} {allowed['request']['url']}",
 )
