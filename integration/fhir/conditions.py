@@ -48,6 +48,9 @@ _EQ = re.compile(r"eq(?=\d{4})")
 # https://hl7.org/fhir/R4/search.html#escaping -- a comma is "or", unless it is escaped.
 _OR = re.compile(r"(?<!\\),")
 
+# https://www.rfc-editor.org/rfc/rfc3986#section-3.5 -- what follows a # is no part of the query.
+HAS_FRAGMENT = "a query must not hold #, which ends it for some servers: write %23"
+
 # What may stand in a query as it is (https://www.rfc-editor.org/rfc/rfc3986#section-3.4), and the
 # bar of a token, which the examples of FHIR leave as it is.
 _PLAIN = "/:|,$@!*'();~?"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from integration.core.errors import Issue, MethodNotAllowed, Rejected
 from integration.core.gzip import decompress
 from integration.core.model import DeliveryRequest
-from integration.fhir.conditions import has_criterion, list_parameters
+from integration.fhir.conditions import HAS_FRAGMENT, has_criterion, list_parameters
 from integration.fhir.grammar import is_id, is_type
 from integration.fhir.patches import JSON_PATCH
 from integration.fhir.server_parameters import find_refusal
@@ -126,6 +126,8 @@ def _check_condition(condition: str) -> None:
     if len(condition) > _MAX_CONDITION or not condition.isprintable():
         text = f"a condition must be plain text of at most {_MAX_CONDITION} characters"
         raise Rejected(Issue("too-long", text))
+    if "#" in condition:
+        raise Rejected(Issue("value", HAS_FRAGMENT))
     for name, _ in list_parameters(condition):
         if (reason := find_refusal(name)) is not None:
             raise Rejected(Issue("not-supported", reason))

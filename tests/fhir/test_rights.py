@@ -233,7 +233,7 @@ def test_a_batch_of_which_nothing_is_allowed_is_refused_whole() -> None:
 def test_bundles_of_every_type_are_held_to_the_rights(kind: str) -> None:
     other = {"resource": patient(id="south-1"), "fullUrl": "http://a.example/Patient/south-1"}
     mine = {"resource": patient(id="north-1"), "fullUrl": "http://a.example/Patient/north-1"}
-    values = [mine, other]
+    values: list[Body] = [mine, other]
     if kind == "history":
         for value in values:
             url = f"Patient/{value['resource']['id']}"
@@ -270,7 +270,7 @@ def test_a_line_of_ndjson_is_refused_alone() -> None:
     ids=str,
 )
 def test_an_address_is_held_to_the_rights(request_: dict[str, str]) -> None:
-    body = patient() if request_["method"] == "PUT" else {"resourceType": "Parameters"}
+    body: Body = patient() if request_["method"] == "PUT" else {"resourceType": "Parameters"}
     if request_["method"] == "PATCH":
         body["parameter"] = [{"name": "operation"}]
     with pytest.raises(Rejected) as caught:
