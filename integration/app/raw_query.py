@@ -55,7 +55,8 @@ def split_condition(
     """
     path, _, query = url.partition("?")
     known_parts, condition, keys = list[str](), list[str](), list[str]()
-    folded = {_fold(name): name for name in known}
+    # Not those of FHIR: `format` is a search parameter, and `_format` is not.
+    folded = {_fold(name): name for name in known if not name.startswith("_")}
     for part in filter(None, query.split("&")):
         raw_name, _, value = part.partition("=")
         name = _decode(raw_name)

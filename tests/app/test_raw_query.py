@@ -88,3 +88,10 @@ def test_a_parameter_of_this_app_is_not_taken_for_a_criterion(name: str) -> None
     """A server passes over what it does not know, and would write."""
     with pytest.raises(Rejected, match="dry-run"):
         split_condition(f"{CONDITION}&{name}=true", KNOWN, is_key_in_query=False)
+
+
+def test_a_search_parameter_that_is_spelt_like_one_of_fhir_s_is_a_criterion() -> None:
+    given = split_condition(
+        "http://host/api?format=a|1&_format=json", ["_format"], is_key_in_query=False
+    )
+    assert given == ({"_format": "json"}, "format=a|1")

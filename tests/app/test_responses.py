@@ -421,3 +421,19 @@ def test_addresses_begin_with_what_is_configured_and_not_with_what_the_caller_sa
     req = asked("http://anything.example/api/fhir")
     assert responses.find_root(req, "https://relay.example") == "https://relay.example"
     assert responses.find_root(req, None) == "http://anything.example"
+
+
+# --- what is signed --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prefix", ["/api/", "/API/", "/Api/"])
+@pytest.mark.parametrize("public_url", [None, "https://relay.example"])
+def test_an_address_keeps_its_path_and_query_however_it_is_spelt(
+    prefix: str, public_url: str | None
+) -> None:
+    """The host's routes ignore case. Without its query a dry run would write."""
+    rest = "senders/lab/fhir?dry-run=true&x=/api/"
+    req = asked(f"http://host{prefix}{rest}")
+    root = responses.find_root(req, public_url)
+    assert root == (public_url or "http://host")
+    assert responses.build_signed_request(req, root).url == f"{root}{prefix}{rest}"
