@@ -125,6 +125,18 @@ async def test_a_missing_setting_is_told_and_logged(caplog: pytest.LogCaptureFix
     assert (record.levelno, record.message) == (logging.ERROR, "request.misconfigured")
 
 
+async def test_who_may_be_anybody_is_told_no_setting(caplog: pytest.LogCaptureFixture) -> None:
+    @error_handlers.public_sender_endpoint
+    async def function(_: func.HttpRequest) -> func.HttpResponse:
+        raise Misconfigured("sender lab: the setting LAB_TOKEN is not set")
+
+    response = await function(asked())
+    assert response.status_code == 500
+    assert b"lab" not in response.get_body().lower()
+    (record,) = caplog.records
+    assert "LAB_TOKEN" in told_by([record])
+
+
 async def test_a_fault_of_our_own_is_told_without_its_text(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
