@@ -26,6 +26,10 @@ FORBIDDEN = "forbidden"
 # One resource, or resources that are written together or not at all.
 _ATOMIC = ("resource", "transaction")
 
+# Types that change what the FHIR server does: by a Subscription it sends what it holds to whoever
+# is named there, by a SearchParameter it finds other resources. A sender's types must name them.
+NAMED_TYPES = frozenset({"Subscription", "SearchParameter"})
+
 # Parameters by which a search shows, or goes by, resources of other types than its own:
 # https://hl7.org/fhir/R4/search.html#include. Servers differ in whether case counts.
 _OTHER_TYPES = re.compile(
@@ -81,6 +85,10 @@ def find_violations(entry: Entry, rights: Rights) -> Iterator[Issue]:
 
     if rights.types and entry.type not in rights.types:
         yield forbid(f"send {entry.type}: its types are {', '.join(rights.types)}")
+    if not rights.types and entry.type in NAMED_TYPES and entry.read_path is None:
+        yield forbid(
+            f"send {entry.type}, which changes what the FHIR server does: name it in types"
+        )
     if entry.read_path is not None:
         if not rights.reads:
             yield forbid("read: it has no right to GET and HEAD")

@@ -206,6 +206,12 @@ def _find_contradictions(rights: Rights, policy: SenderPolicy) -> Iterator[tuple
         )
     if rights.conditional_deletes and "DELETE" not in rights.methods:
         yield "rights.conditional_deletes", "conditional_deletes needs DELETE among the methods"
+    for key in ("identifier_systems", "id_prefixes"):
+        if not all(getattr(rights, key)):
+            yield f"rights.{key}", f"{key}: an empty text allows everything"
+    if "PUT" not in rights.methods and policy.trust == "uuids":
+        text = "trust = uuids needs PUT: a create updates what has the id that the sender chose"
+        yield "policy.trust", text
     if rights.id_prefixes and policy.trust == "uuids":
         yield "policy.trust", "trust = uuids lets the sender choose any id: leave out id_prefixes"
     if policy.base is not None and not is_base_address(policy.base):

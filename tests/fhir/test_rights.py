@@ -53,6 +53,11 @@ FORBIDDEN: dict[str, tuple[Rights, Body]] = {
         Rights(types=("Patient",)),
         entry({"resourceType": "Condition", "subject": {"display": "x"}}),
     ),
+    "a subscription, by which a server sends what cannot be read": (
+        Rights(),
+        entry({"resourceType": "Subscription", "criteria": "Patient?", "status": "requested"}),
+    ),
+    "a parameter by which all search": (Rights(), entry({"resourceType": "SearchParameter"})),
     "a type that is read": (
         Rights(types=("Patient",), reads=True),
         entry(method="GET", url="Observation?code=1"),
@@ -221,6 +226,25 @@ def test_who_has_all_rights_may_do_it(case: str) -> None:
 def test_what_the_rights_cover_is_sent(allowed: Body) -> None:
     (read_entry,) = read(batch(allowed), NORTH).entries
     assert read_entry.refusal is None
+
+
+def test_a_type_that_changes_the_server_is_sent_by_whom_it_is_named_for() -> None:
+    sent = entry({"resourceType": "Subscription", "criteria": "Patient?", "status": "requested"})
+    (read_entry,) = read(batch(sent), Rights(types=("Subscription",))).entries
+    assert read_entry.refusal is None
+
+
+def test_an_identifier_cannot_be_hidden_by_an_escape() -> None:
+    own = json.dumps([{"system": MRN, "value": "1"}])
+    foreign = json.dumps([{"system": OTHER_MRN, "value": "1"}])
+    for names in (("identifier", "identi\\u0066ier"), ("identi\\u0066ier", "identifier")):
+        hidden = f'{{"resourceType": "Patient", "{names[0]}": {foreign}, "{names[1]}": {own}}}'
+        second = json.dumps(entry(patient())).replace(json.dumps(patient()), hidden)
+        entries = f"[{json.dumps(SOUND)}, {second}]"
+        body = f'{{"resourceType": "Bundle", "type": "batch", "entry": {entries}}}'
+        assert hidden in body
+        with pytest.raises(Rejected):
+            bundle.read(body.encode(), DeliveryRequest("POST", rights=NORTH))
 
 
 def test_a_batch_of_which_nothing_is_allowed_is_refused_whole() -> None:

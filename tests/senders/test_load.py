@@ -119,6 +119,17 @@ secrets = ["OTHER_SECRET", "OTHER_SECRET_OLD"]
         (f"{PROOF}[lab.rights]\nhard_deletes = true\n", 5, "refuses hard deletes"),
         (f"{PROOF}[lab.rights]\nconditional_deletes = true\n", 5, "needs DELETE"),
         (f'{PROOF}[lab.rights]\nidentifier_systems = ["a"]\n', 4, "leave out PATCH"),
+        (f'{PROOF}[lab.rights]\nid_prefixes = [""]\n', 5, "id_prefixes: an empty text"),
+        (
+            f'{PROOF}[lab.rights]\nmethods = ["POST"]\nidentifier_systems = ["a", ""]\n',
+            6,
+            "an empty text",
+        ),
+        (
+            f'{PROOF}[lab.rights]\nmethods = ["POST"]\n[lab.policy]\ntrust = "uuids"\n',
+            7,
+            "needs PUT",
+        ),
         (f"{PROOF}[lab.quota]\nrequests_per_minute = 0\n", 5, ">= 1"),
         (f"{PROOF}[lab.policy]\nwait = 300\n", 5, "<= 200"),
         (f'{PROOF}[lab.policy]\nbase = "http://lab.example"\n', 5, "https://"),
