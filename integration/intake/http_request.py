@@ -161,10 +161,15 @@ def _decode_body(request: IncomingRequest, max_bytes: int) -> bytes:
     except zlib.error:
         text = "the body is not valid gzip, but Content-Encoding says that it is"
         raise Rejected(Issue("invalid", text)) from None
-    if len(body) > max_bytes:
+    check_size(len(body), max_bytes)
+    return body
+
+
+def check_size(size: int, max_bytes: int) -> None:
+    """Raise Rejected for a body that is too large."""
+    if size > max_bytes:
         text = f"the body is larger than {max_bytes} bytes; send it in parts"
         raise Rejected(Issue("too-long", text), status=413)
-    return body
 
 
 def _get_header(request: IncomingRequest, name: str) -> str | None:

@@ -197,6 +197,19 @@ async def test_whoever_sends_too_much_is_told_when_to_go_on() -> None:
     assert (caught.value.status, caught.value.headers) == (429, {"Retry-After": "30"})
 
 
+@pytest.mark.parametrize("name", ["lab", "hook", "nobody", None])
+async def test_what_is_larger_than_a_delivery_is_not_even_verified(name: str | None) -> None:
+    """Whoever can reach the address could have the app hash as much as the host takes."""
+    with pytest.raises(Rejected) as caught:
+        await find(made("hook", b"{" * 11, x_signature="00"), name, max_bytes=10)
+    assert caught.value.status == 413
+
+
+async def test_a_large_body_is_proven_like_a_small_one() -> None:
+    body = b" " * 300_000
+    assert (await find(made("hook", body, x_signature=sign(body)), "hook")).name == "hook"
+
+
 async def test_what_is_not_proven_takes_nothing_from_the_quota(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
