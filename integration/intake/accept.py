@@ -127,11 +127,15 @@ async def _hold(intake: Intake, parsed: ParsedRequest, error: Rejected) -> Accep
     reason = f"refused at the door: {error}"
     held = replace(held, status=Status.PARKED, reason=reason)
     first_id = await intake.journal.claim_key(held.sender, held.key, held.id)
-    if first_id == held.id or await intake.journal.get_delivery(first_id) is None:
+    earlier = await intake.journal.get_delivery(first_id) if first_id != held.id else None
+    if earlier is None:
         held = replace(held, id=first_id)
-        await intake.journal.add_delivery(held, Payload(request, parsed.body))
-        log_event("delivery.held", delivery=held.id, reason=reason)
-    return Accepted(first_id, error.issues[:MAX_ISSUES])
+    elif earlier.digest == held.digest:
+        return Accepted(first_id, error.issues[:MAX_ISSUES])
+    # Under an id of its own where its key was used before for another request.
+    await intake.journal.add_delivery(held, Payload(request, parsed.body))
+    log_event("delivery.held", delivery=held.id, reason=reason)
+    return Accepted(held.id, error.issues[:MAX_ISSUES])
 
 
 def parse_headers(intake: Intake, request: IncomingRequest) -> ParsedRequest:
