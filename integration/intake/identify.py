@@ -129,7 +129,8 @@ async def _identify_by_proof(
         len(request.body),
         lambda: SCHEMES[scheme].verify(sender.proof, secrets, request, now),
     )
-    if not covers_address(sender.proof) and not _is_post_to_base(request, name):
+    is_covered = covers_address(sender.proof, has_query="?" in request.url)
+    if not is_covered and not _is_post_to_base(request, name):
         raise Unproven("its scheme does not sign the address: only a POST to the base is taken")
     if proven.once is not None:
         token = identification.new_token()

@@ -162,6 +162,46 @@ async def test_a_signature_of_the_body_alone_proves_a_post_to_the_base_alone(
     assert "does not sign the address" in record["reason"]
 
 
+@pytest.mark.parametrize(
+    ("signed", "query", "is_taken"),
+    [
+        ("{method}{path}{body}", "", True),
+        ("{method}{path}{body}", "?identifier=a|1", False),
+        ("{method}{path}{query}{body}", "?identifier=a|1", True),
+        ("{method}{url}{body}", "?identifier=a|1", True),
+        ("{url}{body}", "", False),
+    ],
+)
+async def test_a_signature_without_the_query_proves_no_condition(
+    signed: str, query: str, is_taken: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With another query a captured delete would delete another resource."""
+    text = f"""
+[path.proof]
+scheme = "hmac"
+header = "X-Signature"
+secrets = ["HOOK_SECRET"]
+signed = "{signed}"
+"""
+    url = f"{BASE}/path/fhir/Patient"
+    parts = {
+        "{method}": "DELETE",
+        "{path}": "/api/senders/path/fhir/Patient",
+        "{query}": query.removeprefix("?"),
+        "{url}": f"{url}{query}",
+        "{body}": "",
+    }
+    for name, value in parts.items():
+        signed = signed.replace(name, value)
+    headers = {"x-signature": sign(signed.encode())}
+    request = SignedRequest(method="DELETE", url=f"{url}{query}", headers=headers, body=b"")
+    if is_taken:
+        assert (await find(request, "path", text=text)).name == "path"
+    else:
+        _, record = await refusal(request, "path", caplog, text=text)
+        assert "does not sign the address" in record["reason"]
+
+
 async def test_what_may_be_used_once_is_used_once(caplog: pytest.LogCaptureFixture) -> None:
     claims = {
         "iss": "https://issuer.example",
