@@ -30,6 +30,10 @@ _HEADER = re.compile(r"\s*\[\s*([\w.\"'\s-]+?)\s*\]\s*(?:#.*)?")
 # https://www.rfc-editor.org/rfc/rfc6901#section-3
 _POINTER = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
 
+# They are kept in the metadata of a blob, which has 8 KiB, beside a request's headers, as base64:
+# https://learn.microsoft.com/rest/api/storageservices/setting-and-retrieving-properties-and-metadata-for-blob-resources
+_MAX_RIGHTS = 3000
+
 _KEY = re.compile(r"\s*[\"']?([\w-]+)[\"']?\s*=")
 
 _TABLES = ("proof", "rights", "quota", "policy")
@@ -206,6 +210,8 @@ def _find_contradictions(rights: Rights, policy: SenderPolicy) -> Iterator[tuple
         )
     if rights.conditional_deletes and "DELETE" not in rights.methods:
         yield "rights.conditional_deletes", "conditional_deletes needs DELETE among the methods"
+    if len(msgspec.json.encode(rights)) > _MAX_RIGHTS:
+        yield "rights", f"the rights have more than {_MAX_RIGHTS} bytes: name fewer"
     for key in ("identifier_systems", "id_prefixes"):
         if not all(getattr(rights, key)):
             yield f"rights.{key}", f"{key}: an empty text allows everything"

@@ -120,6 +120,7 @@ secrets = ["OTHER_SECRET", "OTHER_SECRET_OLD"]
         (f"{PROOF}[lab.rights]\nconditional_deletes = true\n", 5, "needs DELETE"),
         (f'{PROOF}[lab.rights]\nidentifier_systems = ["a"]\n', 4, "leave out PATCH"),
         (f'{PROOF}[lab.rights]\nid_prefixes = [""]\n', 5, "id_prefixes: an empty text"),
+        (f'{PROOF}[lab.rights]\nid_prefixes = ["{"a" * 3000}"]\n', 4, "3000 bytes"),
         (
             f'{PROOF}[lab.rights]\nmethods = ["POST"]\nidentifier_systems = ["a", ""]\n',
             6,
