@@ -9,7 +9,7 @@ from datetime import datetime
 
 from integration.core.model import ALL_RIGHTS, FhirResource, Rights
 from integration.fhir.grammar import RESOURCE_TYPES
-from integration.fhir.rights import NAMED_TYPES
+from integration.fhir.rights import NAMED_TYPES, may_use_conditions
 
 # https://hl7.org/fhir/R4/valueset-type-restful-interaction.html
 _INTERACTIONS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
@@ -51,14 +51,15 @@ def build_capability_statement(base: str, rights: Rights, since: datetime) -> Fh
 
 
 def _describe_type(type_: str, codes: list[str], rights: Rights) -> FhirResource:
+    takes_conditions = may_use_conditions(type_, rights)
     described: FhirResource = {
         "type": type_,
         "interaction": [{"code": code} for code in codes],
         "versioning": "versioned-update",
         "updateCreate": "PUT" in rights.methods,
-        "conditionalCreate": "POST" in rights.methods,
-        "conditionalUpdate": "PUT" in rights.methods,
+        "conditionalCreate": "POST" in rights.methods and takes_conditions,
+        "conditionalUpdate": "PUT" in rights.methods and takes_conditions,
     }
-    if rights.conditional_deletes:
+    if rights.conditional_deletes and takes_conditions:
         described["conditionalDelete"] = "single"
     return described

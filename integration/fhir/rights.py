@@ -135,6 +135,13 @@ def _find_foreign_ids(entry: Entry, rights: Rights) -> Iterator[str]:
         )
 
 
+def may_use_conditions(type_: str, rights: Rights) -> bool:
+    """Whether a sender may name a resource of the type by a condition at all."""
+    if rights.identifier_systems:
+        return type_ not in UNIDENTIFIED_TYPES
+    return not rights.id_prefixes
+
+
 def _find_foreign_conditions(entry: Entry, rights: Rights) -> Iterator[str]:
     """Yield conditions that may find what another sender has written."""
     if not all(_names_own(entry.type, condition, rights) for condition in _list_conditions(entry)):
