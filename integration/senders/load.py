@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -20,6 +21,7 @@ from integration.core.base_addresses import is_base_address
 from integration.core.errors import Misconfigured
 from integration.core.model import Rights
 from integration.senders.model import Quota, Sender, SenderPolicy
+from integration.senders.proofs.json_web_token import JsonWebToken, may_prove_both
 from integration.senders.proofs.proof import Proof
 from integration.senders.proofs.registry import SCHEMES
 
@@ -93,11 +95,25 @@ def parse_senders(
                 text_ = f"types: {', '.join(unknown)} is no resource type of FHIR R4"
                 problems.add(f"{name}.rights", "types", text_)
             senders[name] = sender
+    for first, second in combinations(senders.values(), 2):
+        if _are_confusable(first.proof, second.proof):
+            text_ = (
+                f"{first.name} could send as {second.name}: tell them apart by audiences or claims"
+            )
+            problems.add(f"{second.name}.proof", "", text_)
     if not data:
         problems.add("", "", "the file names no sender; write a table [name] for each")
     if problems.texts:
         raise Misconfigured("; ".join(problems.texts))
     return senders
+
+
+def _are_confusable(first: Proof, second: Proof) -> bool:
+    return (
+        isinstance(first, JsonWebToken)
+        and isinstance(second, JsonWebToken)
+        and may_prove_both(first, second)
+    )
 
 
 def _find_lines(text: str) -> dict[tuple[str, str], int]:

@@ -190,3 +190,49 @@ def test_whatever_the_file_holds_is_read_or_refused(text: str, before: str) -> N
     except Misconfigured as error:
         problem = str(error)
     assert problem.startswith("senders.toml")
+
+
+ISSUER = """
+[{name}.proof]
+scheme = "jwt"
+issuer = "https://issuer.example"
+jwks_url = "https://issuer.example/keys"
+audiences = ["https://relay.example", "api://{audience}"]
+{claims}
+"""
+
+
+@pytest.mark.parametrize(
+    ("audience", "claims"),
+    [
+        ("relay", ""),
+        ("other", ""),
+        ("relay", 'claims = {azp = "a"}'),
+        ("relay", 'claims = {azp = "a", role = "b"}'),
+    ],
+)
+def test_one_token_proves_no_two_senders(audience: str, claims: str) -> None:
+    first = ISSUER.format(name="bank", audience="relay", claims='claims = {azp = "a"}')
+    second = ISSUER.format(name="lab", audience=audience, claims=claims)
+    (problem,) = problems(first + second)
+    assert "bank could send as lab" in problem
+
+
+def test_two_senders_of_one_issuer_are_told_apart_by_a_claim_or_an_audience() -> None:
+    first = ISSUER.format(name="bank", audience="relay", claims='claims = {azp = "a"}')
+    second = ISSUER.format(name="lab", audience="relay", claims='claims = {azp = "b"}')
+    assert parse(first + second).keys() == {"bank", "lab"}
+    third = second.replace("https://relay.example", "https://lab.example").replace("relay", "lab")
+    assert parse(first + third.replace('"b"', '"a"')).keys() == {"bank", "lab"}
+
+
+@pytest.mark.parametrize(
+    "issuer",
+    ["https://accounts.google.com", "accounts.google.com", "https://sts.windows.net/1111/"],
+)
+def test_an_issuer_of_everybody_needs_a_claim(issuer: str) -> None:
+    text = ISSUER.format(name="bank", audience="relay", claims="")
+    text = text.replace('https://issuer.example"\njwks', f'{issuer}"\njwks')
+    (problem,) = problems(text)
+    assert "claims: name whose token it must be" in problem
+    assert parse(f'{text}claims = {{email = "a@b.example"}}\n')
