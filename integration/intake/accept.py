@@ -93,6 +93,7 @@ async def accept(intake: Intake, request: IncomingRequest) -> Accepted | Acknowl
     """
     parsed = parse_headers(intake, request)
     with intake.budget.take_now(len(parsed.body)):
+        parsed = await http_request.add_content_key(parsed)
         try:
             checked = await check_request(intake, parsed)
         except Rejected as error:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from integration.core.errors import Issue, MethodNotAllowed, Rejected
 from integration.core.gzip import decompress
 from integration.core.model import DeliveryRequest
+from integration.core.offload import offload
 from integration.fhir.conditions import HAS_FRAGMENT, has_criterion, list_parameters
 from integration.fhir.grammar import is_id, is_type
 from integration.fhir.patches import JSON_PATCH
@@ -81,8 +82,19 @@ def parse_request(request: IncomingRequest, max_bytes: int) -> ParsedRequest:
     policy = request.sender.sender.policy
     stated = _get_header(request, policy.idempotency_header.lower())
     key = request.sender.message_id or stated
-    content_key = read_content_key(body, policy.idempotency_pointers) if key is None else None
-    return ParsedRequest(delivery_request, body, request.sender, key, content_key)
+    return ParsedRequest(delivery_request, body, request.sender, key)
+
+
+async def add_content_key(parsed: ParsedRequest) -> ParsedRequest:
+    """Return the request with the key that stands in its body, if its sender has it there. The
+    caller holds a share of the budget for the body."""
+    pointers = parsed.sender.sender.policy.idempotency_pointers
+    if parsed.idempotency_key is not None or not pointers:
+        return parsed
+    body = parsed.body
+    return replace(
+        parsed, content_key=await offload(len(body), lambda: read_content_key(body, pointers))
+    )
 
 
 def _parse_delivery_request(request: IncomingRequest) -> DeliveryRequest:
