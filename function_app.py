@@ -7,7 +7,13 @@ from collections.abc import Mapping
 import azure.functions as func
 
 from integration.app import responses, settings, telemetry, wiring
-from integration.app.error_handlers import endpoint, odata_endpoint, sender_endpoint, trigger
+from integration.app.error_handlers import (
+    endpoint,
+    odata_endpoint,
+    public_sender_endpoint,
+    sender_endpoint,
+    trigger,
+)
 from integration.app.sender_requests import answer_sender_request
 from integration.change_events.from_fhir import queue_changes
 from integration.change_events.to_dataverse import drop_notification, notify_dataverse
@@ -58,7 +64,7 @@ async def intake(req: func.HttpRequest) -> func.HttpResponse:
     methods=[*METHODS, "OPTIONS"],
     auth_level=func.AuthLevel.ANONYMOUS,
 )
-@sender_endpoint
+@public_sender_endpoint
 async def sender_intake(req: func.HttpRequest) -> func.HttpResponse:
     """Do the same for a sender that proves itself, by what `senders.toml` says of it."""
     return await answer_sender_request(await wiring.get_parts(), req, req.route_params["sender"])

@@ -28,6 +28,8 @@ EndpointWithQuery = Callable[[func.HttpRequest, Mapping[str, str]], Awaitable[fu
 ErrorResponse = Callable[[int, Sequence[Issue], Mapping[str, str]], func.HttpResponse]
 Bindings = ParamSpec("Bindings")
 
+_FAILED = 500
+
 # Seconds, where the upstream stated none.
 _RETRY_AFTER = 30.0
 
@@ -50,6 +52,20 @@ def endpoint(parameters: Collection[str] = ()) -> Callable[[EndpointWithQuery], 
 def sender_endpoint(work: Endpoint) -> Endpoint:
     """Answer errors with an OperationOutcome. Which parameters an address takes depends on it."""
     return _answer_errors(work, responses.build_outcome, work)
+
+
+def public_sender_endpoint(work: Endpoint) -> Endpoint:
+    """Do the same where anybody may ask: what an operator must do stands in the log alone."""
+
+    def respond(
+        status: int, issues: Sequence[Issue], headers: Mapping[str, str]
+    ) -> func.HttpResponse:
+        if status == _FAILED:
+            text = "the app cannot take this request: its log tells an operator why"
+            issues = [Issue("exception", text)]
+        return responses.build_outcome(status, issues, headers)
+
+    return _answer_errors(work, respond, work)
 
 
 def odata_endpoint(work: Endpoint) -> Endpoint:
@@ -103,10 +119,11 @@ def _answer_errors(
             return respond(503, [Issue("transient", text)], {"Retry-After": str(wait)})
         except Misconfigured as error:
             log_event("request.misconfigured", reason=str(error))
-            return respond(500, [Issue("exception", str(error))], {})
+            return respond(_FAILED, [Issue("exception", str(error))], {})
         except Exception as error:
             log_event("request.failed", error=describe_error(error))
-            return respond(500, [Issue("exception", "the app failed; the log names the place")], {})
+            text = "the app failed; the log names the place"
+            return respond(_FAILED, [Issue("exception", text)], {})
 
     del answer.__wrapped__  # inspect.signature would follow it
     return answer

@@ -51,6 +51,7 @@ def build_identification(
         quotas=Quotas(time.monotonic),
         sender_header=settings.senders.sender_header,
         is_hosted=settings.senders.site_url is not None,
+        max_bytes=settings.deliveries.max_delivery_bytes,
     )
 
 

@@ -54,12 +54,22 @@ def split_condition(
     Rejected like parse_query.
     """
     path, _, query = url.partition("?")
-    known_parts, condition = list[str](), list[str]()
+    known_parts, condition, keys = list[str](), list[str](), list[str]()
+    # Not those of FHIR: `format` is a search parameter, and `_format` is not.
+    folded = {_fold(name): name for name in known if not name.startswith("_")}
     for part in filter(None, query.split("&")):
-        name = _decode(part.partition("=")[0])
+        raw_name, _, value = part.partition("=")
+        name = _decode(raw_name)
         if is_key_in_query and name == _FUNCTION_KEY:
+            keys.append(_decode(value))
             continue
+        if name not in known and _fold(name) in folded:
+            # A server would pass over it.
+            raise Rejected(Issue("value", f"the parameter is spelt {folded[_fold(name)]}"))
         (known_parts if name in known else condition).append(part)
+    if len(keys) > 1 or any("|" in key for key in keys):
+        text = "code is the function key here: send the key as x-functions-key, and code searches"
+        raise Rejected(Issue("value", text, _FUNCTION_KEY))
     return parse_query(f"{path}?{'&'.join(known_parts)}", known), "&".join(condition) or None
 
 
@@ -70,6 +80,10 @@ def _build_unknown(name: str, known: Collection[str]) -> Rejected:
     exist = f"this address takes {', '.join(known)}" if known else "this address takes none"
     expression = name if _NAME.fullmatch(name) else None
     return Rejected(Issue("not-supported", f"{named} is not known: {exist}", expression))
+
+
+def _fold(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")
 
 
 def _decode(text: str) -> str:

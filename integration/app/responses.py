@@ -47,17 +47,24 @@ FORMAT_PARAMETERS = ("_format", "_pretty")
 def find_root(req: func.HttpRequest, public_url: str | None) -> str:
     """Return what stands before `/api` in the app's addresses. Without PUBLIC_URL it is what the
     caller says, which is right on a laptop only."""
-    return public_url or req.url.partition(_PREFIX)[0]
+    return public_url or _split_url(req.url)[0]
 
 
 def build_signed_request(req: func.HttpRequest, root: str) -> SignedRequest:
     """Build what a proof is verified on: the request as its sender knows it."""
     return SignedRequest(
         method=req.method,
-        url=f"{root}{_PREFIX}{req.url.partition(_PREFIX)[2]}",
+        url=f"{root}{_split_url(req.url)[1]}",
         headers={name.lower(): value for name, value in req.headers.items()},
         body=req.get_body(),
     )
+
+
+def _split_url(url: str) -> tuple[str, str]:
+    """Return what stands before host.json's prefix, and the rest with it. Routes ignore case:
+    https://learn.microsoft.com/aspnet/core/fundamentals/routing#url-matching"""
+    start = url.lower().find(_PREFIX)
+    return (url, "") if start < 0 else (url[:start], url[start:])
 
 
 def build_reader(req: func.HttpRequest, headers: ReaderHeaders) -> Reader:

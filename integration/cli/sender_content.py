@@ -19,6 +19,7 @@ from integration.intake import dialects
 from integration.intake.http_request import IncomingRequest, parse_request
 from integration.senders.model import ProvenSender, Sender
 from integration.senders.proofs.proof import SignedRequest
+from integration.senders.read_key import read_content_key
 from integration.senders.render import describe_rights
 
 _THIN = (
@@ -117,7 +118,8 @@ def _describe_delivery(
     )
     found.rights = collect_needed_rights(contents.entries, _list_to_fetch(contents))
     found.lines += _describe_contents(contents, found.rights)
-    if parsed.idempotency_key is None and parsed.content_key is None:
+    content_key = read_content_key(parsed.body, sender.policy.idempotency_pointers)
+    if parsed.idempotency_key is None and content_key is None:
         found.lines.append(
             "repeats: known by their bytes alone, since no id was found by which they could be"
         )

@@ -218,7 +218,8 @@ async def _verify(
     except Unproven as error:
         raise Unproven(f"{error}{_explain_time(trial, secrets, request, sender)}") from None
     is_base = request.method == "POST" and split_address(request.url) == (None, None)
-    if not covers_address(sender.proof) and not is_base:
+    is_covered = covers_address(sender.proof, has_query="?" in request.url)
+    if not is_covered and not is_base:
         raise Unproven("its scheme does not sign the address: only a POST to the base is taken")
     return proven
 
@@ -321,7 +322,7 @@ def _describe_attempt(attempt: _Attempt, request: SignedRequest, trial: Try) -> 
         yield "repeats: known by the id that the proof covers"
     if attempt.proven.once is not None:
         yield "note: the token may be used once; whether it was used before, only the app knows"
-    if not covers_address(sender.proof):
+    if not covers_address(sender.proof, has_query=False):
         yield "note: the address is not signed: only a POST to it is taken, so no polling either"
 
 

@@ -79,7 +79,8 @@ class Rights:
     """
 
     methods: tuple[WriteMethod, ...] = ("POST", "PUT", "PATCH")
-    types: tuple[str, ...] = ()  # (): every type
+    # (): every type but those that change what the FHIR server does (fhir/rights.py).
+    types: tuple[str, ...] = ()
     reads: bool = False  # GET and HEAD in a batch or transaction
     conditional_deletes: bool = False
     # The systems of identifiers that it may write, or name in a condition; (): every system.

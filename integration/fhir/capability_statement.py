@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from integration.core.model import FhirResource, Rights
+from integration.core.model import ALL_RIGHTS, FhirResource, Rights
 from integration.fhir.grammar import RESOURCE_TYPES
+from integration.fhir.rights import NAMED_TYPES, may_use_conditions
 
 # https://hl7.org/fhir/R4/valueset-type-restful-interaction.html
 _INTERACTIONS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
@@ -28,7 +29,8 @@ def build_capability_statement(base: str, rights: Rights, since: datetime) -> Fh
     if not codes:  # an array is never empty: https://hl7.org/fhir/R4/json.html#null
         resources = []
     else:
-        types = rights.types or sorted(RESOURCE_TYPES)
+        named = frozenset() if rights == ALL_RIGHTS else NAMED_TYPES
+        types = rights.types or sorted(RESOURCE_TYPES - named)
         resources = [_describe_type(type_, codes, rights) for type_ in types]
     rest: FhirResource = {
         "mode": "server",
@@ -49,14 +51,15 @@ def build_capability_statement(base: str, rights: Rights, since: datetime) -> Fh
 
 
 def _describe_type(type_: str, codes: list[str], rights: Rights) -> FhirResource:
+    takes_conditions = may_use_conditions(type_, rights)
     described: FhirResource = {
         "type": type_,
         "interaction": [{"code": code} for code in codes],
         "versioning": "versioned-update",
         "updateCreate": "PUT" in rights.methods,
-        "conditionalCreate": "POST" in rights.methods,
-        "conditionalUpdate": "PUT" in rights.methods,
+        "conditionalCreate": "POST" in rights.methods and takes_conditions,
+        "conditionalUpdate": "PUT" in rights.methods and takes_conditions,
     }
-    if rights.conditional_deletes:
+    if rights.conditional_deletes and takes_conditions:
         described["conditionalDelete"] = "single"
     return described

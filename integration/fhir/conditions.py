@@ -20,6 +20,21 @@ _NO_CRITERIA = re.compile(
     r"|total)(:.*)?"
 )
 
+# The types of which `identifier` is no search parameter. A server ignores it there, and finds what
+# the other parameters say: https://hl7.org/fhir/R4/searchparameter-registry.html
+UNIDENTIFIED_TYPES = frozenset(
+    """
+    AdverseEvent AuditEvent Binary BiologicallyDerivedProduct CapabilityStatement CatalogEntry
+    CompartmentDefinition GraphDefinition ImplementationGuide Linkage MedicationKnowledge
+    MedicinalProductContraindication MedicinalProductIndication MedicinalProductIngredient
+    MedicinalProductInteraction MedicinalProductManufactured MedicinalProductUndesirableEffect
+    MessageHeader NamingSystem ObservationDefinition OperationDefinition OperationOutcome Parameters
+    Provenance SearchParameter Subscription SubstanceNucleicAcid SubstancePolymer SubstanceProtein
+    SubstanceReferenceInformation SubstanceSourceMaterial SubstanceSpecification
+    TerminologyCapabilities VerificationResult
+    """.split()
+)
+
 # https://hl7.org/fhir/R4/searchparameter-registry.html -- the frequent ones of type date. Without a
 # prefix they mean `eq` (https://hl7.org/fhir/R4/search.html#prefix); a string may begin with it.
 _DATES = frozenset(
@@ -32,6 +47,9 @@ _EQ = re.compile(r"eq(?=\d{4})")
 
 # https://hl7.org/fhir/R4/search.html#escaping -- a comma is "or", unless it is escaped.
 _OR = re.compile(r"(?<!\\),")
+
+# https://www.rfc-editor.org/rfc/rfc3986#section-3.5 -- what follows a # is no part of the query.
+HAS_FRAGMENT = "a query must not hold #, which ends it for some servers: write %23"
 
 # What may stand in a query as it is (https://www.rfc-editor.org/rfc/rfc3986#section-3.4), and the
 # bar of a token, which the examples of FHIR leave as it is.

@@ -17,7 +17,8 @@ NOT_FETCHED = 0  # the address is not below one of FETCH_FROM, or the page limit
 TOO_LARGE = 413
 TOO_MANY = 1  # no status of HTTP: the entries of all pages are more than a delivery may have
 
-_GONE = (404, 410)
+_DELETED = 410
+_GONE = (404, _DELETED)
 
 # A continuation token may be long: https://hl7.org/fhir/R4/http.html#paging
 _MAX_ADDRESS = 8192
@@ -80,9 +81,13 @@ def fill_entry(entry: Entry, response: FetchedResponse) -> Entry:
 
 
 def confirm_deleted(entry: Entry, response: FetchedResponse) -> Entry:
-    """Return a delete if its server no longer has the resource, else the update that makes the
-    FHIR server's copy what its server has."""
-    return entry if response.status in _GONE else fill_entry(entry, response)
+    """Return a delete if its server says that it has deleted the resource, else the update that
+    makes the FHIR server's copy what its server has.
+
+    404 deletes nothing: it is the answer, too, where the resource has always been another sender's.
+    https://hl7.org/fhir/R4/http.html#delete has 410 for what was deleted.
+    """
+    return entry if response.status == _DELETED else fill_entry(entry, response)
 
 
 def read_resource(response: FetchedResponse, where: str) -> FhirResource | Issue:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from integration.core.model import FhirResource
 from integration.fhir import patches
-from integration.fhir.conditions import has_criterion, list_parameters
+from integration.fhir.conditions import HAS_FRAGMENT, has_criterion, list_parameters
 from integration.fhir.entries import Entry
 from integration.fhir.grammar import is_id, is_type
 from integration.fhir.raw_entry import RawEntry
@@ -67,6 +67,8 @@ def _parse_url(raw: RawEntry, method: str) -> tuple[str, str, str | None]:
         text = f"request.url must be plain text of at most {_MAX_URL} characters"
         raw.refuse("too-long", text, element)
     path, mark, query = url.removeprefix("/").partition("?")
+    if "#" in query:
+        raw.refuse("value", HAS_FRAGMENT, element)
     if path.count("/") == 1:
         path = path.removesuffix("/")
     type_, *rest = path.split("/")

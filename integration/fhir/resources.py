@@ -7,7 +7,7 @@ from typing import Any
 from integration.core import decimal_json, json_names
 from integration.core.errors import Issue, Rejected
 from integration.core.model import DeliveryRequest, FhirResource
-from integration.fhir.conditions import has_criterion
+from integration.fhir.conditions import HAS_FRAGMENT, has_criterion
 from integration.fhir.duplicates import settle_duplicates
 from integration.fhir.entries import (
     MAX_ISSUES,
@@ -109,6 +109,8 @@ def parse_condition(value: str | None, type_: str, expression: str | None = None
         text = "the condition of a create must be a query over its own type"
         refuse("value", text, expression)
     query = query if mark else value
+    if "#" in query:
+        refuse("value", HAS_FRAGMENT, expression)
     if not has_criterion(query):
         text = "the condition of a create needs criteria with values, such as identifier=system|1"
         refuse("value", text, expression)

@@ -98,6 +98,7 @@ async def accept(intake: Intake, request: IncomingRequest) -> Accepted | Acknowl
 
 async def accept_parsed(intake: Intake, parsed: ParsedRequest) -> Accepted | Acknowledged:
     """Do the same within a share of the budget that the caller holds."""
+    parsed = await http_request.add_content_key(parsed)
     try:
         checked = await check_request(intake, parsed)
     except Rejected as error:
@@ -132,11 +133,15 @@ async def _hold(intake: Intake, parsed: ParsedRequest, error: Rejected) -> Accep
     reason = f"refused at the door: {error}"
     held = replace(held, status=Status.PARKED, reason=reason)
     first_id = await intake.journal.claim_key(held.sender, held.key, held.id)
-    if first_id == held.id or await intake.journal.get_delivery(first_id) is None:
+    earlier = await intake.journal.get_delivery(first_id) if first_id != held.id else None
+    if earlier is None:
         held = replace(held, id=first_id)
-        await intake.journal.add_delivery(held, Payload(request, parsed.body))
-        log_event("delivery.held", delivery=held.id, reason=reason)
-    return Accepted(first_id, error.issues[:MAX_ISSUES])
+    elif earlier.digest == held.digest:
+        return Accepted(first_id, error.issues[:MAX_ISSUES])
+    # Under an id of its own where its key was used before for another request.
+    await intake.journal.add_delivery(held, Payload(request, parsed.body))
+    log_event("delivery.held", delivery=held.id, reason=reason)
+    return Accepted(held.id, error.issues[:MAX_ISSUES])
 
 
 def parse_headers(intake: Intake, request: IncomingRequest) -> ParsedRequest:

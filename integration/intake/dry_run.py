@@ -26,7 +26,7 @@ from integration.intake.accept import (
     find_earlier,
     parse_headers,
 )
-from integration.intake.http_request import IncomingRequest, ParsedRequest
+from integration.intake.http_request import IncomingRequest, ParsedRequest, add_content_key
 
 _ATOMICITY = (
     "atomicity: the FHIR server cannot take the transaction in one request, so it will be sent in "
@@ -49,7 +49,7 @@ async def plan_delivery(intake: Intake, limits: Limits, request: IncomingRequest
     """Return the plan as JSON. Raises what accepting the request would raise."""
     parsed = parse_headers(intake, request)
     with intake.budget.take_now(len(parsed.body)):
-        return await _plan(intake, limits, parsed)
+        return await _plan(intake, limits, await add_content_key(parsed))
 
 
 async def _plan(intake: Intake, limits: Limits, parsed: ParsedRequest) -> dict[str, Any]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from integration.core.errors import Issue, MethodNotAllowed, Rejected
 from integration.core.gzip import decompress
 from integration.core.model import DeliveryRequest
-from integration.fhir.conditions import has_criterion, list_parameters
+from integration.core.offload import offload
+from integration.fhir.conditions import HAS_FRAGMENT, has_criterion, list_parameters
 from integration.fhir.grammar import is_id, is_type
 from integration.fhir.patches import JSON_PATCH
 from integration.fhir.server_parameters import find_refusal
@@ -83,8 +84,19 @@ def parse_request(request: IncomingRequest, max_bytes: int) -> ParsedRequest:
     policy = request.sender.sender.policy
     stated = _get_header(request, policy.idempotency_header.lower())
     key = request.sender.message_id or stated
-    content_key = read_content_key(body, policy.idempotency_pointers) if key is None else None
-    return ParsedRequest(delivery_request, body, request.sender, key, content_key)
+    return ParsedRequest(delivery_request, body, request.sender, key)
+
+
+async def add_content_key(parsed: ParsedRequest) -> ParsedRequest:
+    """Return the request with the key that stands in its body, if its sender has it there. The
+    caller holds a share of the budget for the body."""
+    pointers = parsed.sender.sender.policy.idempotency_pointers
+    if parsed.idempotency_key is not None or not pointers:
+        return parsed
+    body = parsed.body
+    return replace(
+        parsed, content_key=await offload(len(body), lambda: read_content_key(body, pointers))
+    )
 
 
 def _parse_delivery_request(request: IncomingRequest) -> DeliveryRequest:
@@ -129,6 +141,8 @@ def _check_condition(condition: str) -> None:
     if len(condition) > _MAX_CONDITION or not condition.isprintable():
         text = f"a condition must be plain text of at most {_MAX_CONDITION} characters"
         raise Rejected(Issue("too-long", text))
+    if "#" in condition:
+        raise Rejected(Issue("value", HAS_FRAGMENT))
     for name, _ in list_parameters(condition):
         if (reason := find_refusal(name)) is not None:
             raise Rejected(Issue("not-supported", reason))
@@ -162,10 +176,15 @@ def _decode_body(request: IncomingRequest, max_bytes: int) -> bytes:
     except zlib.error:
         text = "the body is not valid gzip, but Content-Encoding says that it is"
         raise Rejected(Issue("invalid", text)) from None
-    if len(body) > max_bytes:
+    check_size(len(body), max_bytes)
+    return body
+
+
+def check_size(size: int, max_bytes: int) -> None:
+    """Raise Rejected for a body that is too large."""
+    if size > max_bytes:
         text = f"the body is larger than {max_bytes} bytes; send it in parts"
         raise Rejected(Issue("too-long", text), status=413)
-    return body
 
 
 def _get_header(request: IncomingRequest, name: str) -> str | None:

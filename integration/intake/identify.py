@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 from integration.core.errors import Issue, Misconfigured, Rejected, Unauthorized
 from integration.core.log_events import log_event
+from integration.core.offload import offload
+from integration.intake.http_request import check_size
 from integration.intake.quotas import Quotas
 from integration.journal.store import Journal
 from integration.senders.model import ProvenSender, Sender, make_unlisted_sender
@@ -38,6 +40,8 @@ class Identification:
     """What identifying needs. `senders`: by name; None: there is no `senders.toml`.
 
     `is_hosted`: the app runs in Azure. `new_token`: marks what may be used once as used here.
+    `max_bytes`: of a body; to verify a larger one would be work for nothing, that anybody can ask
+    for.
     """
 
     senders: Mapping[str, Sender] | None
@@ -49,6 +53,7 @@ class Identification:
     secrets: SenderSecrets = field(default_factory=SenderSecrets)
     sender_header: str | None = None
     is_hosted: bool = False
+    max_bytes: int = 50_000_000
 
 
 async def identify(
@@ -58,8 +63,9 @@ async def identify(
     checked a function key.
 
     Raises Unauthorized (401), Rejected with 429 over a quota, and Misconfigured for a sender whose
-    settings are missing.
+    settings are missing, and Rejected with 413 for a body that is too large.
     """
+    check_size(len(request.body), identification.max_bytes)
     try:
         if name is None:
             proven = _identify_by_key(identification, request)
@@ -117,8 +123,14 @@ async def _identify_by_proof(
     secrets = await identification.add_keys(
         sender.proof, identification.secrets.secrets.get(name, Secrets()), request
     )
-    proven = SCHEMES[scheme].verify(sender.proof, secrets, request, identification.now())
-    if not covers_address(sender.proof) and not _is_post_to_base(request, name):
+    now = identification.now()
+    # A hash of many bytes would hold up all that this worker does.
+    proven = await offload(
+        len(request.body),
+        lambda: SCHEMES[scheme].verify(sender.proof, secrets, request, now),
+    )
+    is_covered = covers_address(sender.proof, has_query="?" in request.url)
+    if not is_covered and not _is_post_to_base(request, name):
         raise Unproven("its scheme does not sign the address: only a POST to the base is taken")
     if proven.once is not None:
         token = identification.new_token()

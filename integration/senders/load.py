@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
+from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -20,6 +21,7 @@ from integration.core.base_addresses import is_base_address
 from integration.core.errors import Misconfigured
 from integration.core.model import Rights
 from integration.senders.model import Quota, Sender, SenderPolicy
+from integration.senders.proofs.json_web_token import JsonWebToken, may_prove_both
 from integration.senders.proofs.proof import Proof
 from integration.senders.proofs.registry import SCHEMES
 
@@ -29,6 +31,10 @@ _NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 _HEADER = re.compile(r"\s*\[\s*([\w.\"'\s-]+?)\s*\]\s*(?:#.*)?")
 # https://www.rfc-editor.org/rfc/rfc6901#section-3
 _POINTER = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
+
+# They are kept in the metadata of a blob, which has 8 KiB, beside a request's headers, as base64:
+# https://learn.microsoft.com/rest/api/storageservices/setting-and-retrieving-properties-and-metadata-for-blob-resources
+_MAX_RIGHTS = 3000
 
 _KEY = re.compile(r"\s*[\"']?([\w-]+)[\"']?\s*=")
 
@@ -97,11 +103,25 @@ def parse_senders(
                 text_ = f"types: {', '.join(unknown)} is no resource type of FHIR R4"
                 problems.add(f"{name}.rights", "types", text_)
             senders[name] = sender
+    for first, second in combinations(senders.values(), 2):
+        if _are_confusable(first.proof, second.proof):
+            text_ = (
+                f"{first.name} could send as {second.name}: tell them apart by audiences or claims"
+            )
+            problems.add(f"{second.name}.proof", "", text_)
     if not data:
         problems.add("", "", "the file names no sender; write a table [name] for each")
     if problems.texts:
         raise WrongSenders(problems.texts)
     return senders
+
+
+def _are_confusable(first: Proof, second: Proof) -> bool:
+    return (
+        isinstance(first, JsonWebToken)
+        and isinstance(second, JsonWebToken)
+        and may_prove_both(first, second)
+    )
 
 
 def find_lines(text: str) -> dict[tuple[str, str], int]:
@@ -214,6 +234,14 @@ def _find_contradictions(rights: Rights, policy: SenderPolicy) -> Iterator[tuple
         )
     if rights.conditional_deletes and "DELETE" not in rights.methods:
         yield "rights.conditional_deletes", "conditional_deletes needs DELETE among the methods"
+    if len(msgspec.json.encode(rights)) > _MAX_RIGHTS:
+        yield "rights", f"the rights have more than {_MAX_RIGHTS} bytes: name fewer"
+    for key in ("identifier_systems", "id_prefixes"):
+        if not all(getattr(rights, key)):
+            yield f"rights.{key}", f"{key}: an empty text allows everything"
+    if "PUT" not in rights.methods and policy.trust == "uuids":
+        text = "trust = uuids needs PUT: a create updates what has the id that the sender chose"
+        yield "policy.trust", text
     if rights.id_prefixes and policy.trust == "uuids":
         yield "policy.trust", "trust = uuids lets the sender choose any id: leave out id_prefixes"
     if policy.base is not None and not is_base_address(policy.base):

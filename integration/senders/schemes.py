@@ -20,7 +20,8 @@ FUNCTION_KEY = "function-key"
 # Storage decides who writes into the folder: no request proves it.
 FOLDER = "folder"
 
-_ADDRESSES = frozenset({"@target-uri", "@path"})
+_PATHS = frozenset({"@target-uri", "@request-target", "@path"})
+_QUERIES = frozenset({"@target-uri", "@request-target", "@query"})
 
 # What a setting holds while the platform could not read the vault that it refers to:
 # https://learn.microsoft.com/azure/app-service/app-service-key-vault-references
@@ -40,8 +41,9 @@ def get_scheme(proof: Proof) -> str:
     return next(name for name, scheme in SCHEMES.items() if type(proof) is scheme.keys)
 
 
-def covers_address(proof: Proof) -> bool:
-    """Whether what is proven holds for this address and method alone.
+def covers_address(proof: Proof, *, has_query: bool) -> bool:
+    """Whether what is proven holds for this address and method alone. `has_query`: the address has
+    a query, which says what a conditional write is of.
 
     A signature of the body is the same wherever the body is sent: with it, one captured request
     without a body would delete anything. A token proves who calls, whatever is called.
@@ -50,9 +52,14 @@ def covers_address(proof: Proof) -> bool:
         case Hub() | StandardWebhooks():
             return False
         case SignedText():
-            return "{path}" in proof.signed and "{method" in proof.signed
+            covers_query = "{query}" in proof.signed or not has_query
+            covers = "{url}" in proof.signed or ("{path}" in proof.signed and covers_query)
+            return covers and "{method" in proof.signed
         case MessageSignatures():
-            return "@method" in proof.components and not _ADDRESSES.isdisjoint(proof.components)
+            wanted = (_PATHS, _QUERIES) if has_query else (_PATHS,)
+            return "@method" in proof.components and not any(
+                names.isdisjoint(proof.components) for names in wanted
+            )
     return True
 
 

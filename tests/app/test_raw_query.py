@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from integration.app.raw_query import parse_query
+from integration.app.raw_query import parse_query, split_condition
 from integration.core.errors import Issue, Rejected
 
 KNOWN = ("sender", "dry-run")
@@ -62,3 +62,36 @@ def test_a_parameter_of_microsofts_server_is_refused_with_a_reason(name: str) ->
     issue = find_issue(f"{name}=true")
     assert issue.expression == name
     assert "at the FHIR server itself" in issue.text
+
+
+CONDITION = "http://host/api/fhir/Observation?subject=Patient/1"
+
+
+def test_the_function_key_is_taken_out_of_a_condition() -> None:
+    _, condition = split_condition(f"{CONDITION}&code=key", KNOWN, is_key_in_query=True)
+    assert condition == "subject=Patient/1"
+    _, condition = split_condition(f"{CONDITION}&code=key", KNOWN, is_key_in_query=False)
+    assert condition == "subject=Patient/1&code=key"
+
+
+@pytest.mark.parametrize("second", ["code=loinc|1", "%63ode=loinc|1"])
+def test_a_criterion_is_not_taken_for_a_second_function_key(second: str) -> None:
+    """Without it the condition would find more than was meant."""
+    with pytest.raises(Rejected, match="x-functions-key"):
+        split_condition(f"{CONDITION}&code=key&{second}", KNOWN, is_key_in_query=True)
+    with pytest.raises(Rejected, match="x-functions-key"):
+        split_condition(f"{CONDITION}&code=loinc%7C1", KNOWN, is_key_in_query=True)
+
+
+@pytest.mark.parametrize("name", ["Dry-Run", "dry_run", "dryrun", "dry%5Frun", "_dryRun"])
+def test_a_parameter_of_this_app_is_not_taken_for_a_criterion(name: str) -> None:
+    """A server passes over what it does not know, and would write."""
+    with pytest.raises(Rejected, match="dry-run"):
+        split_condition(f"{CONDITION}&{name}=true", KNOWN, is_key_in_query=False)
+
+
+def test_a_search_parameter_that_is_spelt_like_one_of_fhir_s_is_a_criterion() -> None:
+    given = split_condition(
+        "http://host/api?format=a|1&_format=json", ["_format"], is_key_in_query=False
+    )
+    assert given == ({"_format": "json"}, "format=a|1")

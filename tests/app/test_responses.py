@@ -125,6 +125,18 @@ async def test_a_missing_setting_is_told_and_logged(caplog: pytest.LogCaptureFix
     assert (record.levelno, record.message) == (logging.ERROR, "request.misconfigured")
 
 
+async def test_who_may_be_anybody_is_told_no_setting(caplog: pytest.LogCaptureFixture) -> None:
+    @error_handlers.public_sender_endpoint
+    async def function(_: func.HttpRequest) -> func.HttpResponse:
+        raise Misconfigured("sender lab: the setting LAB_TOKEN is not set")
+
+    response = await function(asked())
+    assert response.status_code == 500
+    assert b"lab" not in response.get_body().lower()
+    (record,) = caplog.records
+    assert "LAB_TOKEN" in told_by([record])
+
+
 async def test_a_fault_of_our_own_is_told_without_its_text(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -421,3 +433,19 @@ def test_addresses_begin_with_what_is_configured_and_not_with_what_the_caller_sa
     req = asked("http://anything.example/api/fhir")
     assert responses.find_root(req, "https://relay.example") == "https://relay.example"
     assert responses.find_root(req, None) == "http://anything.example"
+
+
+# --- what is signed --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prefix", ["/api/", "/API/", "/Api/"])
+@pytest.mark.parametrize("public_url", [None, "https://relay.example"])
+def test_an_address_keeps_its_path_and_query_however_it_is_spelt(
+    prefix: str, public_url: str | None
+) -> None:
+    """The host's routes ignore case. Without its query a dry run would write."""
+    rest = "senders/lab/fhir?dry-run=true&x=/api/"
+    req = asked(f"http://host{prefix}{rest}")
+    root = responses.find_root(req, public_url)
+    assert root == (public_url or "http://host")
+    assert responses.build_signed_request(req, root).url == f"{root}{prefix}{rest}"

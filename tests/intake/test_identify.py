@@ -162,6 +162,46 @@ async def test_a_signature_of_the_body_alone_proves_a_post_to_the_base_alone(
     assert "does not sign the address" in record["reason"]
 
 
+@pytest.mark.parametrize(
+    ("signed", "query", "is_taken"),
+    [
+        ("{method}{path}{body}", "", True),
+        ("{method}{path}{body}", "?identifier=a|1", False),
+        ("{method}{path}{query}{body}", "?identifier=a|1", True),
+        ("{method}{url}{body}", "?identifier=a|1", True),
+        ("{url}{body}", "", False),
+    ],
+)
+async def test_a_signature_without_the_query_proves_no_condition(
+    signed: str, query: str, is_taken: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With another query a captured delete would delete another resource."""
+    text = f"""
+[path.proof]
+scheme = "hmac"
+header = "X-Signature"
+secrets = ["HOOK_SECRET"]
+signed = "{signed}"
+"""
+    url = f"{BASE}/path/fhir/Patient"
+    parts = {
+        "{method}": "DELETE",
+        "{path}": "/api/senders/path/fhir/Patient",
+        "{query}": query.removeprefix("?"),
+        "{url}": f"{url}{query}",
+        "{body}": "",
+    }
+    for name, value in parts.items():
+        signed = signed.replace(name, value)
+    headers = {"x-signature": sign(signed.encode())}
+    request = SignedRequest(method="DELETE", url=f"{url}{query}", headers=headers, body=b"")
+    if is_taken:
+        assert (await find(request, "path", text=text)).name == "path"
+    else:
+        _, record = await refusal(request, "path", caplog, text=text)
+        assert "does not sign the address" in record["reason"]
+
+
 async def test_what_may_be_used_once_is_used_once(caplog: pytest.LogCaptureFixture) -> None:
     claims = {
         "iss": "https://issuer.example",
@@ -195,6 +235,19 @@ async def test_whoever_sends_too_much_is_told_when_to_go_on() -> None:
     with pytest.raises(Rejected) as caught:
         await identify(identification, with_token(), "lab")
     assert (caught.value.status, caught.value.headers) == (429, {"Retry-After": "30"})
+
+
+@pytest.mark.parametrize("name", ["lab", "hook", "nobody", None])
+async def test_what_is_larger_than_a_delivery_is_not_even_verified(name: str | None) -> None:
+    """Whoever can reach the address could have the app hash as much as the host takes."""
+    with pytest.raises(Rejected) as caught:
+        await find(made("hook", b"{" * 11, x_signature="00"), name, max_bytes=10)
+    assert caught.value.status == 413
+
+
+async def test_a_large_body_is_proven_like_a_small_one() -> None:
+    body = b" " * 300_000
+    assert (await find(made("hook", body, x_signature=sign(body)), "hook")).name == "hook"
 
 
 async def test_what_is_not_proven_takes_nothing_from_the_quota(

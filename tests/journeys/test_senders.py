@@ -221,16 +221,18 @@ async def test_what_was_deleted_is_asked_for_where_nobody_has_signed_it(
         return FHIR_JSON | {"X-Signature": hmac.digest(secret, body, hashlib.sha256).hex()}
 
     base = f"{route.host.url}/api/senders/medplum/fhir"
-    gone, alive = f"med-{uuid4()}", f"med-{uuid4()}"
-    for id_ in (gone, alive):
+    gone, alive, never_there = (f"med-{uuid4()}" for _ in range(3))
+    for id_ in (gone, alive, never_there):
         body = json.dumps(patient("Med", id=id_)).encode()
         answer = await route.http.post(base, content=body, headers=sign(body))
         assert answer.status_code == 202, answer.text
     with run_services(source_ports, route.folder / "medplum", parts=["fhir"]) as source:
-        address = f"{source.fhir_url}/Patient/{alive}"
-        put = await route.http.put(address, json=patient("Med", id=alive), headers=FHIR_JSON)
-        assert put.status_code == 201
         for id_ in (gone, alive):
+            address = f"{source.fhir_url}/Patient/{id_}"
+            put = await route.http.put(address, json=patient("Med", id=id_), headers=FHIR_JSON)
+            assert put.status_code == 201
+        await route.http.delete(f"{source.fhir_url}/Patient/{gone}")
+        for id_ in (gone, alive, never_there):
             named = {"X-Medplum-Deleted-Resource": f"Patient/{id_}"}
             answer = await route.http.post(base, content=b"{}", headers=sign(b"{}") | named)
             assert answer.status_code == 202, answer.text
@@ -244,4 +246,5 @@ async def test_what_was_deleted_is_asked_for_where_nobody_has_signed_it(
                 if status.status_code == 200:
                     break
         assert (await route.fhir(f"Patient/{gone}")).status_code == 410
-        assert (await route.fhir(f"Patient/{alive}")).status_code == 200
+        for id_ in (alive, never_there):
+            assert (await route.fhir(f"Patient/{id_}")).status_code == 200

@@ -117,6 +117,18 @@ secrets = ["OTHER_SECRET", "OTHER_SECRET_OLD"]
         (f"{PROOF}[lab.rights]\nhard_deletes = true\n", 5, "refuses hard deletes"),
         (f"{PROOF}[lab.rights]\nconditional_deletes = true\n", 5, "needs DELETE"),
         (f'{PROOF}[lab.rights]\nidentifier_systems = ["a"]\n', 4, "leave out PATCH"),
+        (f'{PROOF}[lab.rights]\nid_prefixes = [""]\n', 5, "id_prefixes: an empty text"),
+        (f'{PROOF}[lab.rights]\nid_prefixes = ["{"a" * 3000}"]\n', 4, "3000 bytes"),
+        (
+            f'{PROOF}[lab.rights]\nmethods = ["POST"]\nidentifier_systems = ["a", ""]\n',
+            6,
+            "an empty text",
+        ),
+        (
+            f'{PROOF}[lab.rights]\nmethods = ["POST"]\n[lab.policy]\ntrust = "uuids"\n',
+            7,
+            "needs PUT",
+        ),
         (f"{PROOF}[lab.quota]\nrequests_per_minute = 0\n", 5, ">= 1"),
         (f"{PROOF}[lab.policy]\nwait = 300\n", 5, "<= 200"),
         (f'{PROOF}[lab.policy]\nbase = "http://lab.example"\n', 5, "https://"),
@@ -176,3 +188,49 @@ def test_whatever_the_file_holds_is_read_or_refused(text: str, before: str) -> N
     except Misconfigured as error:
         problem = str(error)
     assert problem.startswith("senders.toml")
+
+
+ISSUER = """
+[{name}.proof]
+scheme = "jwt"
+issuer = "https://issuer.example"
+jwks_url = "https://issuer.example/keys"
+audiences = ["https://relay.example", "api://{audience}"]
+{claims}
+"""
+
+
+@pytest.mark.parametrize(
+    ("audience", "claims"),
+    [
+        ("relay", ""),
+        ("other", ""),
+        ("relay", 'claims = {azp = "a"}'),
+        ("relay", 'claims = {azp = "a", role = "b"}'),
+    ],
+)
+def test_one_token_proves_no_two_senders(audience: str, claims: str) -> None:
+    first = ISSUER.format(name="bank", audience="relay", claims='claims = {azp = "a"}')
+    second = ISSUER.format(name="lab", audience=audience, claims=claims)
+    (problem,) = problems(first + second)
+    assert "bank could send as lab" in problem
+
+
+def test_two_senders_of_one_issuer_are_told_apart_by_a_claim_or_an_audience() -> None:
+    first = ISSUER.format(name="bank", audience="relay", claims='claims = {azp = "a"}')
+    second = ISSUER.format(name="lab", audience="relay", claims='claims = {azp = "b"}')
+    assert parse(first + second).keys() == {"bank", "lab"}
+    third = second.replace("https://relay.example", "https://lab.example").replace("relay", "lab")
+    assert parse(first + third.replace('"b"', '"a"')).keys() == {"bank", "lab"}
+
+
+@pytest.mark.parametrize(
+    "issuer",
+    ["https://accounts.google.com", "accounts.google.com", "https://sts.windows.net/1111/"],
+)
+def test_an_issuer_of_everybody_needs_a_claim(issuer: str) -> None:
+    text = ISSUER.format(name="bank", audience="relay", claims="")
+    text = text.replace('https://issuer.example"\njwks', f'{issuer}"\njwks')
+    (problem,) = problems(text)
+    assert "claims: name whose token it must be" in problem
+    assert parse(f'{text}claims = {{email = "a@b.example"}}\n')

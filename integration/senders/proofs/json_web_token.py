@@ -27,6 +27,16 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _MIN_RSA_BITS = 2048
 _MAX_RSA_BITS = 8192
 _MAX_AUDIENCES = 16
+
+# Issuers from whom each of very many has a token for an audience of its own choice:
+# https://cloud.google.com/pubsub/docs/authenticate-push-subscriptions
+# https://learn.microsoft.com/entra/identity-platform/access-tokens
+_OPEN_ISSUERS = (
+    "https://accounts.google.com",
+    "accounts.google.com",
+    "https://login.microsoftonline.com/",
+    "https://sts.windows.net/",
+)
 # 9999-12-31: what is later is no date.
 _MAX_SECONDS = 253_402_300_799
 
@@ -69,6 +79,10 @@ class JsonWebToken(Proof):
         is_local = parts.scheme == "http" and parts.hostname in _LOOPBACK
         if not (parts.scheme == "https" and parts.hostname) and not is_local:
             raise ValueError("jwks_url: it must be https, or http at localhost")
+        if self.issuer.startswith(_OPEN_ISSUERS) and not self.claims:
+            raise ValueError(
+                "claims: name whose token it must be, since many have one of this issuer"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +108,14 @@ def verify(proof: JsonWebToken, secrets: Secrets, request: SignedRequest, now: d
 def check_secrets(proof: JsonWebToken, secrets: Secrets) -> list[str]:
     """Return nothing: there are no secrets."""
     return []
+
+
+def may_prove_both(first: JsonWebToken, second: JsonWebToken) -> bool:
+    """Whether one token may fit both tables: nothing tells their senders apart."""
+    if first.issuer != second.issuer or not set(first.audiences) & set(second.audiences):
+        return False
+    shared = first.claims.keys() & second.claims.keys()
+    return all(first.claims[name] == second.claims[name] for name in shared)
 
 
 def read_key_id(request: SignedRequest) -> str:
