@@ -257,7 +257,8 @@ class WebApiSink:
                 existing = await row_lookup.find_existing_rows(
                     self.dataverse, self.all_maps, job, mapped
                 )
-                if not await self._is_current(job, version, existing.row):
+                is_there = existing.row is not None
+                if not is_there or not await self._is_current(job, version, existing.row):
                     return None
                 continue
             if failed:

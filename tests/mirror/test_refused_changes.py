@@ -38,6 +38,7 @@ class Particular(DataverseDouble):
         self.refused: dict[str, int] = {}  # the status, by text
         self.names_the_change = True
         self.before_write: tuple[int, Callable[[], Awaitable[object]]] | None = None
+        self.after_write: Callable[[], Awaitable[object]] | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         content = await request.aread()
@@ -50,7 +51,11 @@ class Particular(DataverseDouble):
                         self.received.append(self._record(request))
                         return self._refuse(number, status, alone=len(parts) == 1)
             await self._count_write()
-        return await super().handle_async_request(request)
+        response = await super().handle_async_request(request)
+        step, self.after_write = (self.after_write, None) if writes else (None, self.after_write)
+        if step is not None:
+            await step()
+        return response
 
     async def _count_write(self) -> None:
         if self.before_write is None:
@@ -316,6 +321,25 @@ async def test_what_goes_in_halves_does_not_replace_a_later_version(
     row = await route.dataverse_double.contact()
     assert row["msemr_azurefhirversion"] == "3"
     assert await numbers(route) == ["A2"]
+
+
+async def test_a_row_that_goes_between_two_halves_comes_back_for_all_who_refer_to_it(
+    route: Route, plug_in: Particular
+) -> None:
+    await mirror(route, anna())
+    refers = {"other": {"reference": f"Patient/{ANNA}"}, "type": "replaced-by"}
+    await mirror(route, patient(id=OTTO, active=False, link=[refers]))
+    plug_in.refused, plug_in.names_the_change = {"A9": 400}, False
+    route.fhir_double.add(anna("A1", "A9", "A3"))
+
+    async def delete_row() -> None:
+        await route.dataverse_double._own.delete(f"contacts({ANNA})")
+
+    plug_in.after_write = delete_row
+    assert (await again(route, f"Patient/{ANNA}")).action == "created"
+    assert await numbers(route) == ["A1", "A3"]
+    ((item, _),) = route.queued(MIRROR_QUEUE)
+    assert item.resource == f"Patient/{OTTO}"
 
 
 async def test_of_very_many_changes_that_are_not_named_not_each_costs_a_request(
