@@ -90,12 +90,7 @@ def find_violations(entry: Entry, rights: Rights) -> Iterator[Issue]:
             f"send {entry.type}, which changes what the FHIR server does: name it in types"
         )
     if entry.read_path is not None:
-        if not rights.reads:
-            yield forbid("read: it has no right to GET and HEAD")
-        elif rights.types and _reaches_other_types(entry.query or ""):
-            yield forbid(
-                "read resources of other types by _include, _revinclude, _has, a chain or the like"
-            )
+        yield from map(forbid, _find_foreign_reads(entry, rights))
         return
     if entry.method not in rights.methods:
         yield forbid(f"{entry.method}: its methods are {', '.join(rights.methods)}")
@@ -107,6 +102,23 @@ def find_violations(entry: Entry, rights: Rights) -> Iterator[Issue]:
     if rights.identifier_systems:
         yield from map(forbid, _find_foreign_conditions(entry, rights))
         yield from (forbid(text, where) for text, where in _find_foreign_content(entry, rights))
+
+
+def _find_foreign_reads(entry: Entry, rights: Rights) -> Iterator[str]:
+    """Yield why a read may show what its sender has no right to."""
+    if not rights.reads:
+        yield "read: it has no right to GET and HEAD"
+        return
+    query, id_ = entry.query or "", (entry.read_path or "").partition("/")[2].partition("/")[0]
+    is_restricted = bool(rights.types or rights.id_prefixes or rights.identifier_systems)
+    if is_restricted and _reaches_other_types(query):
+        yield "read other resources by _include, _revinclude, _has, a chain or the like"
+    if not (rights.id_prefixes or rights.identifier_systems):
+        return
+    if id_ and not (rights.id_prefixes and id_.startswith(rights.id_prefixes)):
+        yield "read this id: it has id_prefixes or identifier_systems, and no prefix of this id"
+    if not id_ and not (rights.identifier_systems and _names_own(entry.type, query, rights)):
+        yield "search without an identifier of its identifier_systems"
 
 
 def _list_conditions(entry: Entry) -> list[str]:
