@@ -31,10 +31,11 @@ async def audited(route: Route, **params: str) -> list[dict[str, Any]]:
 
 async def test_whoever_was_shown_a_patient_is_found_and_no_value_is_kept(route: Route) -> None:
     name, key = f"Audited-{uuid4()}", str(uuid4())
-    measured = {**observation("Patient/p"), "id": key, "code": {"text": name}}
     accepted = await route.send(connected(name, 3))
     delivery = accepted.headers["content-location"].rpartition("/")[2]
     written = locations(await route.arrive(accepted))
+    subject = next(name for name in written if name.startswith("Patient/"))
+    measured = {**observation(subject), "id": key, "code": {"text": name}}
     await route.deliver(bundle("batch", entry(measured, method="PUT")))
     feed = f"{route.host.url}/api/odata/msemr_observations"
     row = await route.http.get(f"{feed}({key})")

@@ -215,6 +215,8 @@ async def test_what_was_deleted_is_asked_for_where_nobody_has_signed_it(
     route: Route, source_ports: Ports
 ) -> None:
     """Every delete of Medplum has the same signature."""
+    if not route.local_fhir:
+        pytest.skip("FHIR_URL names the server, and no second one is started")
 
     def sign(body: bytes) -> dict[str, str]:
         secret = SECRETS["MEDPLUM_SECRET"].encode()
