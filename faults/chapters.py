@@ -48,7 +48,7 @@ from local.services import find_free_ports, run_services
 # Shares of all faults. Kills at every request are not limited by the number.
 _STORM, _COPIES, _CHAINS, _REPLAYS = 0.35, 0.3, 0.08, 0.04
 _TIME_OUTS, _RANDOM_KILLS, _OUTAGE = 0.02, 0.01, 0.02
-_MIRROR = 0.4
+_MIRROR = 0.36
 _CROWD = 100  # with the number of faults: at 3,000, more wait than a page of a table holds
 
 

@@ -6,8 +6,9 @@ import asyncio
 import base64
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from random import Random
 from typing import Any
 from uuid import UUID
@@ -49,6 +50,10 @@ class People:
     known: list[Person] = field(default_factory=list)
     touched: dict[str, Person] = field(default_factory=dict)  # in this round, by Type/id
     strangers: dict[str, tuple[str, str]] = field(default_factory=dict)  # name, FHIR id by key
+    # The forms of a failed change set, the least known one first: a run may have one round only.
+    refusals: Iterator[str] = field(
+        default_factory=lambda: cycle(("anonymous", "multipart", "single"))
+    )
     _turns: Counter[str] = field(default_factory=Counter)
 
     async def prepare(self) -> None:

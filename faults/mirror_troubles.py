@@ -73,7 +73,8 @@ async def finish_late(people: People, number: int) -> int:
 
 
 async def refuse_children(people: People, number: int) -> int:
-    """A key of the organization refuses one number of each patient; the rest must arrive."""
+    """A key of the organization refuses one number of each patient; the rest must arrive. Each
+    round has another of the forms in which Dataverse may say so."""
     body = {
         "table": "msemr_medicalidentifier",
         "name": "new_value_key",
@@ -81,7 +82,7 @@ async def refuse_children(people: People, number: int) -> int:
     }
     url = f"{people.route.control_urls['dataverse']}/keys"
     (await people.route.http.post(url, json=body)).raise_for_status()
-    form = people.random.choice(("single", "multipart", "anonymous"))
+    form = next(people.refusals)
     url = f"{people.route.control_urls['dataverse']}/settings"
     (await people.route.http.post(url, json={"failedChangeSets": form})).raise_for_status()
     contested = [{"system": "urn:faults:contested", "value": "same"}]
