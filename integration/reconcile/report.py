@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import math
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -34,6 +36,9 @@ class Report:
     state: SavedState
     csv_file: TextIO | None = None
     counts: dict[str, Counter[str]] = field(default_factory=dict)
+    clock: Callable[[], float] = time.monotonic
+    # By title, when the first page came, and how many were compared by then.
+    _first: dict[str, tuple[float, int]] = field(default_factory=dict)
 
     def open_file(self, file: Path, stack: ExitStack) -> None:
         """Open the CSV file. A resumed run appends to what the run before it found."""
@@ -61,7 +66,16 @@ class Report:
         if page.position is not None:
             self.state.positions[title] = page.position
             self.state.write()
-        _print_progress(format_progress(title, count, page.position, total))
+        left = self._estimate_left(title, count["compared"], total)
+        _print_progress(format_progress(title, count, page.position, total, left))
+
+    def _estimate_left(self, title: str, compared: int, total: int | None) -> float | None:
+        """Return the seconds that a walk takes yet at the speed that it had so far."""
+        now = self.clock()
+        begun, before = self._first.setdefault(title, (now, compared))
+        if not total or now <= begun or compared <= before:
+            return None
+        return max(total - compared, 0) * (now - begun) / (compared - before)
 
     def finish(self, title: str) -> None:
         """Save that a walk is over."""
@@ -101,9 +115,13 @@ class Report:
 
 
 def format_progress(
-    title: str, count: Counter[str], position: str | None, total: int | None
+    title: str,
+    count: Counter[str],
+    position: str | None,
+    total: int | None,
+    left: float | None = None,
 ) -> str:
-    """Return one line of progress: with a bar where the total is known."""
+    """Return one line of progress: with a bar where the total is known. `left`: seconds."""
     compared = count["compared"]
     differences: Any = sum(count.values()) - compared - count["repaired"]
     found = f"{differences:,} differ, {count['repaired']:,} repaired"
@@ -112,7 +130,15 @@ def format_progress(
         return f"{title}: {compared:,} compared{at}, {found}"
     share = min(compared / total, 1.0)
     bar = "#" * round(share * _BAR)
-    return f"{title}: [{bar:.<{_BAR}}] {compared:,} of {total:,} compared, {found}"
+    wait = "" if left is None else f", {_describe_wait(left)} left"
+    return f"{title}: [{bar:.<{_BAR}}] {compared:,} of {total:,} compared, {found}{wait}"
+
+
+def _describe_wait(seconds: float) -> str:
+    if seconds < 90:
+        return f"about {math.ceil(seconds)} s"
+    minutes = math.ceil(seconds / 60)
+    return f"about {minutes} min" if minutes < 90 else f"about {minutes / 60:.1f} h"
 
 
 def _print_progress(text: str) -> None:

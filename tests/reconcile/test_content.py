@@ -20,8 +20,9 @@ from integration.mirror import mirror as mirroring
 from integration.mirror.healthcare_api_sink import HealthcareApiSink
 from integration.queues.names import MIRROR_QUEUE
 from integration.reconcile import command, walk
-from integration.reconcile.report import format_progress
-from integration.reconcile.run import ReconcileRun
+from integration.reconcile.report import Report, format_progress
+from integration.reconcile.run import Page, ReconcileRun
+from integration.reconcile.saved_state import SavedState
 from tests.builders import MARKER, Body, patient
 from tests.conftest import Route, every_map, mirrored_maps, routed, told_by
 from tests.doubles import DataverseDouble
@@ -536,3 +537,29 @@ async def test_who_waits_for_a_row_hears_of_it(planted: Command) -> None:
     await planted.run("--all")
     await mirror_queued(planted)
     assert await planted.run("--all") == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (None, ""),
+        (0.2, ", about 1 s left"),
+        (200.0, ", about 4 min left"),
+        (9000.0, ", about 2.5 h left"),
+    ],
+)
+def test_progress_says_how_long_it_will_take(seconds: float | None, told: str) -> None:
+    count = Counter(compared=1000)
+    assert format_progress("Patient", count, "p1", 4000, seconds).endswith(f"0 repaired{told}")
+
+
+async def test_the_time_left_is_that_of_the_speed_so_far(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    times = iter([0.0, 10.0, 20.0])
+    report = Report(print, SavedState(None, []), clock=lambda: next(times))
+    for _ in range(3):
+        report.add_page("Patient", Page(100, (), None), 500)
+    *_, second, third = capsys.readouterr().err.splitlines()
+    assert second.endswith("about 30 s left")
+    assert third.endswith("about 20 s left")
