@@ -309,6 +309,7 @@ def _build_write_guard(settings: Settings, stores: Stores) -> WriteGuard:
         # A third to start the request and a third to wait for it; the FHIR server may go on with it
         # for as long again.
         lease=3.0 * settings.fhir.timeout,
+        read_lag=float(settings.read_lag),
         now=time.time,
         token=_make_token,
         pause=asyncio.sleep,
