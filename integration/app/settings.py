@@ -14,6 +14,9 @@ from integration.core.errors import Misconfigured
 
 _EVENTS_QUEUE = "fhir-events"
 
+_SCHEDULE = "HOUSEKEEPING_SCHEDULE"
+_EVERY_TEN_MINUTES = "0 */10 * * * *"
+
 _STORAGE = "AzureWebJobsStorage"
 
 # https://learn.microsoft.com/rest/api/storageservices/naming-and-referencing-containers--blobs--and-metadata
@@ -345,8 +348,12 @@ def get_housekeeping_schedule(env: Mapping[str, str] = os.environ) -> str:
     missing; the host cannot start a timer whose setting does not exist:
     https://learn.microsoft.com/azure/azure-functions/functions-bindings-expressions-patterns
     """
-    name = "HOUSEKEEPING_SCHEDULE"
-    return f"%{name}%" if env.get(name, "").strip() else "0 */10 * * * *"
+    return f"%{_SCHEDULE}%" if env.get(_SCHEDULE, "").strip() else _EVERY_TEN_MINUTES
+
+
+def get_housekeeping_schedule_text(env: Mapping[str, str] = os.environ) -> str:
+    """Return the schedule itself."""
+    return env.get(_SCHEDULE, "").strip() or _EVERY_TEN_MINUTES
 
 
 def get_events_queue_binding(env: Mapping[str, str] = os.environ) -> str:

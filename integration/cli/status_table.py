@@ -1,0 +1,232 @@
+"""A status report as lines of text: what is well in few words, and at the end what is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+
+from integration.core.model import Activity, Delivery, Status
+from integration.operations.status import (
+    NEWEST,
+    LastDeliveries,
+    StatusReport,
+    Unreadable,
+    UpstreamTrouble,
+)
+from integration.queues.queue_reader import QueueState
+
+# Characters of a reason: a terminal's line.
+_MAX_REASON = 90
+
+_NOTHING = "-"
+
+
+def render_status(report: StatusReport) -> list[str]:
+    """Return the lines of a report. The last one says how much a person should look at."""
+    lines: list[str] = [f"status at {_format_time(report.time)}"]
+    for part in (
+        _render_queues(report),
+        _render_deliveries(report),
+        _render_senders(report),
+        _render_upstreams(report),
+        _render_housekeeping(report),
+    ):
+        lines += ["", *part]
+    concerns = find_concerns(report)
+    if not concerns:
+        return [*lines, "", "status: nothing to look at"]
+    return [*lines, "", "status: look at", *(f"  {concern}" for concern in concerns)]
+
+
+def find_concerns(report: StatusReport) -> list[str]:
+    """Return what a person should look at, one line each."""
+    return [
+        *_find_queue_concerns(report),
+        *_find_delivery_concerns(report),
+        *_find_housekeeping_concerns(report),
+        *(f"settings of senders: {text}" for text in report.sender_problems.values()),
+    ]
+
+
+def _find_queue_concerns(report: StatusReport) -> Iterator[str]:
+    for name, state in report.queues.items():
+        if isinstance(state, Unreadable):
+            yield f"queue {name}: cannot be read: {state.reason}"
+        elif name.endswith("-poison") and state.length:
+            yield f"queue {name}: {_count(state.length, 'message')} failed repeatedly"
+
+
+def _find_delivery_concerns(report: StatusReport) -> Iterator[str]:
+    deliveries, parts = report.deliveries, (report.senders, report.activity)
+    if isinstance(deliveries, Unreadable):
+        yield f"deliveries: cannot be read: {deliveries.reason}"
+    elif deliveries.parked:
+        parked = _count(deliveries.parked, "parked delivery", "parked deliveries")
+        yield f"deliveries: {parked}: GET /api/deliveries?status=parked has the reasons"
+    for name, part in zip(("senders", "upstreams"), parts, strict=True):
+        if isinstance(part, Unreadable):
+            yield f"{name}: cannot be read: {part.reason}"
+
+
+def _find_housekeeping_concerns(report: StatusReport) -> Iterator[str]:
+    housekeeping = report.housekeeping
+    if isinstance(housekeeping, Unreadable):
+        yield f"housekeeping: cannot be read: {housekeeping.reason}"
+    elif housekeeping.is_overdue:
+        yield "housekeeping: overdue: does the app run?"
+    elif housekeeping.last and housekeeping.last.failed:
+        failed = _count(housekeeping.last.failed, "step")
+        yield f"housekeeping: {failed} of its last run failed: its log says why"
+
+
+def _render_queues(report: StatusReport) -> list[str]:
+    rows = [("queue", "waiting", "oldest", "poison", "oldest")]
+    for name, state in report.queues.items():
+        if not name.endswith("-poison"):
+            poison = report.queues[f"{name}-poison"]
+            rows.append((name, *_tell_queue(state, report), *_tell_queue(poison, report)))
+    return _align(rows, right=(1, 3))
+
+
+def _tell_queue(state: QueueState | Unreadable, report: StatusReport) -> tuple[str, str]:
+    if isinstance(state, Unreadable):
+        return "?", _NOTHING
+    if state.oldest is None:
+        # What is in the queue and cannot be seen is under way, or waits for its next attempt.
+        return str(state.length), "invisible" if state.length else _NOTHING
+    return str(state.length), _format_age(report.time - state.oldest)
+
+
+def _render_deliveries(report: StatusReport) -> list[str]:
+    part = report.deliveries
+    if isinstance(part, Unreadable):
+        return [f"deliveries  cannot be read: {part.reason}"]
+    least = "at least " if part.more else ""
+    lines = [f"deliveries  {least}{part.open} open, {least}{part.parked} of them parked"]
+    if part.oldest is not None:
+        lines.append(f"  the oldest  {_describe_oldest(part.oldest, report)}")
+        if part.oldest.reason:
+            lines.append(f"              {_shorten(part.oldest.reason)}")
+    return lines
+
+
+def _describe_oldest(delivery: Delivery, report: StatusReport) -> str:
+    age = _format_age(report.time - delivery.accepted)
+    return f"{delivery.id}  {delivery.status}, accepted {age} ago"
+
+
+def _render_senders(report: StatusReport) -> list[str]:
+    part = report.senders
+    if isinstance(part, Unreadable):
+        return [f"senders  cannot be read: {part.reason}"]
+    if not part.by_sender:
+        return ["sender  none is listed, and none has sent anything"]
+    rows = [("sender", "last delivery", "")]
+    for name, delivery in part.by_sender.items():
+        if delivery is None:
+            rows.append((name, _describe_silence(part), ""))
+        else:
+            age = f"{_format_age(report.time - delivery.accepted)} ago"
+            rows.append((name, age, _describe_end(delivery)))
+    return _align(rows)
+
+
+def _describe_silence(part: LastDeliveries) -> str:
+    if not part.more or part.since is None:
+        return "none is kept"
+    return f"none among the newest {NEWEST}, which begin at {_format_time(part.since)}"
+
+
+def _describe_end(delivery: Delivery) -> str:
+    if delivery.status is Status.DONE and delivery.refused:
+        return f"done, {delivery.refused} of {_count(delivery.entries, 'entry', 'entries')} refused"
+    return str(delivery.status)
+
+
+def _render_upstreams(report: StatusReport) -> list[str]:
+    part = report.activity
+    if isinstance(part, Unreadable):
+        return [f"upstreams  cannot be read: {part.reason}"]
+    if not part.by_upstream:
+        return [f"upstreams  no error and no warning since {_format_time(part.since)}"]
+    least = "at least " if part.more else ""
+    rows = [(f"upstream, since {_format_time(part.since)}", "", "")]
+    for name, trouble in part.by_upstream.items():
+        for count, word, last in _list_trouble(trouble):
+            age = _format_age(report.time - last.time)
+            text = f"{least}{_count(count, word)}"
+            rows.append((name, text, f"the last {age} ago: {_describe_entry(last)}"))
+    return [rows[0][0], *(f"  {line}" for line in _align(rows[1:]))]
+
+
+def _list_trouble(trouble: UpstreamTrouble) -> Iterator[tuple[int, str, Activity]]:
+    if trouble.last_error is not None:
+        yield trouble.errors, "error", trouble.last_error
+    if trouble.last_warning is not None:
+        yield trouble.warnings, "warning", trouble.last_warning
+
+
+def _describe_entry(entry: Activity) -> str:
+    return f"{entry.action}: {entry.status}"
+
+
+def _render_housekeeping(report: StatusReport) -> list[str]:
+    part = report.housekeeping
+    if isinstance(part, Unreadable):
+        return [f"housekeeping  cannot be read: {part.reason}"]
+    next_ = ""
+    if part.due is not None:
+        next_ = f"; {'overdue' if part.is_overdue else 'due'} at {_format_time(part.due)}"
+    if part.last is None:
+        return [f"housekeeping  no run is recorded{next_}"]
+    last = part.last
+    took = _format_age(last.ended - last.began)
+    did = [
+        f"{number} {word}"
+        for number, word in (
+            (last.queued, "queued again"),
+            (last.parked, "parked"),
+            (last.forgotten, "forgotten"),
+            (last.failed, "failed"),
+        )
+        if number
+    ]
+    ago = _format_age(report.time - last.ended)
+    text = f"ended {ago} ago, took {took}: {', '.join(did) or 'nothing to do'}"
+    return [f"housekeeping  {text}{', and goes on' if last.more else ''}{next_}"]
+
+
+def _align(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
+    """Return the rows as lines with their columns below each other."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    sides = [">" if column in right else "<" for column in range(len(widths))]
+    return [
+        "  ".join(
+            f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _format_time(moment: datetime) -> str:
+    """In UTC, as the log has it."""
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _format_age(age: timedelta) -> str:
+    seconds = max(0, int(age.total_seconds()))
+    if seconds < 120:
+        return f"{seconds} s"
+    if seconds < 2 * 3600:
+        return f"{seconds // 60} min"
+    if seconds < 48 * 3600:
+        return f"{seconds // 3600} h"
+    return f"{seconds // 86400} days"
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _MAX_REASON else f"{text[: _MAX_REASON - 1]}…"
