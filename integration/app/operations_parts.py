@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from integration.app.settings import Settings, get_events_queue, get_housekeeping_schedule_text
@@ -21,6 +22,8 @@ from integration.queues.names import (
 
 if TYPE_CHECKING:  # its SDKs are slow to import
     from integration.app.storage_clients import StatusStores, Stores
+
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 def build_housekeeping(
@@ -48,9 +51,9 @@ def build_housekeeping(
 def build_status_check(
     stores: Stores | StatusStores,
     senders: Collection[str],
-    sender_problems: Mapping[str, str],
     *,
     now: Callable[[], datetime],
+    sender_problems: Mapping[str, str] = _NONE,
     upstream_check: UpstreamCheck | None = None,
 ) -> StatusCheck:
     """Build what a report on the status is made from. `senders`: the names of the listed ones."""

@@ -212,8 +212,8 @@ async def _build_parts(settings: Settings) -> Parts:
         status_check=build_status_check(
             stores,
             identification.senders or {},
-            identification.secrets.problems,
             now=utc_now,
+            sender_problems=identification.secrets.problems,
             upstream_check=upstream_check,
         ),
         intake=intake,
