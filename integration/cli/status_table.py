@@ -121,13 +121,13 @@ def _render_senders(report: StatusReport) -> list[str]:
         return [f"senders  cannot be read: {part.reason}"]
     if not part.by_sender:
         return ["sender  none is listed, and none has sent anything"]
-    rows = [("sender", "last delivery", "")]
+    rows = [("sender", "last delivery")]
     for name, delivery in part.by_sender.items():
         if delivery is None:
-            rows.append((name, _describe_silence(part), ""))
+            rows.append((name, _describe_silence(part)))
         else:
-            age = f"{_format_age(report.time - delivery.accepted)} ago"
-            rows.append((name, age, _describe_end(delivery)))
+            age = _format_age(report.time - delivery.accepted)
+            rows.append((name, f"{age} ago: {_describe_end(delivery)}"))
     return _align(rows)
 
 
@@ -150,13 +150,17 @@ def _render_upstreams(report: StatusReport) -> list[str]:
     if not part.by_upstream:
         return [f"upstreams  no error and no warning since {_format_time(part.since)}"]
     least = "at least " if part.more else ""
-    rows = [(f"upstream, since {_format_time(part.since)}", "", "")]
-    for name, trouble in part.by_upstream.items():
-        for count, word, last in _list_trouble(trouble):
-            age = _format_age(report.time - last.time)
-            text = f"{least}{_count(count, word)}"
-            rows.append((name, text, f"the last {age} ago: {_describe_entry(last)}"))
-    return [rows[0][0], *(f"  {line}" for line in _align(rows[1:]))]
+    rows = [
+        (
+            name,
+            f"{least}{_count(count, word)}",
+            f"the last {_format_age(report.time - last.time)} ago: {last.action}: {last.status}",
+        )
+        for name, trouble in part.by_upstream.items()
+        for count, word, last in _list_trouble(trouble)
+    ]
+    title = f"upstreams since {_format_time(part.since)}"
+    return [title, *(f"  {line}" for line in _align(rows))]
 
 
 def _list_trouble(trouble: UpstreamTrouble) -> Iterator[tuple[int, str, Activity]]:
@@ -166,17 +170,13 @@ def _list_trouble(trouble: UpstreamTrouble) -> Iterator[tuple[int, str, Activity
         yield trouble.warnings, "warning", trouble.last_warning
 
 
-def _describe_entry(entry: Activity) -> str:
-    return f"{entry.action}: {entry.status}"
-
-
 def _render_housekeeping(report: StatusReport) -> list[str]:
     part = report.housekeeping
     if isinstance(part, Unreadable):
         return [f"housekeeping  cannot be read: {part.reason}"]
     next_ = ""
     if part.due is not None:
-        next_ = f"; {'overdue' if part.is_overdue else 'due'} at {_format_time(part.due)}"
+        next_ = f"; {'overdue since' if part.is_overdue else 'due at'} {_format_time(part.due)}"
     if part.last is None:
         return [f"housekeeping  no run is recorded{next_}"]
     last = part.last

@@ -146,6 +146,7 @@ class StatusCheck:
 
     `queues`: the names of the app's queues, whose poison queues are looked at, too. `senders`: the
     listed ones. `sender_problems`: by sender, what its settings lack. `schedule`: of housekeeping.
+    `timeout`: seconds for each part; `newest` and `max_open`: see NEWEST and MAX_OPEN.
     """
 
     journal: Journal
@@ -161,6 +162,8 @@ class StatusCheck:
     refusals: RefusalCounts = field(default_factory=RefusalCounts)
     upstream_check: UpstreamCheck | None = None
     timeout: float = _TIMEOUT
+    newest: int = NEWEST
+    max_open: int = MAX_OPEN
     _last: StatusReport | None = None
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -214,11 +217,11 @@ async def _read_deliveries(
     check: StatusCheck, now: datetime
 ) -> tuple[OpenDeliveries | Unreadable, LastDeliveries | Unreadable]:
     """Read the newest deliveries once, for both parts."""
-    newest = await _read(check, check.journal.list_deliveries(None, NEWEST, None))
+    newest = await _read(check, check.journal.list_deliveries(None, check.newest, None))
     if isinstance(newest, Unreadable):
         return newest, newest
     senders = _find_last_deliveries(newest, check.senders)
-    return await _read(check, _find_open(check.journal, newest)), senders
+    return await _read(check, _find_open(check, newest)), senders
 
 
 def _find_last_deliveries(newest: Page, listed: Iterable[str]) -> LastDeliveries:
@@ -236,14 +239,15 @@ def _find_last_deliveries(newest: Page, listed: Iterable[str]) -> LastDeliveries
     )
 
 
-async def _find_open(journal: Journal, newest: Page) -> OpenDeliveries:
+async def _find_open(check: StatusCheck, newest: Page) -> OpenDeliveries:
     """Count those of the index, and those among the newest that are too young to be in it.
 
     What was accepted after the index was filled, and is not among the newest, is not counted:
     `more` tells.
     """
     found = {delivery.id: delivery for delivery in newest.deliveries}
-    ids, is_cut = await _list_indexed(journal, found)
+    journal = check.journal
+    ids, is_cut = await _list_indexed(journal, found, check.max_open)
     semaphore = asyncio.Semaphore(_MAX_CONCURRENT)
 
     async def read(id_: str) -> Delivery | None:
@@ -260,14 +264,16 @@ async def _find_open(journal: Journal, newest: Page) -> OpenDeliveries:
     )
 
 
-async def _list_indexed(journal: Journal, known: Collection[str]) -> tuple[list[str], bool]:
-    """Return up to MAX_OPEN deliveries of the index that are not known, and whether there are
+async def _list_indexed(
+    journal: Journal, known: Collection[str], limit: int
+) -> tuple[list[str], bool]:
+    """Return up to `limit` deliveries of the index that are not known, and whether there are
     more."""
     ids: dict[str, None] = {}
     async for entry in journal.scan_index(None):
         if entry.delivery in known or entry.delivery in ids:
             continue
-        if len(ids) == MAX_OPEN:
+        if len(ids) == limit:
             return list(ids), True
         ids[entry.delivery] = None
     return list(ids), False
