@@ -9,6 +9,7 @@ from integration.core.model import Activity, Delivery, Status
 from integration.operations.status import (
     NEWEST,
     LastDeliveries,
+    OpenDeliveries,
     StatusReport,
     Unreadable,
     UpstreamTrouble,
@@ -101,13 +102,20 @@ def _render_deliveries(report: StatusReport) -> list[str]:
     part = report.deliveries
     if isinstance(part, Unreadable):
         return [f"deliveries  cannot be read: {part.reason}"]
-    least = "at least " if part.more else ""
-    lines = [f"deliveries  {least}{part.open} open, {least}{part.parked} of them parked"]
+    lines = [f"deliveries  {_count_open(part)}"]
     if part.oldest is not None:
         lines.append(f"  the oldest  {_describe_oldest(part.oldest, report)}")
         if part.oldest.reason:
             lines.append(f"              {_shorten(part.oldest.reason)}")
     return lines
+
+
+def _count_open(part: OpenDeliveries) -> str:
+    if not part.open and not part.more:
+        return "none is open"
+    least = "at least " if part.more else ""
+    parked = f"{least}{part.parked} of them parked" if part.parked else "none parked"
+    return f"{least}{part.open} open, {parked}"
 
 
 def _describe_oldest(delivery: Delivery, report: StatusReport) -> str:
@@ -224,8 +232,8 @@ def _format_age(age: timedelta) -> str:
     return f"{seconds // 86400} days"
 
 
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
+def _count(number: int, singular: str, plural: str = "") -> str:
+    return f"{number} {singular if number == 1 else plural or singular + 's'}"
 
 
 def _shorten(text: str) -> str:

@@ -20,6 +20,7 @@ from integration.journal.housekeeping_runs import HousekeepingRun
 
 TABLE = "opendeliveries"
 
+_NAMES = tuple(field.name for field in fields(HousekeepingRun))
 _KEYS = {"PartitionKey": "housekeeping", "RowKey": "last"}
 
 
@@ -45,9 +46,7 @@ class AzureHousekeepingRuns:
 
 def _from_entity(entity: Mapping[str, Any]) -> HousekeepingRun:
     # A row of an earlier or later version of this app may have fewer or more counts.
-    values = {
-        each.name: entity[each.name] for each in fields(HousekeepingRun) if each.name in entity
-    }
+    values = {name: entity[name] for name in _NAMES if name in entity}
     for moment in ("began", "ended"):
         values[moment] = datetime.fromisoformat(values[moment].isoformat())
     return HousekeepingRun(**values)

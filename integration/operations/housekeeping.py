@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from math import inf
@@ -183,8 +183,17 @@ async def _record_run(
     housekeeping: Housekeeping, run: HousekeepingRun, failed: list[BaseException]
 ) -> None:
     """Log what a run did, and record it. If it cannot be recorded, add the error to `failed`."""
-    counts = {name: value for name, value in asdict(run).items() if name not in ("began", "ended")}
-    log_event("housekeeping.done", **counts)
+    log_event(
+        "housekeeping.done",
+        queued=run.queued,
+        parked=run.parked,
+        forgotten=run.forgotten,
+        locks=run.locks,
+        activity=run.activity,
+        audit=run.audit,
+        failed=run.failed,
+        more=run.more,
+    )
     if housekeeping.runs is None:
         return
     try:

@@ -255,7 +255,8 @@ async def _find_open(check: StatusCheck, newest: Page) -> OpenDeliveries:
             return await journal.get_delivery(id_)
 
     older = await asyncio.gather(*map(read, ids))
-    is_open = [each for each in (*found.values(), *older) if each and each.status in OPEN]
+    looked_at = (*found.values(), *(delivery for delivery in older if delivery))
+    is_open = [delivery for delivery in looked_at if delivery.status in OPEN]
     return OpenDeliveries(
         open=len(is_open),
         parked=sum(delivery.status is Status.PARKED for delivery in is_open),

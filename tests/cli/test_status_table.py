@@ -74,7 +74,7 @@ def test_where_all_is_well_a_report_is_short() -> None:
         "relay         0  -            0  -",
         "mirror        0  -            0  -",
         "",
-        "deliveries  0 open, 0 of them parked",
+        "deliveries  none is open",
         "",
         "sender  none is listed, and none has sent anything",
         "",
@@ -171,6 +171,11 @@ def test_housekeeping_that_is_overdue_or_failed_is_to_be_looked_at() -> None:
     told = "housekeeping  ended 0 s ago, took 0 s: 1 queued again, 2 failed, and goes on"
     assert told in render_status(failed)
     assert len(find_concerns(failed)) == 1
+
+
+def test_where_none_is_parked_it_is_said() -> None:
+    open_ = OpenDeliveries(open=3, parked=0, more=False, oldest=made(9, status=Status.ACCEPTED))
+    assert "deliveries  3 open, none parked" in render_status(replace(WELL, deliveries=open_))
 
 
 def test_a_sender_of_whom_nothing_is_kept_is_told_so() -> None:
