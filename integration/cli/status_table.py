@@ -21,6 +21,12 @@ _MAX_REASON = 90
 
 _NOTHING = "-"
 
+# How old the newest trouble of an upstream that fails now may be.
+_OF_LATE = timedelta(minutes=10)
+
+# Statuses of requests that an upstream should have done: see docs/http.md, and core.http.
+_FAILED = frozenset({"401", "403", "unreachable", "not in time", "broken off", "given up"})
+
 
 def render_status(report: StatusReport) -> list[str]:
     """Return the lines of a report. The last one says how much a person should look at."""
@@ -44,6 +50,7 @@ def find_concerns(report: StatusReport) -> list[str]:
     return [
         *_find_queue_concerns(report),
         *_find_delivery_concerns(report),
+        *_find_upstream_concerns(report),
         *_find_housekeeping_concerns(report),
         *(f"settings of senders: {text}" for text in report.sender_problems.values()),
     ]
@@ -58,15 +65,31 @@ def _find_queue_concerns(report: StatusReport) -> Iterator[str]:
 
 
 def _find_delivery_concerns(report: StatusReport) -> Iterator[str]:
-    deliveries, parts = report.deliveries, (report.senders, report.activity)
+    deliveries = report.deliveries
     if isinstance(deliveries, Unreadable):
         yield f"deliveries: cannot be read: {deliveries.reason}"
     elif deliveries.parked:
         parked = _count(deliveries.parked, "parked delivery", "parked deliveries")
         yield f"deliveries: {parked}: GET /api/deliveries?status=parked has the reasons"
-    for name, part in zip(("senders", "upstreams"), parts, strict=True):
-        if isinstance(part, Unreadable):
-            yield f"{name}: cannot be read: {part.reason}"
+    if isinstance(report.senders, Unreadable):
+        yield f"senders: cannot be read: {report.senders.reason}"
+
+
+def _find_upstream_concerns(report: StatusReport) -> Iterator[str]:
+    """Name the upstreams that have failed of late. Refusals and throttling are no failures."""
+    part = report.activity
+    if isinstance(part, Unreadable):
+        yield f"upstreams: cannot be read: {part.reason}"
+        return
+    for name, trouble in part.by_upstream.items():
+        for entry in (trouble.last_error, trouble.last_warning):
+            if entry and report.time - entry.time < _OF_LATE and _is_failure(entry.status):
+                yield f"{name}: failed {_describe_entry(entry, report)}"
+                break
+
+
+def _is_failure(status: str) -> bool:
+    return status in _FAILED or (len(status) == 3 and status.startswith("5"))
 
 
 def _find_housekeeping_concerns(report: StatusReport) -> Iterator[str]:
@@ -81,20 +104,28 @@ def _find_housekeeping_concerns(report: StatusReport) -> Iterator[str]:
 
 
 def _render_queues(report: StatusReport) -> list[str]:
+    """Show the queues that are not empty, each in one row with its poison queue."""
     rows = [("queue", "waiting", "oldest", "poison", "oldest")]
     for name, state in report.queues.items():
-        if not name.endswith("-poison"):
-            poison = report.queues[f"{name}-poison"]
-            rows.append((name, *_tell_queue(state, report), *_tell_queue(poison, report)))
-    return _align(rows, right=(1, 3))
+        poison = report.queues.get(f"{name}-poison")
+        if poison is not None and not (_is_empty(state) and _is_empty(poison)):
+            rows.append((name, *_describe_queue(state, report), *_describe_queue(poison, report)))
+    if len(rows) == 1:
+        return ["queues  all are empty"]
+    rest = ["the others are empty"] if 2 * (len(rows) - 1) < len(report.queues) else []
+    return [*_align(rows, right=(1, 3)), *rest]
 
 
-def _tell_queue(state: QueueState | Unreadable, report: StatusReport) -> tuple[str, str]:
+def _is_empty(state: QueueState | Unreadable) -> bool:
+    return isinstance(state, QueueState) and not state.length
+
+
+def _describe_queue(state: QueueState | Unreadable, report: StatusReport) -> tuple[str, str]:
     if isinstance(state, Unreadable):
         return "?", _NOTHING
     if state.oldest is None:
-        # What is in the queue and cannot be seen is under way, or waits for its next attempt.
-        return str(state.length), "invisible" if state.length else _NOTHING
+        # Invisible: a worker has it, or its next attempt is later.
+        return str(state.length), "in work or delayed" if state.length else _NOTHING
     return str(state.length), _format_age(report.time - state.oldest)
 
 
@@ -162,13 +193,17 @@ def _render_upstreams(report: StatusReport) -> list[str]:
         (
             name,
             f"{least}{_count(count, word)}",
-            f"the last {_format_age(report.time - last.time)} ago: {last.action}: {last.status}",
+            f"the last {_describe_entry(last, report)}",
         )
         for name, trouble in part.by_upstream.items()
         for count, word, last in _list_trouble(trouble)
     ]
     title = f"upstreams since {_format_time(part.since)}"
     return [title, *(f"  {line}" for line in _align(rows))]
+
+
+def _describe_entry(entry: Activity, report: StatusReport) -> str:
+    return f"{_format_age(report.time - entry.time)} ago ({entry.action}: {entry.status})"
 
 
 def _list_trouble(trouble: UpstreamTrouble) -> Iterator[tuple[int, str, Activity]]:

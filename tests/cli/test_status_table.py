@@ -70,9 +70,7 @@ def test_where_all_is_well_a_report_is_short() -> None:
     assert render_status(WELL) == [
         "status at 2026-03-02 03:30 UTC",
         "",
-        "queue   waiting  oldest  poison  oldest",
-        "relay         0  -            0  -",
-        "mirror        0  -            0  -",
+        "queues  all are empty",
         "",
         "deliveries  none is open",
         "",
@@ -93,6 +91,8 @@ def test_what_is_not_well_is_told_where_it_belongs_and_at_the_end() -> None:
         queues={
             "relay": QueueState(120, NOW - timedelta(minutes=40)),
             "relay-poison": QueueState(1, None),
+            "mirror": EMPTY,
+            "mirror-poison": EMPTY,
         },
         deliveries=OpenDeliveries(open=12, parked=1, more=False, oldest=parked),
         senders=LastDeliveries(
@@ -114,7 +114,8 @@ def test_what_is_not_well_is_told_where_it_belongs_and_at_the_end() -> None:
     )
     assert render_status(report)[2:] == [
         "queue  waiting  oldest  poison  oldest",
-        "relay      120  40 min       1  invisible",
+        "relay      120  40 min       1  in work or delayed",
+        "the others are empty",
         "",
         "deliveries  12 open, 1 of them parked",
         f"  the oldest  {ID}  parked, accepted 9 h ago",
@@ -126,14 +127,15 @@ def test_what_is_not_well_is_told_where_it_belongs_and_at_the_end() -> None:
         "west    none among the newest 500, which begin at 2026-02-27 03:30 UTC",
         "",
         "upstreams since 2026-03-02 02:30 UTC",
-        "  Dataverse  3 errors   the last 90 s ago: create: 500",
-        "  Dataverse  1 warning  the last 2 min ago: create: 429",
+        "  Dataverse  3 errors   the last 90 s ago (create: 500)",
+        "  Dataverse  1 warning  the last 2 min ago (create: 429)",
         "",
         "housekeeping  ended 60 s ago, took 3 s: nothing to do; due at 2026-03-02 03:40 UTC",
         "",
         "status: look at",
         "  queue relay-poison: 1 message failed repeatedly",
         "  deliveries: 1 parked delivery: GET /api/deliveries?status=parked has the reasons",
+        "  Dataverse: failed 90 s ago (create: 500)",
         "  settings of senders: west: set WEST_TOKEN",
     ]
 
@@ -171,6 +173,28 @@ def test_housekeeping_that_is_overdue_or_failed_is_to_be_looked_at() -> None:
     told = "housekeeping  ended 0 s ago, took 0 s: 1 queued again, 2 failed, and goes on"
     assert told in render_status(failed)
     assert len(find_concerns(failed)) == 1
+
+
+@pytest.mark.parametrize(
+    ("age", "status", "concerns"),
+    [
+        (599, "503", 1),
+        (601, "503", 0),
+        (5, "unreachable", 1),
+        (5, "403", 1),
+        *((5, status, 0) for status in ("404", "409", "412", "422", "429", "refused")),
+    ],
+)
+def test_an_upstream_that_fails_now_is_to_be_looked_at(
+    age: float, status: str, concerns: int
+) -> None:
+    troubles = [
+        UpstreamTrouble(1, 0, said(age, Category.ERROR, status), None),
+        UpstreamTrouble(1, 1, said(9, Category.ERROR, "422"), said(age, Category.WARNING, status)),
+    ]
+    for trouble in troubles:
+        part = ActivityTrouble(since=NOW, by_upstream={"Dataverse": trouble}, more=False)
+        assert len(find_concerns(replace(WELL, activity=part))) == concerns
 
 
 def test_where_none_is_parked_it_is_said() -> None:
