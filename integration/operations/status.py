@@ -36,9 +36,12 @@ _TIMEOUT = 5.0
 # each worker, to know more of those alone who have not sent for longer than this reaches.
 NEWEST = 500
 
-# The most open deliveries that are counted. Each that is older than minutes costs one operation.
+# The most open deliveries, beside the newest, that are counted. Each costs one operation, so they
+# are kept for longer the more they are: 1,000 of them for a minute. Reading ends when the half of
+# the part's time is over: a number that is too low, and says so, is better than none.
 MAX_OPEN = 1000
-_MAX_CONCURRENT = 32
+_KEPT_FOR_EACH = timedelta(seconds=0.06)
+_AT_ONCE = 50
 
 # How far back the activity log is looked through, and the most entries of each category.
 ACTIVITY_PERIOD = timedelta(hours=1)
@@ -58,9 +61,11 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenDeliveries:
-    """How many deliveries are open, and how many of them parked. `more`: there are, or may be, more
-    than were looked at; then `oldest` is the oldest of those."""
+    """How many deliveries are open, and how many of them parked. `counted`: when those were that
+    are not among the newest. `more`: there are, or may be, more than were looked at; then `oldest`
+    is the oldest of those."""
 
+    counted: datetime
     open: int
     parked: int
     more: bool
@@ -140,6 +145,19 @@ class StatusReport:
         return (*self.queues.values(), *parts)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Counted:
+    """The open deliveries that were found at that time. `number`: how many had to be read."""
+
+    time: datetime
+    deliveries: tuple[Delivery, ...]
+    number: int
+    is_cut: bool
+
+    def is_fresh(self, now: datetime) -> bool:
+        return timedelta() <= now - self.time < self.number * _KEPT_FOR_EACH
+
+
 @dataclass(slots=True, kw_only=True)
 class StatusCheck:
     """What a report is made from, and what all requests to a worker share: the last report.
@@ -165,6 +183,7 @@ class StatusCheck:
     newest: int = NEWEST
     max_open: int = MAX_OPEN
     _last: StatusReport | None = None
+    _counted: _Counted | None = None
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -245,24 +264,35 @@ async def _find_open(check: StatusCheck, newest: Page) -> OpenDeliveries:
     What was accepted after the index was filled, and is not among the newest, is not counted:
     `more` tells.
     """
-    found = {delivery.id: delivery for delivery in newest.deliveries}
-    journal = check.journal
-    ids, is_cut = await _list_indexed(journal, found, check.max_open)
-    semaphore = asyncio.Semaphore(_MAX_CONCURRENT)
-
-    async def read(id_: str) -> Delivery | None:
-        async with semaphore:
-            return await journal.get_delivery(id_)
-
-    older = await asyncio.gather(*map(read, ids))
-    looked_at = (*found.values(), *(delivery for delivery in older if delivery))
-    is_open = [delivery for delivery in looked_at if delivery.status in OPEN]
+    counted = check._counted
+    if counted is None or not counted.is_fresh(check.now()):
+        counted = check._counted = await _count_open(check, newest)
+    found = {delivery.id: delivery for delivery in (*counted.deliveries, *newest.deliveries)}
+    is_open = [delivery for delivery in found.values() if delivery.status in OPEN]
     return OpenDeliveries(
+        counted=counted.time,
         open=len(is_open),
         parked=sum(delivery.status is Status.PARKED for delivery in is_open),
-        more=is_cut or await _has_gap(journal, newest),
+        more=counted.is_cut or await _has_gap(check.journal, newest),
         oldest=min(is_open, key=lambda delivery: delivery.id, default=None),
     )
+
+
+async def _count_open(check: StatusCheck, newest: Page) -> _Counted:
+    began = check.now()
+    found = {delivery.id: delivery for delivery in newest.deliveries}
+    ids, is_cut = await _list_indexed(check.journal, found, check.max_open)
+    number = 0
+    while number < len(ids):
+        if (check.now() - began).total_seconds() > check.timeout / 2:
+            is_cut = True
+            break
+        part = ids[number : number + _AT_ONCE]
+        number += len(part)
+        read = await asyncio.gather(*map(check.journal.get_delivery, part))
+        found |= {delivery.id: delivery for delivery in read if delivery is not None}
+    is_open = tuple(delivery for delivery in found.values() if delivery.status in OPEN)
+    return _Counted(time=began, deliveries=is_open, number=number, is_cut=is_cut)
 
 
 async def _list_indexed(

@@ -57,6 +57,7 @@ def _describe_part(part: object, now: datetime) -> dict[str, Any]:
             return _drop_missing({"length": length, "oldest": oldest, "age": age})
         case OpenDeliveries():
             return {
+                "counted": part.counted,
                 "open": part.open,
                 "parked": part.parked,
                 "more": part.more,

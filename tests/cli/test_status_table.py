@@ -29,7 +29,7 @@ ID = make_delivery_id(NOW, 1)
 WELL = StatusReport(
     time=NOW,
     queues={"relay": EMPTY, "relay-poison": EMPTY, "mirror": EMPTY, "mirror-poison": EMPTY},
-    deliveries=OpenDeliveries(open=0, parked=0, more=False, oldest=None),
+    deliveries=OpenDeliveries(counted=NOW, open=0, parked=0, more=False, oldest=None),
     senders=LastDeliveries(by_sender={}, looked_at=0, since=None, more=False),
     activity=ActivityTrouble(since=NOW - timedelta(hours=1), by_upstream={}, more=False),
     housekeeping=HousekeepingState(
@@ -94,7 +94,7 @@ def test_what_is_not_well_is_told_where_it_belongs_and_at_the_end() -> None:
             "mirror": EMPTY,
             "mirror-poison": EMPTY,
         },
-        deliveries=OpenDeliveries(open=12, parked=1, more=False, oldest=parked),
+        deliveries=OpenDeliveries(counted=NOW, open=12, parked=1, more=False, oldest=parked),
         senders=LastDeliveries(
             by_sender={"lab": made(30, refused=1), "north": parked, "west": None},
             looked_at=500,
@@ -142,7 +142,7 @@ def test_what_is_not_well_is_told_where_it_belongs_and_at_the_end() -> None:
 
 def test_numbers_that_may_be_higher_are_told_as_such() -> None:
     report = replace(
-        WELL, deliveries=OpenDeliveries(open=1000, parked=2, more=True, oldest=made(9))
+        WELL, deliveries=OpenDeliveries(counted=NOW, open=1000, parked=2, more=True, oldest=made(9))
     )
     assert "deliveries  at least 1000 open, at least 2 of them parked" in render_status(report)
 
@@ -198,7 +198,9 @@ def test_an_upstream_that_fails_now_is_to_be_looked_at(
 
 
 def test_where_none_is_parked_it_is_said() -> None:
-    open_ = OpenDeliveries(open=3, parked=0, more=False, oldest=made(9, status=Status.ACCEPTED))
+    open_ = OpenDeliveries(
+        counted=NOW, open=3, parked=0, more=False, oldest=made(9, status=Status.ACCEPTED)
+    )
     assert "deliveries  3 open, none parked" in render_status(replace(WELL, deliveries=open_))
 
 
@@ -209,5 +211,7 @@ def test_a_sender_of_whom_nothing_is_kept_is_told_so() -> None:
 
 def test_no_line_is_longer_than_a_wide_terminal() -> None:
     oldest = made(9, status=Status.PARKED, reason="x" * 4000)
-    report = replace(WELL, deliveries=OpenDeliveries(open=1, parked=1, more=False, oldest=oldest))
+    report = replace(
+        WELL, deliveries=OpenDeliveries(counted=NOW, open=1, parked=1, more=False, oldest=oldest)
+    )
     assert max(map(len, render_status(report))) < 110

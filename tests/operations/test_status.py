@@ -252,6 +252,42 @@ async def test_a_report_reads_no_more_as_the_table_grows(clock: Clock) -> None:
     assert check.journal.reads == ["page", "entry", "delivery"]  # type: ignore[attr-defined]
 
 
+async def test_many_open_deliveries_are_read_once_a_minute(clock: Clock) -> None:
+    check = checking(clock)
+    for number in range(status.NEWEST + 300):
+        add(check, DAY - number, number, status=Status.PARKED)
+    await check.journal.index_open(clock())
+    reads = check.journal.reads  # type: ignore[attr-defined]
+    assert (await open_(check)).open == status.NEWEST + 300
+    assert reads.count("delivery") == 300
+    oldest = min(check.journal.deliveries)  # type: ignore[attr-defined]
+    await check.journal.update_delivery(oldest, status=Status.CANCELLED)
+    add(check, 3, status=Status.ACCEPTED)
+    clock.later(17.9)
+    found = await open_(check)  # of those only the newest are looked at
+    assert (found.open, found.counted) == (status.NEWEST + 301, clock() - timedelta(seconds=17.9))
+    assert reads.count("delivery") == 300
+    clock.later(5)
+    found = await open_(check)
+    assert (found.open, found.counted) == (status.NEWEST + 300, clock())
+    assert reads.count("delivery") > 600
+
+
+async def test_a_slow_journal_gives_a_number_that_may_be_higher(clock: Clock) -> None:
+    class Slow(CountingJournal):
+        async def get_delivery(self, id_: str) -> Delivery | None:
+            clock.later(0.01)
+            return await CountingJournal.get_delivery(self, id_)
+
+    check = checking(clock, journal=Slow(), newest=1)
+    for number in range(800):
+        add(check, DAY - number, number, status=Status.PARKED)
+    await check.journal.index_open(clock())
+    found = await open_(check)
+    assert found.more
+    assert 250 <= found.parked < 400
+
+
 # --- senders -----------------------------------------------------------------------------------
 
 
