@@ -69,8 +69,9 @@ def _find_delivery_concerns(report: StatusReport) -> Iterator[str]:
     if isinstance(deliveries, Unreadable):
         yield f"deliveries: cannot be read: {deliveries.reason}"
     elif deliveries.parked:
+        least = "at least " if deliveries.more else ""
         parked = _count(deliveries.parked, "parked delivery", "parked deliveries")
-        yield f"deliveries: {parked}: GET /api/deliveries?status=parked has the reasons"
+        yield f"deliveries: {least}{parked}: GET /api/deliveries?status=parked has the reasons"
     if isinstance(report.senders, Unreadable):
         yield f"senders: cannot be read: {report.senders.reason}"
 
@@ -236,7 +237,7 @@ def _render_housekeeping(report: StatusReport) -> list[str]:
     ]
     ago = _format_age(report.time - last.ended)
     text = f"ended {ago} ago, took {took}: {', '.join(did) or 'nothing to do'}"
-    return [f"housekeeping  {text}{', and goes on' if last.more else ''}{next_}"]
+    return [f"housekeeping  {text}{'; the next run goes on' if last.more else ''}{next_}"]
 
 
 def _align(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:

@@ -145,6 +145,8 @@ def test_numbers_that_may_be_higher_are_told_as_such() -> None:
         WELL, deliveries=OpenDeliveries(counted=NOW, open=1000, parked=2, more=True, oldest=made(9))
     )
     assert "deliveries  at least 1000 open, at least 2 of them parked" in render_status(report)
+    (concern,) = find_concerns(report)
+    assert concern.startswith("deliveries: at least 2 parked deliveries: ")
 
 
 @pytest.mark.parametrize("part", ["deliveries", "senders", "activity", "housekeeping"])
@@ -170,7 +172,7 @@ def test_housekeeping_that_is_overdue_or_failed_is_to_be_looked_at() -> None:
     assert find_concerns(report) == ["housekeeping: overdue: does the app run?"]
     run = HousekeepingRun(began=NOW, ended=NOW, queued=1, failed=2, more=True)
     failed = replace(WELL, housekeeping=HousekeepingState(last=run, due=None, is_overdue=False))
-    told = "housekeeping  ended 0 s ago, took 0 s: 1 queued again, 2 failed, and goes on"
+    told = "housekeeping  ended 0 s ago, took 0 s: 1 queued again, 2 failed; the next run goes on"
     assert told in render_status(failed)
     assert len(find_concerns(failed)) == 1
 
