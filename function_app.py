@@ -29,6 +29,7 @@ from integration.operations.audit import PARAMETERS as AUDIT_PARAMETERS
 from integration.operations.audit import find_audit_entries, record_answer
 from integration.operations.health import check_upstreams
 from integration.operations.housekeeping import sweep
+from integration.operations.status import report_status
 from integration.queues.names import (
     ANSWER_QUEUE,
     EXTERNAL_QUEUE,
@@ -295,6 +296,16 @@ async def upstreams(req: func.HttpRequest, query: Query) -> func.HttpResponse:
     if req.method != "GET":
         raise MethodNotAllowed("GET")
     return responses.build_upstreams(await check_upstreams(parts.upstream_check))
+
+
+@app.route("status", methods=METHODS)
+@endpoint()
+async def status(req: func.HttpRequest, query: Query) -> func.HttpResponse:
+    """Report queues, open deliveries, senders, upstreams and housekeeping, and ask no upstream."""
+    parts = await wiring.get_parts()
+    if req.method != "GET":
+        raise MethodNotAllowed("GET")
+    return responses.build_status(await report_status(parts.status_check))
 
 
 @app.timer_trigger(arg_name="timer", schedule=settings.get_housekeeping_schedule())

@@ -85,6 +85,7 @@ def _print_addresses(running: Running, host: Child) -> None:
     _print(f"    {host.url}/api/fhir/Patient\n")
     _print("commands with --local use what runs here, for example in another terminal:")
     _print("  .venv/bin/python -m integration check --local")
+    _print("  .venv/bin/python -m integration status --local")
     _print("  .venv/bin/python -m integration reconcile --local --dry-run")
     _print("Dataverse is provisioned: it has the virtual tables, and every check passes\n")
     _print("press Ctrl-C to stop everything")

@@ -26,6 +26,8 @@ from integration.operations import views
 from integration.operations.audit_events import build_audit_event
 from integration.operations.deliveries import DeliveryStatus, ReplayPage
 from integration.operations.health import CheckedStates
+from integration.operations.status import StatusReport
+from integration.operations.status_views import describe_status
 from integration.senders.proofs.proof import SignedRequest
 from integration.virtual_tables.odata_request import ODataRequest, ODataResponse
 
@@ -293,6 +295,12 @@ def build_upstreams(result: CheckedStates) -> func.HttpResponse:
     }
     headers = {"Cache-Control": f"private, max-age={result.max_age}"}
     return _build_json(body, 200 if is_healthy else 503, headers, media="application/json")
+
+
+def build_status(report: StatusReport) -> func.HttpResponse:
+    """Respond with 200 and every part of the report, those that could not be read included."""
+    headers = {"Cache-Control": "no-store"}
+    return _build_json(describe_status(report), 200, headers, media="application/json")
 
 
 def _build_json(

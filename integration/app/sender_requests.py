@@ -56,6 +56,16 @@ async def answer_sender_request(
     parts: Parts, req: func.HttpRequest, name: str | None
 ) -> func.HttpResponse:
     """Answer a request below a base. `name`: of the sender in the address; None: at `/api/fhir`."""
+    try:
+        return await _answer(parts, req, name)
+    except Rejected as error:
+        # What stands in the address is anybody's text.
+        is_listed = name in (parts.identification.senders or {})
+        parts.status_check.refusals.add(name if is_listed else None, error.status)
+        raise
+
+
+async def _answer(parts: Parts, req: func.HttpRequest, name: str | None) -> func.HttpResponse:
     root = responses.find_root(req, parts.public_url)
     signed = responses.build_signed_request(req, root)
     dialect = _find_dialect(parts, name)

@@ -14,6 +14,9 @@ from integration.core.byte_budget import DEFAULT_BUDGET
 
 _EVENTS_QUEUE = "fhir-events"
 
+_SCHEDULE = "HOUSEKEEPING_SCHEDULE"
+_EVERY_TEN_MINUTES = "0 */10 * * * *"
+
 _STORAGE = "AzureWebJobsStorage"
 
 # https://learn.microsoft.com/rest/api/storageservices/naming-and-referencing-containers--blobs--and-metadata
@@ -203,7 +206,7 @@ def read_settings(env: Mapping[str, str] = os.environ) -> Settings:
         write_order=reader.read_by_sender(
             "WRITE_ORDER", ("arrival", "lastUpdated", "version", "off")
         ),
-        read_lag=reader.read_number("FHIR_READ_LAG", 10, minimum=0, maximum=3600),
+        read_lag=reader.read_number("FHIR_MAX_READ_LAG", 10, minimum=0, maximum=3600),
         max_age=reader.read_number("MAX_AGE", 3 * 24 * 3600),
         retention_days=reader.read_number("RETENTION_DAYS", 30, maximum=3650),
         activity_days=reader.read_number("ACTIVITY_DAYS", 30, minimum=0, maximum=3650),
@@ -262,8 +265,12 @@ def get_housekeeping_schedule(env: Mapping[str, str] = os.environ) -> str:
     missing; the host cannot start a timer whose setting does not exist:
     https://learn.microsoft.com/azure/azure-functions/functions-bindings-expressions-patterns
     """
-    name = "HOUSEKEEPING_SCHEDULE"
-    return f"%{name}%" if env.get(name, "").strip() else "0 */10 * * * *"
+    return f"%{_SCHEDULE}%" if env.get(_SCHEDULE, "").strip() else _EVERY_TEN_MINUTES
+
+
+def get_housekeeping_schedule_text(env: Mapping[str, str] = os.environ) -> str:
+    """Return the schedule itself."""
+    return env.get(_SCHEDULE, "").strip() or _EVERY_TEN_MINUTES
 
 
 def get_events_queue_binding(env: Mapping[str, str] = os.environ) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.request import getproxies_environment
 
@@ -21,6 +22,7 @@ from integration.journal import (
     azure_blobs,
     azure_data_routes,
     azure_guard_store,
+    azure_housekeeping_runs,
     azure_inbox,
     azure_pending_lookups,
     azure_row_keys,
@@ -32,11 +34,12 @@ from integration.journal.azure_errors import translate_storage_errors
 from integration.journal.azure_tables import open_table
 from integration.journal.data_routes import DataRouteStore
 from integration.journal.guard_store import GuardStore
+from integration.journal.housekeeping_runs import HousekeepingRuns
 from integration.journal.inbox_files import InboxFiles
 from integration.journal.pending_lookups import PendingLookups
 from integration.journal.row_keys import RowKeys
 from integration.journal.store import Journal
-from integration.queues.azure_queue import AzureQueueSender
+from integration.queues.azure_queue import AzureQueueReader, AzureQueueSender
 from integration.queues.names import (
     ANSWER_QUEUE,
     EXTERNAL_QUEUE,
@@ -44,6 +47,7 @@ from integration.queues.names import (
     MIRROR_QUEUE,
     RELAY_QUEUE,
 )
+from integration.queues.queue_reader import QueueReader
 from integration.queues.queue_sender import QueueSender
 
 # By default the storage SDK waits 15 s before its first retry, when a sender has given up. After
@@ -84,7 +88,19 @@ class Stores:
     audit: AuditLog
     row_keys: RowKeys
     data_routes: DataRouteStore
+    runs: HousekeepingRuns
+    queue_reader: QueueReader
     inbox: InboxFiles | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusStores:
+    """What of them a report on the status reads."""
+
+    journal: Journal
+    activity: ActivityLog
+    runs: HousekeepingRuns
+    queue_reader: QueueReader
 
 
 def open_clients(
@@ -157,8 +173,32 @@ async def open_stores(
         audit=azure_audit.AzureAuditLog(audit),
         row_keys=azure_row_keys.AzureRowKeys(row_keys),
         data_routes=azure_data_routes.AzureDataRouteStore(data_routes),
+        runs=_build_runs(clients),
+        queue_reader=_build_queue_reader(clients),
         inbox=await _open_inbox(blobs, inbox, credential, exit_stack),
     )
+
+
+def build_status_stores(clients: StorageClients) -> StatusStores:
+    """Build what reads the status, and create nothing: who looks may have the right to look only.
+    What does not exist cannot be read."""
+    return StatusStores(
+        journal=azure_store.build_journal(clients.blobs, clients.tables),
+        activity=azure_activity.AzureActivityLog(
+            clients.tables.get_table_client(azure_activity.TABLE)
+        ),
+        runs=_build_runs(clients),
+        queue_reader=_build_queue_reader(clients),
+    )
+
+
+def _build_runs(clients: StorageClients) -> HousekeepingRuns:
+    table = clients.tables.get_table_client(azure_housekeeping_runs.TABLE)
+    return azure_housekeeping_runs.AzureHousekeepingRuns(table)
+
+
+def _build_queue_reader(clients: StorageClients) -> QueueReader:
+    return AzureQueueReader(partial(build_queue_client, clients))
 
 
 async def _open_inbox(

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -21,6 +21,7 @@ from uuid import uuid4
 from integration.app.http_clients import ClientContext, open_credential, open_upstream
 from integration.app.identification import build_identification
 from integration.app.inbox_parts import build_answers, build_inbox
+from integration.app.operations_parts import build_housekeeping, build_status_check
 from integration.app.settings import (
     MirrorSettings,
     ReaderHeaders,
@@ -52,7 +53,8 @@ from integration.mirror.mirror import Mirror
 from integration.mirror.row_sink import RowSink
 from integration.operations.answers import Answers
 from integration.operations.health import UpstreamCheck
-from integration.operations.housekeeping import Ages, Housekeeping
+from integration.operations.housekeeping import Housekeeping
+from integration.operations.status import StatusCheck
 from integration.queues.queue_sender import QueueSender
 from integration.relay.fetch import Sources
 from integration.relay.lane import LaneContext
@@ -91,6 +93,7 @@ class Parts:
     fhir: FhirServer
     dataverse: Dataverse
     upstream_check: UpstreamCheck
+    status_check: StatusCheck
     intake: Intake
     relay: Relay
     change_events: Events
@@ -199,12 +202,20 @@ async def _build_parts(settings: Settings) -> Parts:
     identification = build_identification(
         settings, stores.journal, context, now=utc_now, new_token=_make_token
     )
+    upstream_check = UpstreamCheck(stores.journal, shared.fhir, shared.dataverse, utc_now)
     return Parts(
         journal=stores.journal,
         queue=stores.queue,
         fhir=shared.fhir,
         dataverse=shared.dataverse,
-        upstream_check=UpstreamCheck(stores.journal, shared.fhir, shared.dataverse, utc_now),
+        upstream_check=upstream_check,
+        status_check=build_status_check(
+            stores,
+            identification.senders or {},
+            now=utc_now,
+            sender_problems=identification.secrets.problems,
+            upstream_check=upstream_check,
+        ),
         intake=intake,
         relay=_build_relay(shared, open_sources(settings, context)),
         change_events=Events(
@@ -214,7 +225,7 @@ async def _build_parts(settings: Settings) -> Parts:
             fhir_url=settings.fhir.url,
             now=utc_now,
         ),
-        housekeeping=_build_housekeeping(shared),
+        housekeeping=build_housekeeping(settings, stores, utc_now, MAX_DURATION),
         activity=stores.activity,
         audit=shared.audit,
         reader_headers=ReaderHeaders(settings.senders.sender_header, settings.audit.user_header),
@@ -369,25 +380,6 @@ def _build_relay(shared: SharedParts, sources: Sources) -> Relay:
         # Its own: in Azure no other side runs in this process, and elsewhere neither side shall
         # keep the other from its work.
         budget=ByteBudget(shared.settings.deliveries.max_bytes_in_flight),
-    )
-
-
-def _build_housekeeping(shared: SharedParts) -> Housekeeping:
-    settings, stores = shared.settings, shared.stores
-    return Housekeeping(
-        journal=stores.journal,
-        guard_store=stores.guard_store,
-        queue=stores.queue,
-        activity=stores.activity,
-        audit=stores.audit,
-        now=shared.now,
-        ages=Ages(
-            max_age=timedelta(seconds=settings.max_age),
-            retention=timedelta(days=settings.retention_days),
-            activity=timedelta(days=settings.activity_days),
-            audit=timedelta(days=settings.audit.days),
-        ),
-        max_duration=MAX_DURATION,
     )
 
 

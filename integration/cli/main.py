@@ -43,6 +43,11 @@ _COMMANDS = (
         "check that this identity can reach and use every service, as the app will",
     ),
     (
+        "status",
+        "integration.cli.status_command",
+        "show queues, open deliveries, senders, upstreams and housekeeping, from storage alone",
+    ),
+    (
         "reconcile",
         "integration.reconcile.command",
         "find rows that differ from FHIR, and repair them",

@@ -60,7 +60,7 @@ class AzureOpenDeliveries(AzureBlobs):
                 return None
 
     async def index_open(self, until: datetime) -> None:
-        since = await self._read_cursor() or until - _FIRST_PERIOD
+        since = await self.get_indexed_until() or until - _FIRST_PERIOD
         if since >= until:
             return
         ids = [id_ async for id_ in self._scan_ids(build_window_filters(since, until))]
@@ -100,7 +100,7 @@ class AzureOpenDeliveries(AzureBlobs):
     ) -> AsyncIterator[Delivery]:
         """Do the part of `scan_deliveries` that is for open deliveries."""
         ids = {entry.delivery async for entry in self.scan_index(None)}
-        newer = build_newer_filters(await self._read_cursor())
+        newer = build_newer_filters(await self.get_indexed_until())
         ids |= {id_ async for id_ in self._scan_ids(newer)}
         chosen = sorted((id_ for id_ in ids if is_between(id_, since, until)), reverse=True)
         for part in _split(chosen):
@@ -117,8 +117,7 @@ class AzureOpenDeliveries(AzureBlobs):
                 async for entity in found:
                     yield str(entity["id"])
 
-    async def _read_cursor(self) -> datetime | None:
-        """Return up to when accepted deliveries are in the index."""
+    async def get_indexed_until(self) -> datetime | None:
         async with translate_storage_errors():
             try:
                 cursor: Any = await self.open_deliveries.get_entity(*_CURSOR.values())

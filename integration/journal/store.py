@@ -99,6 +99,9 @@ class Journal(Protocol):
         """Add to the index the open deliveries that were accepted up to `until`, due at once. It
         reads what was accepted since it was called last."""
 
+    async def get_indexed_until(self) -> datetime | None:
+        """Return the `until` of the last `index_open`; None: it was never called."""
+
     async def index_delivery(self, id_: str, due: datetime) -> None:
         """Add one delivery to the index."""
 
@@ -284,6 +287,9 @@ class MemoryJournal:
         async for delivery in self.scan_deliveries(OPEN, self.indexed_until, until):
             await self.index_delivery(delivery.id, parse_accepted_time(delivery.id))
         self.indexed_until = until
+
+    async def get_indexed_until(self) -> datetime | None:
+        return self.indexed_until
 
     async def index_delivery(self, id_: str, due: datetime) -> None:
         self.index[build_index_key(id_, due)] = id_

@@ -64,6 +64,11 @@ async def check_upstreams(check: UpstreamCheck) -> CheckedStates:
         return _build_result(states, check._last[1], _get_lifetime(states))
 
 
+def get_last_states(check: UpstreamCheck) -> CheckedStates | None:
+    """Return the last result, however old, and ask nobody. None: this worker has none."""
+    return None if check._last is None else CheckedStates(*check._last, max_age=0)
+
+
 def _find_fresh(check: UpstreamCheck) -> CheckedStates | None:
     if check._last is None:
         return None

@@ -14,11 +14,13 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from math import inf
 
+from integration.core.errors import IntegrationError
 from integration.core.log_events import log_event
 from integration.core.model import Delivery, Status, WorkItem
 from integration.journal.activity_log import ActivityLog
 from integration.journal.audit_log import AuditLog
 from integration.journal.guard_store import GuardStore
+from integration.journal.housekeeping_runs import HousekeepingRun, HousekeepingRuns
 from integration.journal.lane_bits import list_open_lanes
 from integration.journal.store import IndexEntry, Journal
 from integration.journal.table_keys import make_delivery_id, parse_accepted_time
@@ -81,7 +83,8 @@ class Ages:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Housekeeping:
-    """What housekeeping needs. `max_duration`: seconds after which a run deletes no more."""
+    """What housekeeping needs. `max_duration`: seconds after which a run deletes no more. `runs`:
+    where it is recorded what a run did; None: nowhere."""
 
     journal: Journal
     guard_store: GuardStore
@@ -91,6 +94,7 @@ class Housekeeping:
     now: Callable[[], datetime]
     ages: Ages
     max_duration: float = inf
+    runs: HousekeepingRuns | None = None
 
 
 def choose_step(delivery: Delivery, now: datetime, ages: Ages) -> Step | None:
@@ -158,8 +162,9 @@ async def sweep(housekeeping: Housekeeping) -> None:
     ages = housekeeping.ages
     activity = await housekeeping.activity.delete_before(now - ages.activity, MAX_LOG_ENTRIES)
     audit = await housekeeping.audit.delete_before(now - ages.audit, MAX_LOG_ENTRIES)
-    log_event(
-        "housekeeping.done",
+    done = HousekeepingRun(
+        began=now,
+        ended=housekeeping.now(),
         queued=results.count(Step.QUEUE),
         parked=results.count(Step.PARK),
         forgotten=results.count(Step.FORGET),
@@ -169,8 +174,32 @@ async def sweep(housekeeping: Housekeeping) -> None:
         failed=len(failed),
         more=more_entries or more_ended or unfinished or MAX_LOG_ENTRIES in (activity, audit),
     )
+    await _record_run(housekeeping, done, failed)
     if failed:
         raise failed[0]
+
+
+async def _record_run(
+    housekeeping: Housekeeping, run: HousekeepingRun, failed: list[BaseException]
+) -> None:
+    """Log what a run did, and record it. If it cannot be recorded, add the error to `failed`."""
+    log_event(
+        "housekeeping.done",
+        queued=run.queued,
+        parked=run.parked,
+        forgotten=run.forgotten,
+        locks=run.locks,
+        activity=run.activity,
+        audit=run.audit,
+        failed=run.failed,
+        more=run.more,
+    )
+    if housekeeping.runs is None:
+        return
+    try:
+        await housekeeping.runs.save_last_run(run)
+    except IntegrationError as error:
+        failed.append(error)
 
 
 async def _delete_old_locks(housekeeping: Housekeeping, now: datetime) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 from azure.functions import meta
 from azure.functions.timer import TimerRequestConverter
 
-from local.host import cron
+from integration.core import cron
 from local.host.functions import Function
 from local.host.settings import CannotStart, resolve_setting
 from local.host.worker import Worker

@@ -64,6 +64,7 @@ ADDRESSES: dict[str, list[dict[str, str]]] = {
     "activity": [{}],
     "audit": [{}],
     "upstreams": [{}],
+    "status": [{}],
     "data_routes": [{}],
     "odata": [
         {"path": path}
@@ -695,6 +696,7 @@ WRONG_QUERIES = [
     ("audit", "GET", {}, "after=x"),
     ("audit", "GET", {}, "_format=xml"),
     ("upstreams", "GET", {}, "deep=1"),
+    ("status", "GET", {}, "part=queues"),
     ("data_routes", "GET", {}, "type=Observation"),
     ("health", "GET", {}, "deep"),
     ("health", "GET", {}, "deep=1"),
@@ -856,6 +858,54 @@ async def test_forty_who_ask_for_the_upstreams_get_the_same_answer(worker: Worke
     assert body == well
     assert count_asked() - before <= 1  # none, if somebody has asked in the last minute
     assert responses[0].headers["Cache-Control"].startswith("private, max-age=")
+
+
+async def get_status() -> Any:
+    response = await knock(function_app.status, "GET", "status")
+    assert response.status_code == 200
+    assert response.headers["Cache-Control"] == "no-store"
+    return read(response)
+
+
+@one_worker
+@pytest.mark.azurite
+async def test_the_status_tells_what_is_queued_and_parked_and_who_was_refused(
+    worker: Worker,
+) -> None:
+    (parts, *_) = worker.parts
+    delivery = delivery_of(await post(patient(active=True)))
+    await function_app.relay_poison(message(delivery=delivery))
+    stranger = {"sender": "nobody", "type": "", "id": ""}
+    await knock(function_app.sender_intake, "POST", "senders/nobody/fhir", route_params=stranger)
+    await function_app.housekeeping(TimerRequest())
+    asked = len(worker.fhir_double.received)
+    parts.status_check.now = lambda: parts.now() + timedelta(seconds=6)  # what is kept is over
+
+    try:
+        found = await get_status()
+    finally:
+        parts.status_check.now = parts.now
+
+    queues = {each.pop("queue"): each for each in found["queues"]}
+    names = ("relay", "mirror", "fhir-events", "external-events", "inbox-events", "inbox-answers")
+    assert list(queues) == [each for name in names for each in (name, f"{name}-poison")]
+    assert queues["relay"]["length"] >= 1
+    assert 0 <= queues["relay"]["age"] < 600
+    assert queues["relay-poison"] == {"length": 0}
+    assert found["deliveries"]["parked"] >= 1
+    assert found["deliveries"]["oldest"]["id"]
+    (last,) = (each for each in found["senders"]["last"] if each["sender"] == "default")
+    assert last["delivery"]["id"] == delivery
+    assert last["delivery"]["status"] == "parked"
+    assert found["housekeeping"]["last"]["failed"] == 0
+    assert not found["housekeeping"]["overdue"]
+    refused = {(each.get("sender"), each["status"]) for each in found["worker"]["refused"]}
+    assert refused == {(None, 401)}
+    assert found["sender_problems"] == {}
+    assert len(worker.fhir_double.received) == asked
+    assert MARKER not in json.dumps(found)
+    assert await get_status() != found  # the clock went back: a new one
+    await worker.claims("relay")
 
 
 # --- who was shown what ------------------------------------------------------------------------

@@ -68,6 +68,7 @@ EVERYTHING: list[tuple[str, Work]] = [
     ("scan", lambda it: anext(it.scan_deliveries(frozenset(Status), None, NOON))),
     ("scan open", lambda it: anext(it.scan_deliveries(OPEN, None, NOON))),
     ("index_open", lambda it: it.index_open(NOON)),
+    ("get_indexed_until", lambda it: it.get_indexed_until()),
     ("index_delivery", lambda it: it.index_delivery(ID, NOON)),
     ("scan_index", lambda it: anext(it.scan_index(None))),
     ("move_index_entry", lambda it: it.move_index_entry(IndexEntry("key", ID), NOON)),

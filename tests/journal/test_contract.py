@@ -887,3 +887,9 @@ async def test_what_came_with_the_bytes_is_read_without_them(journal: Journal) -
     await journal.delete_delivery(delivery.id)
     with pytest.raises(KeyError):
         await journal.get_request(delivery.id)
+
+
+async def test_the_index_says_up_to_when_it_is_filled(journal: Journal) -> None:
+    assert await journal.get_indexed_until() is None
+    await journal.index_open(NOON)
+    assert await journal.get_indexed_until() == NOON

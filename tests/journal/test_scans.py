@@ -29,6 +29,7 @@ from integration.journal.azure_activity import AzureActivityLog
 from integration.journal.azure_audit import AzureAuditLog
 from integration.journal.azure_data_routes import AzureDataRouteStore
 from integration.journal.azure_guard_store import AzureGuardStore
+from integration.journal.azure_housekeeping_runs import AzureHousekeepingRuns
 from integration.journal.azure_pending_lookups import AzurePendingLookups
 from integration.journal.azure_row_keys import AzureRowKeys
 from integration.journal.azure_store import AzureJournal
@@ -38,6 +39,8 @@ from integration.journal.store import Payload
 from integration.journal.table_keys import make_delivery_id
 from integration.operations import deliveries
 from integration.operations.housekeeping import Ages, Housekeeping, sweep
+from integration.operations.status import OpenDeliveries, StatusCheck, report_status
+from integration.queues.queue_reader import MemoryQueueReader
 from local.services import Running
 from tests.audits import make_recorder
 from tests.conftest import Route
@@ -251,6 +254,51 @@ async def test_what_is_parked_is_found_without_reading_what_is_done(
     )
     assert len(result.deliveries) == 5
     assert recorded.queries.scanned <= 3 * 5
+
+
+async def test_a_status_report_reads_the_newest_and_what_is_open(
+    recorded: Recorded,
+) -> None:
+    async def report() -> tuple[int, int, OpenDeliveries]:
+        """Return the rows and the operations that a report takes, and what it says is open."""
+        await recorded.count_rows()
+        before = recorded.queries.operations
+        found = await report_status(
+            StatusCheck(
+                journal=recorded.journal,
+                queue_reader=MemoryQueueReader(),
+                activity=AzureActivityLog(
+                    recorded.tables.get_table_client(f"{recorded.namespace}activity")
+                ),
+                runs=AzureHousekeepingRuns(
+                    recorded.tables.get_table_client(f"{recorded.namespace}open")
+                ),
+                queues=(),
+                senders=(),
+                sender_problems={},
+                schedule=None,
+                started=NOON,
+                now=lambda: NOON,
+                newest=10,
+            )
+        )
+        assert found.unreadable == ()
+        assert isinstance(found.deliveries, OpenDeliveries)
+        operations = recorded.queries.operations - before
+        return recorded.queries.scanned, operations, found.deliveries
+
+    await add(recorded, 2, Status.PARKED, days=9)
+    await recorded.journal.index_open(NOON)
+    await add(recorded, 20, Status.DONE, days=0.5)
+    few = await report()
+    await add(recorded, 60, Status.DONE, days=0.6)
+    many = await report()
+    assert many == few
+    scanned, operations, found = few
+    assert scanned <= 10 + 1 + 4  # the newest and one more; the index with its own two rows
+    # A page, the index, two rows of it, its end; the run; errors and warnings.
+    assert operations <= 8
+    assert (found.open, found.parked, found.more) == (2, 2, False)
 
 
 async def test_a_list_of_what_is_rare_is_cut_off_and_can_be_continued(

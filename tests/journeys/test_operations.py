@@ -114,6 +114,32 @@ async def test_what_has_taken_too_long_is_parked_and_replayed_by_its_reason(
     assert statuses((await followed(route, id_, 200)).json()["entry"]) == {"201"}
 
 
+async def test_a_parked_delivery_shows_up_in_the_status(
+    route: Route, journal: AzureJournal
+) -> None:
+    body = bundle("transaction", entry(patient(f"Late-{uuid4()}")))
+    early = datetime.now(UTC) - timedelta(days=200)
+    id_ = await kept(journal, body, accepted=early)
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            answer = await route.http.get(f"{route.host.url}/api/status")
+            assert answer.status_code == 200, answer.text
+            found = answer.json()
+            oldest = found["deliveries"]["oldest"] or {}
+            if (oldest.get("id"), oldest.get("status")) == (id_, "parked"):
+                break
+            await asyncio.sleep(0.5)  # what is answered is kept for five seconds
+
+    assert found["deliveries"]["parked"] >= 1
+    assert "MAX_AGE" in oldest["reason"]
+    assert "unavailable" not in answer.text
+    assert found["housekeeping"]["last"]["ended"]
+    assert not found["housekeeping"]["overdue"]
+    assert {"default", "north"} <= {each["sender"] for each in found["senders"]["last"]}
+    cancelled = await route.http.delete(f"{route.host.url}/api/deliveries/{id_}")
+    assert cancelled.status_code == 202
+
+
 async def test_a_dry_run_tells_the_ids_that_the_delivery_then_gets(route: Route) -> None:
     who = f"urn:uuid:{uuid4()}"
     body = bundle("transaction", entry(patient(f"Dry-{uuid4()}"), who))

@@ -19,7 +19,8 @@ import pytest
 from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.queue import QueueClient, QueueServiceClient, aio
 
-from local.host import cron, leases, routes
+from integration.core import cron
+from local.host import leases, routes
 from local.host.functions import Function
 from local.host.leases import Trigger
 from local.host.queues import compute_poll_delay

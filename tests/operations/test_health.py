@@ -11,7 +11,12 @@ import pytest
 
 from integration.core.errors import Unavailable
 from integration.journal.store import MemoryJournal, Page
-from integration.operations.health import CheckedStates, UpstreamCheck, check_upstreams
+from integration.operations.health import (
+    CheckedStates,
+    UpstreamCheck,
+    check_upstreams,
+    get_last_states,
+)
 from tests.conftest import Route
 
 WELL = {"storage": "ok", "fhir": "ok", "dataverse": "ok"}
@@ -133,3 +138,12 @@ async def test_who_asks_first_may_go_away_and_the_others_get_an_answer(route: Ro
     await asyncio.sleep(0)
     first.cancel()
     assert {result.is_healthy for result in await others} == {True}
+
+
+async def test_who_looks_at_the_last_result_asks_nobody(route: Route) -> None:
+    check = sharing(route)
+    assert get_last_states(check) is None
+    first = await check_upstreams(check)
+    route.clock.later(3600)
+    assert get_last_states(check) == CheckedStates(WELL, first.checked, 0)
+    assert await requested(route) == {"Dataverse": 1, "FHIR server": 1}

@@ -23,6 +23,7 @@ from integration.core.model import (
 from integration.fhir.units import Limits
 from integration.journal.audit_entry import AccessKind, Reader, build_access
 from integration.journal.audit_recorder import record
+from integration.journal.housekeeping_runs import HousekeepingRun, MemoryHousekeepingRuns
 from integration.journal.store import MemoryJournal, never
 from integration.journal.synthetic_deliveries import add_synthetic_delivery
 from integration.journal.table_keys import make_delivery_id
@@ -55,7 +56,7 @@ async def swept(route: Route) -> None:
     await sweep(keeping(route, route.queue_sender))
 
 
-def keeping(route: Route, queue_sender: Any) -> Housekeeping:
+def keeping(route: Route, queue_sender: Any, runs: Any = None) -> Housekeeping:
     return Housekeeping(
         journal=route.journal,
         guard_store=route.guard_store,
@@ -64,6 +65,7 @@ def keeping(route: Route, queue_sender: Any) -> Housekeeping:
         audit=route.audit,
         now=route.clock,
         ages=AGES,
+        runs=runs,
     )
 
 
@@ -544,3 +546,46 @@ async def test_audit_entries_are_deleted_by_whole_days_after_their_own_time(
     assert {entry.time for entry in route.audit.entries} == set(kept)
     assert caplog.records[-1].__dict__["audit"] == 2
     assert caplog.records[-1].__dict__["more"] is False
+
+
+# --- what a run leaves behind ------------------------------------------------------------------
+
+
+async def test_a_run_records_when_it_was_and_what_it_did(route: Route) -> None:
+    await route.deliver(bundle(entry(patient())))
+    route.queue_sender.sent.clear()
+    route.clock.later(11 * MINUTE)
+    runs = MemoryHousekeepingRuns()
+    await sweep(keeping(route, route.queue_sender, runs))
+    assert runs.last == HousekeepingRun(began=route.clock(), ended=route.clock(), queued=1)
+
+
+async def test_a_run_with_a_failed_step_is_recorded_as_such(route: Route) -> None:
+    class Full:
+        async def send(self, *_: object) -> None:
+            raise Unavailable("storage", "busy")
+
+    await route.deliver(bundle(entry(patient())))
+    route.clock.later(11 * MINUTE)
+    runs = MemoryHousekeepingRuns()
+    with pytest.raises(Unavailable, match="busy"):
+        await sweep(keeping(route, Full(), runs))
+    assert runs.last is not None
+    assert (runs.last.queued, runs.last.failed) == (0, 1)
+
+
+async def test_a_run_that_cannot_be_recorded_has_done_its_work_and_fails(
+    route: Route, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Lost(MemoryHousekeepingRuns):
+        async def save_last_run(self, run: HousekeepingRun) -> None:
+            raise Unavailable("storage", "no such table")
+
+    caplog.set_level(logging.INFO)
+    await route.deliver(bundle(entry(patient())))
+    route.queue_sender.sent.clear()
+    route.clock.later(11 * MINUTE)
+    with pytest.raises(Unavailable, match="no such table"):
+        await sweep(keeping(route, route.queue_sender, Lost()))
+    assert len(route.queued()) == 1
+    assert "housekeeping.done" in [record.message for record in caplog.records]

@@ -6,6 +6,7 @@ import base64
 import json
 import traceback
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -15,7 +16,8 @@ from azure.storage.queue.aio import QueueClient
 
 from integration.core.errors import Unavailable
 from integration.core.model import WorkItem
-from integration.queues.azure_queue import AzureQueueSender
+from integration.queues.azure_queue import AzureQueueReader, AzureQueueSender
+from integration.queues.queue_reader import MemoryQueueReader, QueueState
 from integration.queues.queue_sender import parse_work_item
 from local.host.emulator import ACCOUNT, build_connection_string
 from local.services import Running, find_free_ports
@@ -93,6 +95,49 @@ async def test_a_queue_that_is_not_there_is_unavailable(azurite: Running, namesp
     async with client(azurite.storage, namespace, retry_total=0) as queue:
         with pytest.raises(Unavailable):
             await AzureQueueSender(lambda _: queue).send("relay", WHOLE)
+
+
+# --- how long it is, and how old ---------------------------------------------------------------
+
+
+@pytest.mark.azurite
+async def test_a_queue_is_measured_and_keeps_its_messages(queue: QueueClient) -> None:
+    reader = AzureQueueReader(lambda _: queue)
+    assert await reader.measure("relay") == QueueState(0, None)
+    for _ in range(3):
+        await AzureQueueSender(lambda _: queue).send("relay", WHOLE)
+    found = await reader.measure("relay")
+    assert found.length == 3
+    (first, *_) = await queue.peek_messages()
+    assert found.oldest == first.inserted_on
+    assert abs(datetime.now(UTC) - first.inserted_on) < timedelta(minutes=1)
+    assert await reader.measure("relay") == found
+
+
+@pytest.mark.azurite
+async def test_what_is_invisible_counts_and_has_no_age(queue: QueueClient) -> None:
+    await AzureQueueSender(lambda _: queue).send("relay", WHOLE, 900.0)
+    await AzureQueueSender(lambda _: queue).send("relay", WHOLE)
+    await queue.receive_message()
+    assert await AzureQueueReader(lambda _: queue).measure("relay") == QueueState(2, None)
+
+
+@pytest.mark.azurite
+async def test_a_queue_that_does_not_exist_is_empty(azurite: Running, namespace: str) -> None:
+    async with client(azurite.storage, namespace, retry_total=0) as queue:
+        assert await AzureQueueReader(lambda _: queue).measure("x") == QueueState(0, None)
+    assert await MemoryQueueReader().measure("x") == QueueState(0, None)
+
+
+async def test_a_queue_that_does_not_answer_is_not_taken_for_empty() -> None:
+    ports = find_free_ports()
+    nowhere = build_connection_string(ports.blob, ports.queue, ports.table)
+    async with client(nowhere, "relay", retry_total=0) as queue:
+        with pytest.raises(Unavailable):
+            await AzureQueueReader(lambda _: queue).measure("relay")
+
+
+# --- what a message says -----------------------------------------------------------------------
 
 
 def test_a_work_item_without_its_optional_fields_is_parsed() -> None:

@@ -1,0 +1,67 @@
+"""`python -m integration status`: what GET /api/status tells, read from storage alone.
+
+So it also answers when the app does not. What only a worker knows, it cannot tell: the last check
+of the upstreams, the requests that were refused, and which secrets of senders are set in Azure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from contextlib import AsyncExitStack
+
+import msgspec
+
+from integration.app.operations_parts import build_status_check
+from integration.app.settings import read_settings
+from integration.cli.status_table import find_concerns, render_status
+from integration.cli.terminal import PrintLine
+from integration.core.errors import IntegrationError
+from integration.fhir.grammar import RESOURCE_TYPES
+from integration.operations.status import StatusReport, report_status
+from integration.operations.status_views import describe_status
+from integration.senders.load import read_senders
+
+_FROM_STORAGE = ("time", "queues", "deliveries", "senders", "upstreams", "housekeeping")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--json", action="store_true", help="print it as JSON, as GET /api/status has it"
+    )
+
+
+def run(chosen: argparse.Namespace, print_line: PrintLine) -> int:
+    """Return 0 if there is nothing to look at, 1 if there is, 2 if nothing can be read."""
+    try:
+        report = asyncio.run(_read_report())
+    except IntegrationError as error:
+        print_line(str(error))
+        return 2
+    if chosen.json:
+        described = describe_status(report)
+        print_line(msgspec.json.encode({name: described[name] for name in _FROM_STORAGE}).decode())
+    else:
+        for line in render_status(report):
+            print_line(line)
+    return 1 if find_concerns(report) else 0
+
+
+async def _read_report() -> StatusReport:
+    # Their SDKs are slow to import.
+    from integration.app import storage_clients, wiring
+
+    settings = read_settings()
+    file = settings.senders.senders_file
+    senders = read_senders(file, RESOURCE_TYPES) if file else {}
+    async with AsyncExitStack() as exit_stack:
+        credential = wiring.build_credential(settings, exit_stack)
+        clients = storage_clients.open_clients(settings.storage, credential, exit_stack)
+        return await report_status(
+            build_status_check(
+                storage_clients.build_status_stores(clients),
+                senders,
+                now=wiring.utc_now,
+            )
+        )
