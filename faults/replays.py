@@ -103,6 +103,6 @@ class Replays:
     async def _replay(self, item: AcceptedDelivery) -> bool:
         """Return whether the replay was answered."""
         with contextlib.suppress(httpx.TransportError):
-            answer = await self.route.http.post(f"{item.address}/replay")
+            answer = await self.route.replay(item)
             return answer.status_code < 500
         return False
