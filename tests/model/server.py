@@ -119,9 +119,14 @@ class Server:
             """The entry with the links in its searches replaced."""
             return with_searches(entries[n], lambda link: linked(link, n))
 
+        others = [n for n in order if n not in deletes and n not in reads]
+        for n in others:
+            # What an update or a patch is of is known before anything is done: one that overlaps
+            # with a delete fails the transaction. https://hl7.org/fhir/R4/http.html#trules
+            if entries[n]["request"]["method"] != "POST" and "?" in entries[n]["request"]["url"]:
+                name(n)
         for n in deletes:
             said[n] = self.done(entries[n], name(n))
-        others = [n for n in order if n not in deletes and n not in reads]
         hits = {n for n in others if entries[n]["request"].get("ifNoneExist")}
         hits = {n for n in hits if name(n) in self.stored}
         again = {n for n in others for m in others if m < n and _one_create(asked(m), asked(n))}
