@@ -25,6 +25,8 @@ from integration.operations import deliveries as operations
 from integration.operations.activity import PARAMETERS as ACTIVITY_PARAMETERS
 from integration.operations.activity import find_activity
 from integration.operations.answers import leave_answer, write_answer
+from integration.operations.attention import PARAMETERS as ATTENTION_PARAMETERS
+from integration.operations.attention import find_concerns
 from integration.operations.audit import PARAMETERS as AUDIT_PARAMETERS
 from integration.operations.audit import find_audit_entries, record_answer
 from integration.operations.health import check_upstreams
@@ -99,7 +101,7 @@ async def relay_poison(msg: func.QueueMessage) -> None:
     """Park a delivery whose work item failed repeatedly."""
     parts = await wiring.get_parts()
     item = parse_work_item(msg.get_body())
-    await park_delivery(parts.journal, item, "processing failed repeatedly")
+    await park_delivery(parts.journal, item, "processing failed repeatedly", parts.now())
 
 
 @app.queue_trigger("msg", ANSWER_QUEUE, STORAGE)
@@ -254,6 +256,17 @@ async def deliveries(req: func.HttpRequest, query: Query) -> func.HttpResponse:
     status, count = query.get("status"), query.get("_count", "50")
     page = await operations.list_deliveries(parts.journal, status, count, query.get("after"))
     return responses.build_delivery_page(req, query, page)
+
+
+@app.route("attention", methods=METHODS)
+@endpoint(ATTENTION_PARAMETERS)
+async def attention(req: func.HttpRequest, query: Query) -> func.HttpResponse:
+    """List what is not where it should be, newest first."""
+    parts = await wiring.get_parts()
+    if req.method != "GET":
+        raise MethodNotAllowed("GET")
+    page = await find_concerns(parts.journal, query)
+    return responses.build_attention_page(req, query, page)
 
 
 @app.route("activity", methods=METHODS)

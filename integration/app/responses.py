@@ -17,6 +17,7 @@ from integration.intake.accept import Accepted
 from integration.intake.dialects import Handshake
 from integration.intake.subscriptions import Acknowledged
 from integration.journal.activity_log import ActivityPage
+from integration.journal.attention import ConcernPage
 from integration.journal.audit_entry import Reader
 from integration.journal.audit_log import AuditPage
 from integration.journal.store import Page
@@ -236,6 +237,16 @@ def build_activity_page(
 ) -> func.HttpResponse:
     """List entries of the activity log, with the URL of the next page."""
     body = {"activity": [views.describe_activity(entry) for entry in result.entries]}
+    return _build_json(
+        body | _build_next_link(req, query, result.after), 200, media="application/json"
+    )
+
+
+def build_attention_page(
+    req: func.HttpRequest, query: Mapping[str, str], result: ConcernPage
+) -> func.HttpResponse:
+    """List what needs attention, with the URL of the next page."""
+    body = {"attention": [views.describe_concern(concern) for concern in result.concerns]}
     return _build_json(
         body | _build_next_link(req, query, result.after), 200, media="application/json"
     )

@@ -379,6 +379,7 @@ def _build_housekeeping(shared: SharedParts) -> Housekeeping:
         queue=stores.queue,
         activity=stores.activity,
         audit=stores.audit,
+        row_keys=stores.row_keys,
         now=shared.now,
         ages=Ages(
             max_age=timedelta(seconds=settings.max_age),

@@ -30,6 +30,7 @@ from integration.fhir.units import DEFAULT_LIMITS, Limits
 from integration.intake import http_request, subscriptions
 from integration.intake.http_request import IncomingRequest, ParsedRequest
 from integration.intake.subscriptions import Acknowledged
+from integration.journal.concern import ConcernKind, build_delivery_concern
 from integration.journal.store import Journal, Payload
 from integration.journal.table_keys import parse_accepted_time
 from integration.queues.names import RELAY_QUEUE
@@ -131,13 +132,18 @@ async def _hold(intake: Intake, parsed: ParsedRequest, error: Rejected) -> Accep
     request = _add_policy(intake, parsed)
     held = _make_delivery(intake, parsed, Contents("held", ()))
     reason = f"refused at the door: {error}"
-    held = replace(held, status=Status.PARKED, reason=reason)
+    held = replace(held, status=Status.PARKED, reason=reason, parked=held.accepted)
     first_id = await intake.journal.claim_key(held.sender, held.key, held.id)
     earlier = await intake.journal.get_delivery(first_id) if first_id != held.id else None
     if earlier is None:
         held = replace(held, id=first_id)
     elif earlier.digest == held.digest:
         return Accepted(first_id, error.issues[:MAX_ISSUES])
+    concern = build_delivery_concern(
+        ConcernKind.HELD, held.id, held.sender, held.accepted, reason=reason
+    )
+    await intake.journal.put_concern(concern)
+    held = replace(held, attention=concern.id)
     # Under an id of its own where its key was used before for another request.
     await intake.journal.add_delivery(held, Payload(request, parsed.body))
     log_event("delivery.held", delivery=held.id, reason=reason)

@@ -24,8 +24,8 @@ from azure.storage.blob.aio import BlobServiceClient
 
 from integration.core.model import OPEN, Delivery, RowResult, Status
 from integration.journal import azure_blobs, azure_tables, delivery_entity
+from integration.journal.azure_attention import AzureAttention
 from integration.journal.azure_errors import translate_storage_errors
-from integration.journal.azure_open_deliveries import AzureOpenDeliveries
 from integration.journal.azure_tables import RETRY_WRITES, match_etag
 from integration.journal.bases import encode_bases
 from integration.journal.bounds import bound_row_result
@@ -41,7 +41,7 @@ from integration.journal.table_keys import (
     parse_row_resource,
 )
 
-TABLES = ("deliveries", "opendeliveries", "deliverykeys", "rows", "subscriptions")
+TABLES = ("deliveries", "opendeliveries", "attention", "deliverykeys", "rows", "subscriptions")
 
 # Rows that are deleted at the same time, in batches. A partition takes 2,000 in a second:
 # https://learn.microsoft.com/azure/storage/tables/scalability-targets
@@ -52,7 +52,7 @@ _MAX_SCANNED = 5000
 
 
 @dataclass(frozen=True, slots=True)
-class AzureJournal(AzureOpenDeliveries):
+class AzureJournal(AzureAttention):
     """See integration.journal.store.Journal for the contract of each method."""
 
     keys: TableClient
@@ -179,9 +179,7 @@ class AzureJournal(AzureOpenDeliveries):
     async def _merge(self, id_: str, changes: Mapping[str, Any], etag: str | None = None) -> str:
         """Set these fields, with `etag` only if the row still has it. Return its new etag."""
         partition, row = build_delivery_key(id_)
-        properties = delivery_entity.to_properties(changes)
-        if "reason" in changes and changes["reason"] is None:
-            properties["reason"] = ""  # a merge cannot remove a property
+        properties = delivery_entity.to_changes(changes)
         condition: dict[str, Any] = {}
         if etag is not None:
             condition = {"etag": etag, "match_condition": MatchConditions.IfNotModified}

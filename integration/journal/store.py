@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from integration.core.model import OPEN, Delivery, DeliveryRequest, EntryResult, RowResult, Status
+from integration.journal.attention import Concerns, MemoryConcerns
 from integration.journal.bases import encode_bases
 from integration.journal.bounds import bound_row_result, bound_texts
 from integration.journal.lane_bits import add_lanes, count_lanes
@@ -49,7 +50,7 @@ def never() -> bool:
     return False
 
 
-class Journal(Protocol):
+class Journal(Concerns, Protocol):
     """Every method raises Unavailable when the storage does not answer."""
 
     async def claim_key(self, sender: str, key: str, delivery: str) -> str:
@@ -200,7 +201,7 @@ def keep_first_by_position(results: Sequence[EntryResult]) -> list[EntryResult]:
 
 
 @dataclass(slots=True)
-class MemoryJournal:
+class MemoryJournal(MemoryConcerns):
     """The same contract in dictionaries, for tests."""
 
     keys: dict[tuple[str, str], str] = field(default_factory=dict)

@@ -19,6 +19,7 @@ from integration.core.model import (
     WorkItem,
     count_results,
 )
+from integration.journal.concerns import change_with_concern
 from integration.journal.store import Journal, Page
 from integration.journal.table_keys import is_delivery_id
 from integration.operations import query_parameters
@@ -122,8 +123,8 @@ async def cancel(journal: Journal, id_: str, now: datetime, sender: str | None =
     delivery = await _get_delivery(journal, id_, sender)
     if delivery.answer_due:
         await journal.index_delivery(id_, now)  # housekeeping queues the answer of a parked one
-    if not await journal.update_delivery(
-        id_, only_if=_CANCELLABLE, status=Status.CANCELLED, finished=now
+    if not await change_with_concern(
+        journal, delivery, None, only_if=_CANCELLABLE, status=Status.CANCELLED, finished=now
     ):
         text = "the delivery is done already and can no longer be cancelled"
         raise Rejected(Issue("conflict", text), status=409)
@@ -212,11 +213,14 @@ async def _requeue(journal: Journal, queue: QueueSender, delivery: Delivery, now
         is_due = True
     else:
         await journal.index_delivery(id_, now)  # for housekeeping, which looks at it soon
-        is_due = await journal.update_delivery(
-            id_,
+        is_due = await change_with_concern(
+            journal,
+            delivery,
+            None,
             only_if=_PARKED,
             status=Status.ACCEPTED,
             reason=None,
+            parked=None,
             replayed=now,
             unqueued=True,
             planner=TO_BE_PLANNED,

@@ -9,9 +9,22 @@ from typing import Any
 from integration.core import decimal_json
 from integration.core.model import Activity, Delivery, EntryResult, RowResult, Status
 from integration.journal.audit_entry import AuditEntry
+from integration.journal.concern import Concern, ConcernKind
+
+# What an operator can do about a thing that needs attention.
+_TODO = {
+    ConcernKind.ENTRIES: "mend the cause and replay, or have the sender correct them",
+    ConcernKind.PARKED: "mend the cause and replay, or cancel",
+    ConcernKind.HELD: "mend the cause and replay, or cancel",
+    ConcernKind.WAITING: "mend what the reason names: it goes on by itself",
+    ConcernKind.ROW_REFUSED: "mend the cause and replay, or correct the resource",
+    ConcernKind.ROW_PARKED: "mend the cause and replay",
+    ConcernKind.ROW_WAITING: "mend what the reason names: it goes on by itself",
+    ConcernKind.ROW_INCOMPLETE: "wait: it is filled when the row comes, or have that resource sent",
+}
 
 # Fields of a delivery that say nothing to a person.
-_OF_THE_JOURNAL = frozenset({"etag", "queued_lanes", "done_lanes", "begun", "bases"})
+_OF_THE_JOURNAL = frozenset({"etag", "queued_lanes", "done_lanes", "begun", "bases", "attention"})
 
 
 def describe_delivery(delivery: Delivery) -> dict[str, Any]:
@@ -32,6 +45,14 @@ def describe_audit_entry(entry: AuditEntry) -> dict[str, Any]:
     """Return an entry of the audit log."""
     fields = {"id": entry.id, "time": entry.time, **asdict(entry.reader), **asdict(entry.access)}
     return {name: value for name, value in fields.items() if value not in (None, ())}
+
+
+def describe_concern(concern: Concern) -> dict[str, Any]:
+    """Return a thing that needs attention, and what an operator can do about it."""
+    fields = {**asdict(concern), "todo": _TODO[concern.kind]}
+    return {name: value for name, value in fields.items() if value not in (None, (), "", 0)} | {
+        name: value for name, value in (("lane", concern.lane),) if value is not None
+    }
 
 
 def describe_progress(delivery: Delivery) -> str:

@@ -197,7 +197,10 @@ async def test_tables_queues_and_names_of_blobs_hold_no_patient_data(
     queues = QueueServiceClient.from_connection_string(storage)
     async with blobs, tables, queues:
         container = await blobs.create_container(namespace)
-        names = [f"{namespace}{use}" for use in ("deliveries", "open", "keys", "rows", "subs")]
+        names = [
+            f"{namespace}{use}"
+            for use in ("deliveries", "open", "attention", "keys", "rows", "subs")
+        ]
         kept_in = [await tables.create_table(name) for name in names]
         log = await tables.create_table(f"{namespace}activity")
         route.activities.store = AzureActivityLog(log).add
@@ -240,7 +243,7 @@ async def test_tables_queues_and_names_of_blobs_hold_no_patient_data(
         entities = [each for table in kept_in async for each in table.list_entities()]
         blob_names = [name async for name in container.list_blob_names()]
         activity = [each async for each in log.list_entities()]
-        assert len(entities) == 6
+        assert len(entities) == 7  # the refused Location needs attention
         assert {each["action"] for each in activity} >= {"write unit 0.0", "create", "mirror"}
         assert len(messages) == 3
         assert len(blob_names) == 3

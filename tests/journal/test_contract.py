@@ -35,7 +35,10 @@ async def journal(request: pytest.FixtureRequest, namespace: str) -> AsyncIterat
         blobs = await stack.enter_async_context(BlobServiceClient.from_connection_string(storage))
         tables = await stack.enter_async_context(TableServiceClient.from_connection_string(storage))
         container = await blobs.create_container(namespace)
-        names = [f"{namespace}{use}" for use in ("deliveries", "open", "keys", "rows", "subs")]
+        names = [
+            f"{namespace}{use}"
+            for use in ("deliveries", "open", "attention", "keys", "rows", "subs")
+        ]
         yield AzureJournal(container, *[await tables.create_table(name) for name in names])
 
 

@@ -22,6 +22,7 @@ from integration.core.model import (
 )
 from integration.journal import azure_store
 from integration.journal.activity_log import ActivityFilter
+from integration.journal.attention import ConcernFilter
 from integration.journal.audit_entry import AccessKind, Reader, build_access
 from integration.journal.audit_log import AuditFilter
 from integration.journal.audit_recorder import record
@@ -32,6 +33,7 @@ from integration.journal.azure_guard_store import AzureGuardStore
 from integration.journal.azure_pending_lookups import AzurePendingLookups
 from integration.journal.azure_row_keys import AzureRowKeys
 from integration.journal.azure_store import AzureJournal
+from integration.journal.concern import ConcernKind, build_delivery_concern
 from integration.journal.guard_store import Claim, WriteLock
 from integration.journal.pending_lookups import LookupState
 from integration.journal.store import Payload
@@ -46,7 +48,7 @@ from tests.journal.test_azure_store import DELIVERY, EVERYTHING, NOON
 
 pytestmark = pytest.mark.azurite
 
-USES = ("deliveries", "open", "keys", "rows", "subs")
+USES = ("deliveries", "open", "attention", "keys", "rows", "subs")
 # Partitions of one delivery, or of what is open.
 SMALL = ("open", "rows", "routes", "lookups", "claims")
 
@@ -156,6 +158,32 @@ async def test_no_question_about_who_was_shown_what_scans_a_partition(recorded: 
     assert await audit.delete_before(NOON + timedelta(days=2), 10) == 4
 
 
+async def test_no_question_about_what_needs_attention_scans_a_partition(
+    recorded: Recorded,
+) -> None:
+    """A list is a range of keys of a table that holds nothing of what is well."""
+    journal = recorded.journal
+    for number in range(4):
+        since = NOON - timedelta(hours=10 * number)
+        kind = ConcernKind.WAITING if number % 2 else ConcernKind.PARKED
+        await journal.put_concern(
+            build_delivery_concern(kind, f"d{number}", "north", since, reason="the cause")
+        )
+    every = ConcernFilter()
+    narrow = ConcernFilter(
+        kinds=frozenset({ConcernKind.PARKED, ConcernKind.WAITING}),
+        sender="north",
+        since=NOON - timedelta(days=3),
+        until=NOON,
+    )
+    for criteria in (every, narrow):
+        first = await journal.list_concerns(criteria, 3, None)
+        rest = await journal.list_concerns(criteria, 3, first.after)
+        assert (len(first.concerns), len(rest.concerns), rest.after) == (3, 1, None)
+    await journal.delete_concern(first.concerns[0].id)
+    assert len((await journal.list_concerns(ConcernFilter(resource="x"), 3, None)).concerns) == 0
+
+
 def test_a_scan_is_recognised() -> None:
     queries = TableQueries(frozenset({"small"}))
     allowed = [
@@ -211,6 +239,7 @@ async def swept(recorded: Recorded, route: Route, minutes: float) -> int:
             queue=route.queue_sender,
             activity=route.activity,
             audit=route.audit,
+            row_keys=route.row_keys,
             now=lambda: NOON + timedelta(minutes=minutes),
             ages=ages,
         )

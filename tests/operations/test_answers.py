@@ -46,6 +46,7 @@ async def run_housekeeping(mailing: Mailing) -> None:
             queue=route.queue_sender,
             activity=route.activity,
             audit=route.audit,
+            row_keys=route.row_keys,
             now=route.clock,
             ages=ages,
         )
@@ -143,7 +144,7 @@ async def test_a_parked_delivery_that_is_cancelled_is_answered_by_housekeeping(
 ) -> None:
     delivery = await send(mailing)
     item = WorkItem(delivery.id)
-    await relaying.park(mailing.route.journal, item, "test")
+    await relaying.park(mailing.route.journal, item, "test", mailing.route.clock.now)
     await deliveries.cancel(mailing.route.journal, delivery.id, mailing.route.clock())
     await run_housekeeping(mailing)
     await mailing.finish()

@@ -123,7 +123,9 @@ async def test_a_sender_who_polls_costs_one_read_of_the_journal(route: Route) ->
 
 async def test_a_replayed_delivery_keeps_its_ids(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
-    await relaying.park(route.journal, WorkItem(delivery), "the FHIR server was away")
+    await relaying.park(
+        route.journal, WorkItem(delivery), "the FHIR server was away", route.clock.now
+    )
 
     await deliveries.replay(route.journal, route.queue_sender, delivery, route.clock.now)
     assert (await route.known(delivery)).status is Status.ACCEPTED
@@ -194,7 +196,7 @@ async def test_a_replay_that_breaks_off_can_be_repeated(route: Route) -> None:
     route.fhir_double.down = None
     item = route.take()
     assert item is not None
-    await relaying.park(route.journal, item, "the FHIR server was away")
+    await relaying.park(route.journal, item, "the FHIR server was away", route.clock.now)
     with pytest.raises(Unavailable):
         await deliveries.replay(route.journal, Broken(), delivery, route.clock.now)
 
@@ -214,7 +216,7 @@ async def parked(route: Route, number: int, reason: str = "FHIR server: answered
     made = []
     for _ in range(number):
         made.append(await route.deliver(patient(multipleBirthInteger=len(route.journal.payloads))))
-        await relaying.park(route.journal, WorkItem(made[-1]), reason)
+        await relaying.park(route.journal, WorkItem(made[-1]), reason, route.clock.now)
         route.clock.later(DAY / 2)
     return made
 
@@ -252,7 +254,9 @@ async def test_a_replay_continues_where_the_last_one_ended(route: Route) -> None
     first, after = await replayed(route, _count="2")
     assert (first, after) == (made[:2], made[1])
     again = await parked(route, 1)
-    await relaying.park(route.journal, WorkItem(made[0]), "FHIR server: answered 503")
+    await relaying.park(
+        route.journal, WorkItem(made[0]), "FHIR server: answered 503", route.clock.now
+    )
     second, after = await replayed(route, _count="3", after=str(after))
     assert (second, after) == (made[2:], made[4])
     assert await replayed(route, after=str(after)) == (again, None)
@@ -261,7 +265,9 @@ async def test_a_replay_continues_where_the_last_one_ended(route: Route) -> None
 async def test_a_replay_can_be_narrowed(route: Route) -> None:
     made = await parked(route, 4)
     other = await route.deliver(patient(active=True), sender="north")
-    await relaying.park(route.journal, WorkItem(other), "FHIR server: answered 401")
+    await relaying.park(
+        route.journal, WorkItem(other), "FHIR server: answered 401", route.clock.now
+    )
     moments = [(await route.known(id_)).accepted for id_ in made]
     for params, found in (
         ({"reason": "503"}, made),
@@ -291,6 +297,7 @@ async def test_a_delivery_that_is_cancelled_meanwhile_is_not_replayed(route: Rou
     class Cancelling:
         scan_deliveries = route.journal.scan_deliveries
         index_delivery = route.journal.index_delivery
+        delete_concern = route.journal.delete_concern
 
         async def update_delivery(self, id_: str, **changes: object) -> bool:
             if id_ == made[0]:
