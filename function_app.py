@@ -29,6 +29,7 @@ from integration.operations.attention import PARAMETERS as ATTENTION_PARAMETERS
 from integration.operations.attention import find_concerns
 from integration.operations.audit import PARAMETERS as AUDIT_PARAMETERS
 from integration.operations.audit import find_audit_entries, record_answer
+from integration.operations.delivery_list import LIST_PARAMETERS, list_deliveries
 from integration.operations.health import check_upstreams
 from integration.operations.housekeeping import sweep
 from integration.queues.names import (
@@ -247,14 +248,13 @@ async def replay_all(req: func.HttpRequest, query: Query) -> func.HttpResponse:
 
 
 @app.route("deliveries", methods=METHODS)
-@endpoint(operations.LIST_PARAMETERS)
+@endpoint(LIST_PARAMETERS)
 async def deliveries(req: func.HttpRequest, query: Query) -> func.HttpResponse:
-    """List the deliveries, newest first."""
+    """List the deliveries that match, newest first."""
     parts = await wiring.get_parts()
     if req.method != "GET":
         raise MethodNotAllowed("GET")
-    status, count = query.get("status"), query.get("_count", "50")
-    page = await operations.list_deliveries(parts.journal, status, count, query.get("after"))
+    page = await list_deliveries(parts.journal, query)
     return responses.build_delivery_page(req, query, page)
 
 

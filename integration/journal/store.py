@@ -11,6 +11,7 @@ from integration.core.model import OPEN, Delivery, DeliveryRequest, EntryResult,
 from integration.journal.attention import Concerns, MemoryConcerns
 from integration.journal.bases import encode_bases
 from integration.journal.bounds import bound_row_result, bound_texts
+from integration.journal.delivery_filter import DeliveryFilter, matches
 from integration.journal.lane_bits import add_lanes, count_lanes
 from integration.journal.table_keys import build_index_key, is_between, parse_accepted_time
 
@@ -86,7 +87,9 @@ class Journal(Concerns, Protocol):
         statuses; with `only_plan`, only if its plan has this number. Return whether the fields were
         set. `seen`: the delivery as it was read, which saves a read when it is still like that."""
 
-    async def list_deliveries(self, status: Status | None, limit: int, after: str | None) -> Page:
+    async def list_deliveries(
+        self, criteria: DeliveryFilter, limit: int, after: str | None
+    ) -> Page:
         """Return up to `limit` deliveries, newest first, from `after` on. A page may be short and
         have a next one: the search is cut off when it reads too much."""
 
@@ -263,13 +266,14 @@ class MemoryJournal(MemoryConcerns):
         self._set_delivery(replace(self.deliveries[id_], **bound_texts(changes)))
         return True
 
-    async def list_deliveries(self, status: Status | None, limit: int, after: str | None) -> Page:
+    async def list_deliveries(
+        self, criteria: DeliveryFilter, limit: int, after: str | None
+    ) -> Page:
         ids = sorted(self.deliveries, reverse=True)
         matching = [
             self.deliveries[id_]
             for id_ in ids
-            if (status is None or self.deliveries[id_].status == status)
-            and (after is None or id_ < after)
+            if matches(self.deliveries[id_], criteria) and (after is None or id_ < after)
         ]
         page = matching[:limit]
         return Page(tuple(page), page[-1].id if len(matching) > limit else None)

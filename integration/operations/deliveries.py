@@ -1,4 +1,4 @@
-"""VERBS get_status, cancel, replay, replay_all, list_deliveries: what becomes of deliveries."""
+"""VERBS get_status, cancel, replay, replay_all: what becomes of deliveries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from integration.core.model import (
     count_results,
 )
 from integration.journal.concerns import change_with_concern
-from integration.journal.store import Journal, Page
+from integration.journal.store import Journal
 from integration.journal.table_keys import is_delivery_id
 from integration.operations import query_parameters
 from integration.operations.lost_rows import list_rows_without_result
@@ -42,9 +42,6 @@ _REPLAYABLE_ACTIONS = ("parked", "refused")
 
 # The query parameters that choose what is replayed.
 REPLAY_PARAMETERS = ("status", "reason", "sender", "since", "until", "_count", "after")
-
-# The query parameters that choose what is listed.
-LIST_PARAMETERS = ("status", "_count", "after")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +88,6 @@ async def get_status(journal: Journal, id_: str, sender: str | None = None) -> D
         journal.list_entry_results(id_), journal.list_row_results(id_)
     )
     return DeliveryStatus(delivery, results, rows)
-
-
-async def list_deliveries(
-    journal: Journal, status: str | None, count: str, after: str | None
-) -> Page:
-    """Return deliveries, newest first, by the query parameters `status`, `_count` and `after`."""
-    status_filter = query_parameters.parse_choice(status, Status, "status")
-    limit = query_parameters.parse_count(count)
-    return await journal.list_deliveries(status_filter, limit, query_parameters.parse_after(after))
 
 
 async def wait_for_end(

@@ -688,7 +688,7 @@ WRONG_QUERIES = [
     ("replay", "POST", {"id": UNKNOWN}, "dry-run=true"),
     *(("replay_all", "POST", {}, query) for query in ("sender=", "sender", "reason", "raeson=x", "=x")),
     ("deliveries", "GET", {}, "status"),
-    ("deliveries", "GET", {}, "sender=x"),
+    ("deliveries", "GET", {}, "patient=x"),
     ("attention", "GET", {}, "kind="),
     ("attention", "GET", {}, "since=2026-03-02"),
     ("activity", "GET", {}, "since="),

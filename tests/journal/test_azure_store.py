@@ -27,6 +27,7 @@ from integration.core.model import (
 )
 from integration.journal.azure_activity import AzureActivityLog
 from integration.journal.azure_store import TABLES, AzureJournal, open_journal
+from integration.journal.delivery_filter import DeliveryFilter
 from integration.journal.store import IndexEntry, Payload
 from integration.journal.table_keys import make_delivery_id
 from integration.mirror import mirror as mirroring
@@ -73,7 +74,7 @@ EVERYTHING: list[tuple[str, Work]] = [
     ("move_index_entry", lambda it: it.move_index_entry(IndexEntry("key", ID), NOON)),
     ("forget", lambda it: it.delete_delivery(ID)),
     ("begun", lambda it: it.has_begun(ID)),
-    ("page", lambda it: it.list_deliveries(None, 10, None)),
+    ("page", lambda it: it.list_deliveries(DeliveryFilter(), 10, None)),
     ("keep_lane", lambda it: it.save_lane(ID, 1, 0, b"{}")),
     ("lane", lambda it: it.get_lane(ID, 1, 0)),
     ("keep_fetched", lambda it: it.save_fetched(ID, 1, b"200 {}")),

@@ -18,6 +18,7 @@ from azure.storage.blob.aio import BlobServiceClient
 from integration.core.model import OPEN, Delivery, DeliveryRequest, EntryResult, RowResult, Status
 from integration.journal.azure_store import AzureJournal
 from integration.journal.bases import MAX_ENTRIES, decode_bases
+from integration.journal.delivery_filter import DeliveryFilter
 from integration.journal.lane_bits import count_lanes, list_open_lanes, list_unqueued_lanes
 from integration.journal.store import NO_LANE, Journal, MemoryJournal, Payload
 from integration.journal.table_keys import make_delivery_id
@@ -299,7 +300,7 @@ async def test_open_deliveries_are_found_before_they_are_in_the_index(journal: J
     assert await ids_of(journal, Status.ACCEPTED) == ids
     assert await ids_of(journal, Status.ACCEPTED, until=NOON) == ids[1:]
     assert await ids_of(journal, Status.ACCEPTED, since=NOON - timedelta(hours=30)) == ids[:3]
-    page = await journal.list_deliveries(Status.ACCEPTED, 2, later.id)
+    page = await journal.list_deliveries(DeliveryFilter(status=Status.ACCEPTED), 2, later.id)
     assert ([each.id for each in page.deliveries], page.after) == (ids[1:3], one.id)
 
 
@@ -489,7 +490,7 @@ async def test_the_list_is_newest_first_over_several_days(journal: Journal) -> N
     hours = [0, 1, 11, 13, 30, 24 * 40, 24 * 400]
     made_then = [made(NOON - timedelta(hours=each)) for each in hours]
     await keep(journal, *made_then[::2], *made_then[1::2])
-    page = await journal.list_deliveries(None, 50, None)
+    page = await journal.list_deliveries(DeliveryFilter(), 50, None)
     assert [each.id for each in page.deliveries] == [each.id for each in made_then]
     assert page.after is None
 
@@ -500,7 +501,7 @@ async def test_pages_follow_each_other_without_gap_or_repeat(journal: Journal) -
     seen: list[str] = []
     after = None
     for size in (3, 3, 1):
-        page = await journal.list_deliveries(None, 3, after)
+        page = await journal.list_deliveries(DeliveryFilter(), 3, after)
         assert len(page.deliveries) == size
         seen += [each.id for each in page.deliveries]
         after = page.after
@@ -510,14 +511,14 @@ async def test_pages_follow_each_other_without_gap_or_repeat(journal: Journal) -
 
 async def test_a_page_that_is_just_full_is_the_last(journal: Journal) -> None:
     await keep(journal, *[made(number=number) for number in range(3)])
-    assert (await journal.list_deliveries(None, 3, None)).after is None
-    assert (await journal.list_deliveries(None, 2, None)).after is not None
+    assert (await journal.list_deliveries(DeliveryFilter(), 3, None)).after is None
+    assert (await journal.list_deliveries(DeliveryFilter(), 2, None)).after is not None
 
 
 async def test_deliveries_of_one_moment_are_paged_too(journal: Journal) -> None:
     await keep(journal, *[made(number=number) for number in range(5)])
-    first = await journal.list_deliveries(None, 3, None)
-    rest = await journal.list_deliveries(None, 3, first.after)
+    first = await journal.list_deliveries(DeliveryFilter(), 3, None)
+    rest = await journal.list_deliveries(DeliveryFilter(), 3, first.after)
     ids = [each.id for each in (*first.deliveries, *rest.deliveries)]
     assert ids == sorted(ids, reverse=True)
     assert len(set(ids)) == 5
@@ -525,9 +526,9 @@ async def test_deliveries_of_one_moment_are_paged_too(journal: Journal) -> None:
 
 async def test_what_comes_in_meanwhile_does_not_shift_the_pages(journal: Journal) -> None:
     await keep(journal, *[made(number=number) for number in range(4)])
-    first = await journal.list_deliveries(None, 2, None)
+    first = await journal.list_deliveries(DeliveryFilter(), 2, None)
     await keep(journal, made(NOON + timedelta(days=1)))
-    rest = await journal.list_deliveries(None, 2, first.after)
+    rest = await journal.list_deliveries(DeliveryFilter(), 2, first.after)
     assert not {each.id for each in rest.deliveries} & {each.id for each in first.deliveries}
     assert len(rest.deliveries) == 2
 
@@ -538,15 +539,15 @@ async def test_the_list_can_be_narrowed_to_a_status_across_days(journal: Journal
     parked = made_then[1::2]
     for each in parked:
         await journal.update_delivery(each.id, status=Status.PARKED)
-    first = await journal.list_deliveries(Status.PARKED, 2, None)
-    rest = await journal.list_deliveries(Status.PARKED, 2, first.after)
+    first = await journal.list_deliveries(DeliveryFilter(status=Status.PARKED), 2, None)
+    rest = await journal.list_deliveries(DeliveryFilter(status=Status.PARKED), 2, first.after)
     ids = [each.id for each in (*first.deliveries, *rest.deliveries)]
     assert ids == [each.id for each in parked]
     assert {each.status for each in first.deliveries} == {Status.PARKED}
 
 
 async def test_an_empty_journal_has_an_empty_page(journal: Journal) -> None:
-    page = await journal.list_deliveries(None, 50, None)
+    page = await journal.list_deliveries(DeliveryFilter(), 50, None)
     assert (page.deliveries, page.after) == ((), None)
 
 

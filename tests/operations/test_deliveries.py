@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from integration.core.errors import Rejected, Unavailable
 from integration.core.model import Status, WorkItem
 from integration.mirror import mirror as mirroring
 from integration.operations import deliveries
+from integration.operations.delivery_list import list_deliveries
 from integration.relay import process as relaying
 from tests.builders import bundle, entry, observation, patient
 from tests.conftest import DAY, Route
@@ -75,7 +78,9 @@ async def test_the_list_is_read_page_by_page_newest_first(route: Route) -> None:
     seen: list[str] = []
     after = None
     for _ in range(3):
-        page = await deliveries.list_deliveries(route.journal, None, "2", after)
+        page = await list_deliveries(
+            route.journal, {"_count": "2"} | ({"after": after} if after else {})
+        )
         seen += [delivery.id for delivery in page.deliveries]
         after = page.after
     assert seen == made[::-1]
@@ -86,29 +91,95 @@ async def test_the_list_can_be_narrowed_to_a_status(route: Route) -> None:
     first, second = [await route.deliver(patient()) for _ in range(2)]
     await route.process(first)
     for status, found in (("done", [first]), ("accepted", [second]), ("parked", [])):
-        page = await deliveries.list_deliveries(route.journal, status, "50", None)
+        page = await list_deliveries(route.journal, {"status": status})
         assert [delivery.id for delivery in page.deliveries] == found
 
 
 @pytest.mark.parametrize(
     ("asked", "where"),
     [
-        (("lost", "50", None), "status"),
-        (("", "50", None), "status"),
-        ((None, "0", None), "_count"),
-        ((None, "501", None), "_count"),
-        ((None, "-1", None), "_count"),
-        ((None, "²", None), "_count"),
-        ((None, "", None), "_count"),
-        ((None, "50", "' or PartitionKey ge '"), "after"),
-        ((None, "50", ""), "after"),
+        *(({"status": text}, "status") for text in ("lost", "")),
+        *(({"_count": text}, "_count") for text in ("0", "501", "-1", "²", "")),
+        *(({"after": text}, "after") for text in ("' or PartitionKey ge '", "")),
+        ({"attention": "some"}, "attention"),
+        ({"attention": "any", "after": "x"}, "after"),
+        ({"since": "soon"}, "since"),
+        ({"until": "2026"}, "until"),
+        ({"sort": "up"}, "sort"),
+        *(({"sort": "oldest", **more}, "sort") for more in ({}, {"status": "done"})),
+        ({"sort": "oldest", "status": "parked", "attention": "any"}, "sort"),
+        *(
+            ({"resource": "Patient/p1", **more}, "resource")
+            for more in ({}, {"attention": "entries"})
+        ),
     ],
 )
 async def test_wrong_query_parameters_of_the_list_are_refused(
-    route: Route, asked: tuple[str | None, str, str | None], where: str
+    route: Route, asked: dict[str, str], where: str
 ) -> None:
-    error = await told(deliveries.list_deliveries(route.journal, *asked))
+    error = await told(list_deliveries(route.journal, asked))
     assert (error.status, error.issues[0].expression) == (400, where)
+
+
+async def test_the_list_can_be_narrowed_by_what_is_known_of_a_delivery(route: Route) -> None:
+    first = await route.deliver(patient(), sender="north")
+    route.clock.later(DAY)
+    second = await route.deliver(bundle(entry(patient()), kind="batch"), sender="south")
+    now = route.clock.now
+    await relaying.park(route.journal, WorkItem(second), "FHIR server: answered 503", now)
+    for asked, found in (
+        ({"sender": "north"}, [first]),
+        ({"kind": "batch"}, [second]),
+        ({"reason": "answered 503"}, [second]),
+        ({"since": now.isoformat()}, [second]),
+        ({"until": (now - timedelta(hours=1)).isoformat()}, [first]),
+        ({"status": "parked", "sender": "north"}, []),
+        ({"attention": "delivery"}, [second]),
+        ({"attention": "any", "reason": "503"}, [second]),
+        ({"attention": "any", "reason": "504"}, []),
+        ({"attention": "any", "kind": "resource"}, []),
+        ({"attention": "entries"}, []),
+    ):
+        page = await list_deliveries(route.journal, asked)
+        assert ([delivery.id for delivery in page.deliveries], page.after) == (found, None), asked
+
+
+async def test_open_deliveries_are_listed_from_either_end(route: Route) -> None:
+    made = [await route.deliver(patient()) for _ in range(5)]
+    seen, after = list[str](), None
+    for _ in range(3):
+        asked = {"status": "accepted", "sort": "oldest", "_count": "2"}
+        page = await list_deliveries(route.journal, asked | ({"after": after} if after else {}))
+        seen += [delivery.id for delivery in page.deliveries]
+        after = page.after
+    assert (seen, after) == (made, None)
+
+
+async def test_deliveries_with_rows_that_need_attention_are_listed_once_a_page(
+    route: Route,
+) -> None:
+    made = []
+    for number in range(3):
+        made.append(await route.deliver(patient(), sender=f"s{number}"))
+        for row in ("a", "b"):
+            route.clock.later(1)
+            item = WorkItem(made[-1], resource=f"Patient/{number}{row}")
+            await mirroring.park(route.mirror, item, "no answer")
+    seen, after, pages = list[str](), None, 0
+    while pages == 0 or after is not None:
+        asked = {"attention": "rows", "_count": "2"} | ({"after": after} if after else {})
+        page = await list_deliveries(route.journal, asked)
+        seen += [delivery.id for delivery in page.deliveries]
+        after, pages = page.after, pages + 1
+    assert list(dict.fromkeys(seen)) == made[::-1]
+    assert pages == 2
+    for asked, found in (
+        ({"attention": "rows", "resource": "Patient/1a"}, made[1:2]),
+        ({"attention": "any", "resource": "Patient/9"}, []),
+        ({"attention": "any", "sender": "s2"}, made[2:]),
+    ):
+        page = await list_deliveries(route.journal, asked)
+        assert [delivery.id for delivery in page.deliveries] == found
 
 
 async def test_a_sender_who_polls_costs_one_read_of_the_journal(route: Route) -> None:
