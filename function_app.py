@@ -221,26 +221,28 @@ async def delivery(req: func.HttpRequest, query: Query) -> func.HttpResponse:
 @app.route("deliveries/{id}/replay", methods=METHODS)
 @endpoint()
 async def replay(req: func.HttpRequest, query: Query) -> func.HttpResponse:
-    """Queue a parked delivery again, after an operator has removed the cause."""
+    """Queue a parked delivery, refused entries or rows again, after the cause is removed."""
     parts = await wiring.get_parts()
     if req.method != "POST":
         raise MethodNotAllowed("POST")
     id_ = req.route_params["id"]
-    replayed = await operations.replay(parts.journal, parts.queue, id_, parts.now())
+    replayed = await operations.replay(
+        parts.journal, parts.queue, id_, parts.now(), parts.replay_terms
+    )
     return responses.build_replayed(replayed)
 
 
 @app.route("deliveries/replay", methods=METHODS)
 @endpoint([*operations.REPLAY_PARAMETERS, "dry-run"])
 async def replay_all(req: func.HttpRequest, query: Query) -> func.HttpResponse:
-    """Queue all parked deliveries that match again. With ?dry-run=true, list them."""
+    """Queue all again that matches: parked, or refused. With ?dry-run=true, list it."""
     parts = await wiring.get_parts()
     if req.method != "POST":
         raise MethodNotAllowed("POST")
     page = await operations.replay_all(
         parts.journal,
         parts.queue,
-        operations.parse_replay_filter(query),
+        operations.parse_replay_filter(query, parts.replay_terms),
         parts.now(),
         dry_run=responses.is_dry_run(query),
     )

@@ -74,6 +74,10 @@ class Journal(Concerns, Protocol):
     async def get_request(self, id_: str) -> DeliveryRequest:
         """Return what came with the bytes of a delivery. Raises KeyError when they are deleted."""
 
+    async def save_request(self, id_: str, request: DeliveryRequest) -> None:
+        """Replace what came with the bytes of a delivery, when it is judged anew. Raises KeyError
+        when they are deleted."""
+
     async def update_delivery(
         self,
         id_: str,
@@ -196,11 +200,21 @@ class Journal(Concerns, Protocol):
 
 
 def keep_first_by_position(results: Sequence[EntryResult]) -> list[EntryResult]:
-    """Return the first result of each entry, by position: a later attempt cannot change it."""
+    """Return the result of each entry, by position: the first of the last round that it has one
+    of. A later attempt of the same round cannot change it, nor can a late worker of an earlier
+    round."""
     found: dict[int, EntryResult] = {}
     for result in results:
-        found.setdefault(result.position, result)
+        known = found.get(result.position)
+        if known is None or known.round < result.round:
+            found[result.position] = result
     return [found[position] for position in sorted(found)]
+
+
+def list_settled(results: Sequence[EntryResult], round_: int) -> list[EntryResult]:
+    """Return the results of entries that are not to be sent in this round: all but those that were
+    refused in an earlier one."""
+    return [result for result in results if result.round >= round_ or not result.is_refused]
 
 
 @dataclass(slots=True)
@@ -248,6 +262,9 @@ class MemoryJournal(MemoryConcerns):
 
     async def get_request(self, id_: str) -> DeliveryRequest:
         return self.payloads[id_].request
+
+    async def save_request(self, id_: str, request: DeliveryRequest) -> None:
+        self.payloads[id_] = replace(self.payloads[id_], request=request)
 
     async def update_delivery(
         self,

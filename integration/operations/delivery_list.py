@@ -38,13 +38,14 @@ class Sort(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Wanted:
-    """What a list of deliveries is to show."""
+class ListQuery:
+    """What a list of deliveries is to show. `group`: only those of which something of this group
+    needs attention; `after`: as the page before has returned it."""
 
     criteria: DeliveryFilter
     group: ConcernGroup | None
-    resource: str | None
-    sort: Sort
+    resource: str | None = None
+    sort: Sort = Sort.NEWEST
     count: int
     after: str | None
 
@@ -56,7 +57,7 @@ async def list_deliveries(journal: Journal, params: Mapping[str, str]) -> Page:
     """
     wanted = _parse(params)
     if wanted.group is not None:
-        return await _list_with_concerns(journal, wanted, wanted.group)
+        return await list_with_concerns(journal, wanted, wanted.group)
     if wanted.sort is Sort.OLDEST:
         return await _list_oldest(journal, wanted)
     after = query_parameters.parse_after(wanted.after)
@@ -75,7 +76,7 @@ def parse_criteria(params: Mapping[str, str]) -> DeliveryFilter:
     )
 
 
-def _parse(params: Mapping[str, str]) -> _Wanted:
+def _parse(params: Mapping[str, str]) -> ListQuery:
     criteria = parse_criteria(params)
     group = query_parameters.parse_choice(params.get("attention"), ConcernGroup, "attention")
     sort = query_parameters.parse_choice(params.get("sort"), Sort, "sort") or Sort.NEWEST
@@ -92,7 +93,7 @@ def _parse(params: Mapping[str, str]) -> _Wanted:
             "deliveries are kept with the newest first. until= leaves out newer ones"
         )
         raise Rejected(Issue("not-supported", text, "sort"))
-    return _Wanted(
+    return ListQuery(
         criteria=criteria,
         group=group,
         resource=resource,
@@ -102,7 +103,7 @@ def _parse(params: Mapping[str, str]) -> _Wanted:
     )
 
 
-async def _list_oldest(journal: Journal, wanted: _Wanted) -> Page:
+async def _list_oldest(journal: Journal, wanted: ListQuery) -> Page:
     """List open deliveries, which are in an index: all that are open are read."""
     after = query_parameters.parse_after(wanted.after)
     criteria = wanted.criteria
@@ -116,7 +117,7 @@ async def _list_oldest(journal: Journal, wanted: _Wanted) -> Page:
     return Page(tuple(page), page[-1].id if len(found) > len(page) else None)
 
 
-async def _list_with_concerns(journal: Journal, wanted: _Wanted, group: ConcernGroup) -> Page:
+async def list_with_concerns(journal: Journal, wanted: ListQuery, group: ConcernGroup) -> Page:
     """List the deliveries of which something needs attention, by when that began, the newest first.
 
     One with several such things is on a page once, and may be on a later one again.

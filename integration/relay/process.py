@@ -34,7 +34,7 @@ from integration.journal.concerns import (
     park_open,
 )
 from integration.journal.lane_bits import has_lane, list_unqueued_lanes
-from integration.journal.store import NO_LANE, Journal
+from integration.journal.store import NO_LANE, Journal, list_settled
 from integration.queues.names import RELAY_QUEUE
 from integration.queues.queue_sender import QueueSender, queue_answer
 from integration.queues.retry import plan_retry
@@ -217,8 +217,7 @@ async def _process_queued_lane(
         is_finished = await journal.finish_lane(delivery.id, delivery.plan, number)
     if is_finished:
         # It has changed since it was read: not to be taken for what is there now.
-        delivery = replace(delivery, etag=None)
-        await _finish(relay, delivery, await journal.list_entry_results(delivery.id))
+        await _finish_from_journal(relay, replace(delivery, etag=None))
 
 
 async def _process_delivery(relay: Relay, delivery: Delivery, item: WorkItem) -> None:
@@ -255,6 +254,8 @@ async def _process_delivery(relay: Relay, delivery: Delivery, item: WorkItem) ->
     results = await process_lane(relay.context, delivery, lane, item, timer)
     if results is None:
         await _record_cancelled(relay, delivery)
+    elif delivery.round:  # what was settled in earlier rounds counts, too
+        await _finish_from_journal(relay, delivery)
     else:
         await _finish(relay, delivery, [*refused, *results])
 
@@ -295,10 +296,16 @@ async def _make_plan(relay: Relay, delivery: Delivery) -> tuple[Delivery, Plan]:
         contents, size = await fetch.read_contents(
             relay.sources, relay.journal, delivery.id, payload
         )
-        counted = replace(delivery, entries=len(contents.entries), more=contents.has_next_page)
+        counted = replace(
+            delivery,
+            # What was held could not be read when it came.
+            kind=contents.kind if delivery.kind == "held" else delivery.kind,
+            entries=len(contents.entries),
+            more=contents.has_next_page,
+        )
         if counted != delivery:
             await relay.journal.update_delivery(
-                delivery.id, entries=counted.entries, more=counted.more
+                delivery.id, kind=counted.kind, entries=counted.entries, more=counted.more
             )
             counted = replace(counted, etag=None)
         trusts_uuids = payload.request.policy.trust == "uuids"
@@ -324,9 +331,14 @@ async def _record_refused(
             full_url=entry.full_url,
             issues=[operation_outcome.as_json(issue)],
             skipped=issue.severity == "information",
+            round=delivery.round,
         )
         for entry, issue in delivery_plan.refused
     ]
+    if refused and delivery.round:  # of a transaction that was split, others may be written
+        known = await relay.journal.list_entry_results(delivery.id)
+        settled = {result.position for result in list_settled(known, delivery.round)}
+        refused = [result for result in refused if result.position not in settled]
     if refused:
         await relay.journal.begin_lane(delivery.id, NO_LANE)
         await relay.journal.add_entry_results(delivery.id, NO_LANE, refused)
@@ -385,6 +397,11 @@ async def _queue_lanes(relay: Relay, delivery: Delivery, lanes: Sequence[int]) -
         await relay.journal.record_queued_lanes(delivery.id, delivery.plan, queued)
     if errors:
         raise errors[0]
+
+
+async def _finish_from_journal(relay: Relay, delivery: Delivery) -> None:
+    results = await relay.journal.list_entry_results(delivery.id)
+    await _finish(relay, delivery, list_settled(results, delivery.round))
 
 
 async def _finish(relay: Relay, delivery: Delivery, results: Sequence[EntryResult]) -> None:

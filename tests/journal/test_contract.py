@@ -15,7 +15,15 @@ import pytest
 from azure.data.tables.aio import TableServiceClient
 from azure.storage.blob.aio import BlobServiceClient
 
-from integration.core.model import OPEN, Delivery, DeliveryRequest, EntryResult, RowResult, Status
+from integration.core.model import (
+    OPEN,
+    Delivery,
+    DeliveryRequest,
+    EntryResult,
+    Rights,
+    RowResult,
+    Status,
+)
 from integration.journal.azure_store import AzureJournal
 from integration.journal.bases import MAX_ENTRIES, decode_bases
 from integration.journal.delivery_filter import DeliveryFilter
@@ -891,3 +899,62 @@ async def test_what_came_with_the_bytes_is_read_without_them(journal: Journal) -
     await journal.delete_delivery(delivery.id)
     with pytest.raises(KeyError):
         await journal.get_request(delivery.id)
+
+
+async def test_what_came_with_the_bytes_can_be_replaced_and_the_bytes_stay(
+    journal: Journal,
+) -> None:
+    delivery = made()
+    await journal.add_delivery(delivery, kept(b'{"a": 1}', answer_to="lab/x.json"))
+    request = await journal.get_request(delivery.id)
+    narrow = Rights(types=("Patient",))
+    await journal.save_request(delivery.id, replace(request, rights=narrow))
+    payload = await journal.get_payload(delivery.id)
+    assert (payload.body, payload.request.rights) == (b'{"a": 1}', narrow)
+    assert payload.request.answer_to == "lab/x.json"
+    assert await journal.add_delivery(delivery, kept(b'{"a": 1}')) is not None, "its digest stays"
+    await journal.delete_delivery(delivery.id)
+    with pytest.raises(KeyError):
+        await journal.save_request(delivery.id, request)
+
+
+@pytest.mark.parametrize("is_one_blob", [True, False])
+async def test_a_result_of_a_later_round_replaces_that_of_an_earlier_one(
+    journal: Journal, is_one_blob: bool
+) -> None:
+    delivery = made()
+    await keep(journal, delivery)
+    first = [EntryResult(0, 201), EntryResult(1, 422)]
+    if is_one_blob:
+        await journal.save_entry_results(delivery.id, 0, first)
+    else:
+        await journal.begin_lane(delivery.id, 0)
+        await journal.add_entry_results(delivery.id, 0, first)
+    await journal.begin_lane(delivery.id, 1)
+    again = [EntryResult(1, 201, round=1), EntryResult(1, 500, round=1)]
+    await journal.add_entry_results(delivery.id, 1, again)
+    await journal.add_entry_results(delivery.id, 0, [EntryResult(1, 201)])
+    results = await journal.list_entry_results(delivery.id)
+    assert [(each.status, each.round) for each in results] == [(201, 0), (201, 1)]
+
+
+async def test_what_a_delivery_waits_for_is_kept_and_cleared(journal: Journal) -> None:
+    delivery = made()
+    await keep(journal, delivery)
+    moment = delivery.accepted
+    waits: dict[str, Any] = {
+        "waiting": moment,
+        "next_attempt": moment,
+        "parked": moment,
+        "reason": "answered 503",
+        "attempts": 2,
+        "for_operator": True,
+    }
+    await journal.update_delivery(delivery.id, **waits)
+    known = await found(journal, delivery)
+    assert {name: getattr(known, name) for name in waits} == waits
+    cleared = {"waiting": None, "next_attempt": None, "parked": None, "reason": None}
+    await journal.update_delivery(delivery.id, **cleared, attempts=0)
+    known = await found(journal, delivery)
+    assert [getattr(known, name) for name in cleared] == [None] * 4
+    assert (known.attempts, known.for_operator) == (0, True)
