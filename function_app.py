@@ -211,7 +211,7 @@ async def delivery(req: func.HttpRequest, query: Query) -> func.HttpResponse:
             status = await operations.get_status(parts.journal, id_)
             reader = responses.build_reader(req, parts.reader_headers)
             await record_answer(parts.audit, reader, status)
-            return responses.build_delivery_status(status)
+            return responses.build_delivery_status(status, parts.now())
         case "DELETE":
             cancelled = await operations.cancel(parts.journal, id_, parts.now())
             return responses.build_cancelled(cancelled)

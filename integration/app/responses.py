@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from urllib.parse import unquote, urlencode, urlsplit
 
@@ -39,7 +40,6 @@ _NDJSON = "application/fhir+ndjson"
 
 # Characters of a header that says who asks.
 _MAX_WHO = 256
-_POLL_AGAIN = "1"
 
 # How to answer, which FHIR clients state at the addresses that are FHIR's. `_pretty` is ignored.
 FORMAT_PARAMETERS = ("_format", "_pretty")
@@ -184,7 +184,7 @@ def build_accepted(
     return build_outcome(status, [issue, *result.refused], headers)
 
 
-def build_delivery_status(result: DeliveryStatus) -> func.HttpResponse:
+def build_delivery_status(result: DeliveryStatus, now: datetime) -> func.HttpResponse:
     """Respond with the progress of a delivery, or at its end with the response bundle."""
     delivery = result.delivery
     if delivery.status is Status.DONE:
@@ -195,10 +195,15 @@ def build_delivery_status(result: DeliveryStatus) -> func.HttpResponse:
             "entries were written before, and stay"
         )
         return build_outcome(404, [Issue("not-found", text)])
-    headers = {"X-Progress": views.describe_progress(delivery), "Retry-After": _POLL_AGAIN}
-    if delivery.status is Status.PARKED:
-        issue = Issue("incomplete", f"parked: {delivery.reason}", None, "warning")
-        return build_outcome(202, [issue], headers)
+    headers = {
+        "X-Progress": views.describe_progress(delivery),
+        "Retry-After": str(views.choose_pause(delivery, now)),
+    }
+    why = views.describe_waiting(delivery)
+    if why is not None:
+        needs_person = delivery.status is Status.PARKED or delivery.for_operator
+        code, severity = ("incomplete", "warning") if needs_person else ("transient", "information")
+        return build_outcome(202, [Issue(code, why, None, severity)], headers)
     return func.HttpResponse(status_code=202, headers=headers)
 
 
