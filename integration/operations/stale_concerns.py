@@ -22,6 +22,9 @@ _MAX_CONCURRENT = 16
 # A concern is added before its delivery names it: for so long it may not be named yet.
 _GRACE = timedelta(minutes=10)
 
+# So long after a row needed attention, a delivery that is not there was deleted.
+_DELETED_AFTER = timedelta(days=1)
+
 _STATUSES = {
     ConcernKind.PARKED: frozenset({Status.PARKED}),
     ConcernKind.HELD: frozenset({Status.PARKED}),
@@ -54,7 +57,8 @@ async def _drop_if_stale(
 ) -> bool:
     delivery = await journal.get_delivery(concern.delivery)
     if concern.kind in ROW_KINDS:
-        return await _drop_row_concern_if_stale(journal, row_keys, concern, delivery)
+        is_deleted = delivery is None and now - concern.since >= _DELETED_AFTER
+        return await _drop_row_concern_if_stale(journal, row_keys, concern, is_deleted=is_deleted)
     if now - concern.since < _GRACE or is_current(concern, delivery):
         return False
     if delivery is not None and delivery.attention == concern.id:
@@ -75,14 +79,14 @@ def is_current(concern: Concern, delivery: Delivery | None) -> bool:
 
 
 async def _drop_row_concern_if_stale(
-    journal: Journal, row_keys: RowKeys, concern: Concern, delivery: Delivery | None
+    journal: Journal, row_keys: RowKeys, concern: Concern, *, is_deleted: bool
 ) -> bool:
     """A row whose delivery is deleted can no longer be replayed: nobody can do anything about it
     but in FHIR or Dataverse."""
     type_, _, id_ = (concern.resource or "").partition("/")
     recorded = await row_keys.read(type_, id_)
     is_named = recorded.concern == concern.id
-    if is_named and delivery is not None:
+    if is_named and not is_deleted:
         return False
     if is_named and not await row_keys.unname_concern(type_, id_, recorded):
         return False  # raised again just now

@@ -24,7 +24,7 @@ from integration.operations.views import describe_concern
 from integration.relay import process as relaying
 from integration.relay.process import Relay
 from tests.builders import MARKER, bundle, entry, observation, patient
-from tests.conftest import Route
+from tests.conftest import DAY, Route
 from tests.operations.test_housekeeping import keeping
 
 PUT_P1 = bundle(entry(patient(id="p1"), method="PUT"), kind="batch")
@@ -359,6 +359,7 @@ async def test_the_rows_of_a_deleted_delivery_are_no_longer_listed(route: Route)
     assert await drop_stale_concerns(route.journal, route.row_keys, route.clock.now) == 0
     (concern,) = await concerns(route)
     await route.journal.delete_delivery(concern.delivery)
+    route.clock.later(DAY)
     assert await drop_stale_concerns(route.journal, route.row_keys, route.clock.now) == 1
     assert (await route.row_keys.read("Patient", "p1")).concern is None
 

@@ -9,15 +9,17 @@ from typing import Any
 import pytest
 
 from integration.app.identification import build_judge
-from integration.core.errors import Rejected
+from integration.core.errors import Rejected, Unavailable
 from integration.core.model import EntryResult, Rights, Status, WorkItem
 from integration.journal.store import MemoryJournal, keep_first_by_position, list_settled
 from integration.operations import attention, deliveries
 from integration.operations.deliveries import ReplayFilter, ReplayTerms, parse_replay_filter
+from integration.operations.housekeeping import sweep
 from integration.relay import process as relaying
 from integration.senders.model import ProvenSender, Sender, SenderPolicy
 from tests.builders import batch, bundle, entry, observation, patient
 from tests.conftest import DAY, Route
+from tests.operations.test_housekeeping import keeping
 
 
 def put(name: str, **elements: Any) -> dict[str, Any]:
@@ -276,6 +278,23 @@ async def test_a_round_that_breaks_off_is_taken_up_and_writes_once(
         "Patient/p2": 1,
         "Observation/o1": 1,
     }
+
+
+async def test_a_replay_that_the_queue_did_not_take_is_queued_by_housekeeping(
+    route: Route,
+) -> None:
+    class Full:
+        async def send(self, *_: object) -> None:
+            raise Unavailable("queue", "answered 503")
+
+    delivery = await refused_delivery(route, put("p1"), sees("o1"))
+    await route.mirror_all()
+    with pytest.raises(Unavailable):
+        await deliveries.replay(route.journal, Full(), delivery, route.clock.now)
+    route.clock.later(601)
+    await sweep(keeping(route, route.queue_sender))
+    await route.process_all()
+    assert (await route.known(delivery)).written == 2
 
 
 async def test_a_lost_answer_in_a_later_round_writes_nothing_twice(route: Route) -> None:
