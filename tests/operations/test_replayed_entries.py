@@ -306,7 +306,7 @@ async def test_a_lost_answer_in_a_later_round_writes_nothing_twice(route: Route)
     assert (await route.known(delivery)).refused == 0
 
 
-async def test_a_round_that_is_parked_is_replayed_as_the_same_round(route: Route) -> None:
+async def test_a_round_that_is_parked_is_replayed(route: Route) -> None:
     delivery = await refused_delivery(route, put("p1"), sees("o1"))
     await replay(route, delivery)
     await relaying.park(route.journal, WorkItem(delivery), "too slow", route.clock.now)
