@@ -25,8 +25,11 @@ from integration.operations import deliveries as operations
 from integration.operations.activity import PARAMETERS as ACTIVITY_PARAMETERS
 from integration.operations.activity import find_activity
 from integration.operations.answers import leave_answer, write_answer
+from integration.operations.attention import PARAMETERS as ATTENTION_PARAMETERS
+from integration.operations.attention import find_concerns
 from integration.operations.audit import PARAMETERS as AUDIT_PARAMETERS
 from integration.operations.audit import find_audit_entries, record_answer
+from integration.operations.delivery_list import LIST_PARAMETERS, list_deliveries
 from integration.operations.health import check_upstreams
 from integration.operations.housekeeping import sweep
 from integration.operations.status import report_status
@@ -100,7 +103,7 @@ async def relay_poison(msg: func.QueueMessage) -> None:
     """Park a delivery whose work item failed repeatedly."""
     parts = await wiring.get_parts()
     item = parse_work_item(msg.get_body())
-    await park_delivery(parts.journal, item, "processing failed repeatedly")
+    await park_delivery(parts.journal, item, "processing failed repeatedly", parts.now())
 
 
 @app.queue_trigger("msg", ANSWER_QUEUE, STORAGE)
@@ -209,7 +212,7 @@ async def delivery(req: func.HttpRequest, query: Query) -> func.HttpResponse:
             status = await operations.get_status(parts.journal, id_)
             reader = responses.build_reader(req, parts.reader_headers)
             await record_answer(parts.audit, reader, status)
-            return responses.build_delivery_status(status)
+            return responses.build_delivery_status(status, parts.now())
         case "DELETE":
             cancelled = await operations.cancel(parts.journal, id_, parts.now())
             return responses.build_cancelled(cancelled)
@@ -219,26 +222,28 @@ async def delivery(req: func.HttpRequest, query: Query) -> func.HttpResponse:
 @app.route("deliveries/{id}/replay", methods=METHODS)
 @endpoint()
 async def replay(req: func.HttpRequest, query: Query) -> func.HttpResponse:
-    """Queue a parked delivery again, after an operator has removed the cause."""
+    """Queue a parked delivery, refused entries or rows again, after the cause is removed."""
     parts = await wiring.get_parts()
     if req.method != "POST":
         raise MethodNotAllowed("POST")
     id_ = req.route_params["id"]
-    replayed = await operations.replay(parts.journal, parts.queue, id_, parts.now())
+    replayed = await operations.replay(
+        parts.journal, parts.queue, id_, parts.now(), parts.replay_terms
+    )
     return responses.build_replayed(replayed)
 
 
 @app.route("deliveries/replay", methods=METHODS)
 @endpoint([*operations.REPLAY_PARAMETERS, "dry-run"])
 async def replay_all(req: func.HttpRequest, query: Query) -> func.HttpResponse:
-    """Queue all parked deliveries that match again. With ?dry-run=true, list them."""
+    """Queue all again that matches: parked, or refused. With ?dry-run=true, list it."""
     parts = await wiring.get_parts()
     if req.method != "POST":
         raise MethodNotAllowed("POST")
     page = await operations.replay_all(
         parts.journal,
         parts.queue,
-        operations.parse_replay_filter(query),
+        operations.parse_replay_filter(query, parts.replay_terms),
         parts.now(),
         dry_run=responses.is_dry_run(query),
     )
@@ -246,15 +251,25 @@ async def replay_all(req: func.HttpRequest, query: Query) -> func.HttpResponse:
 
 
 @app.route("deliveries", methods=METHODS)
-@endpoint(operations.LIST_PARAMETERS)
+@endpoint(LIST_PARAMETERS)
 async def deliveries(req: func.HttpRequest, query: Query) -> func.HttpResponse:
-    """List the deliveries, newest first."""
+    """List the deliveries that match, newest first."""
     parts = await wiring.get_parts()
     if req.method != "GET":
         raise MethodNotAllowed("GET")
-    status, count = query.get("status"), query.get("_count", "50")
-    page = await operations.list_deliveries(parts.journal, status, count, query.get("after"))
+    page = await list_deliveries(parts.journal, query)
     return responses.build_delivery_page(req, query, page)
+
+
+@app.route("attention", methods=METHODS)
+@endpoint(ATTENTION_PARAMETERS)
+async def attention(req: func.HttpRequest, query: Query) -> func.HttpResponse:
+    """List what is not where it should be, newest first."""
+    parts = await wiring.get_parts()
+    if req.method != "GET":
+        raise MethodNotAllowed("GET")
+    page = await find_concerns(parts.journal, query)
+    return responses.build_attention_page(req, query, page)
 
 
 @app.route("activity", methods=METHODS)

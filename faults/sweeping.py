@@ -44,6 +44,7 @@ async def sweep_later(running: Running, later: timedelta) -> int:
             queue=sender,
             activity=stores.activity,
             audit=stores.audit,
+            row_keys=stores.row_keys,
             now=lambda: datetime.now(UTC) + later,
             ages=_AGES,
         )

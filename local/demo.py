@@ -157,8 +157,8 @@ async def _wait_for_delivery(http: httpx.AsyncClient, delivery: Delivery, end: f
 
 async def _describe_split(http: httpx.AsyncClient, address: str) -> str:
     """Return a text that says whether a transaction was split; empty for other kinds."""
-    listing, _, id_ = address.rpartition("/")
-    listed = (await http.get(listing)).json().get("deliveries", [])
+    root, id_ = address.partition("/api/")[0], address.rpartition("/")[2]
+    listed = (await http.get(f"{root}/api/deliveries")).json().get("deliveries", [])
     item: Json = next((item for item in listed if item["id"] == id_), {})
     if item.get("kind") != "transaction":
         return ""

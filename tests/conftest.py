@@ -30,6 +30,7 @@ from integration.journal.activity_log import MemoryActivityLog
 from integration.journal.audit_log import MemoryAuditLog
 from integration.journal.guard_store import MemoryGuardStore
 from integration.journal.pending_lookups import MemoryPendingLookups
+from integration.journal.row_keys import MemoryRowKeys
 from integration.journal.store import Journal, MemoryJournal
 from integration.journal.table_keys import make_delivery_id
 from integration.journal.write_guard import WriteGuard
@@ -131,6 +132,7 @@ class Route:
     sources: Sources = NO_SOURCES
     waits: list[float] = field(default_factory=list)
     audit: MemoryAuditLog = field(default_factory=MemoryAuditLog)
+    row_keys: MemoryRowKeys = field(default_factory=MemoryRowKeys)
     row_waits: MemoryPendingLookups = field(default_factory=MemoryPendingLookups)
     maps: Mapping[str, EntityMap] = field(default_factory=mirrored_maps)
     all_maps: Mapping[str, EntityMap] = field(default_factory=every_map)
@@ -195,6 +197,7 @@ class Route:
             now=self.clock,
             max_age=self.max_age,
             activities=self.activities,
+            row_keys=self.row_keys,
         )
 
     @property

@@ -57,6 +57,8 @@ PURE_MODULES = {
     "core.model",
     "core.state_version",
     "journal.audit_entry",
+    "journal.bounds",
+    "journal.concern",
     "journal.table_keys",
     "operations.audit_events",
     "operations.views",

@@ -56,6 +56,7 @@ var queues = [
 
 var tables = [
   'activity'
+  'attention'
   'audit'
   'dataroutes'
   'deliveries'

@@ -4,22 +4,24 @@ issuers whose tokens they prove themselves with."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
 from integration.app.http_clients import ClientContext, open_upstream
 from integration.app.settings import Settings, UpstreamSettings, read_setting
 from integration.core.errors import Misconfigured, Unavailable
-from integration.core.model import Request
+from integration.core.model import Delivery, DeliveryRequest, Request
 from integration.fhir.grammar import RESOURCE_TYPES
+from integration.intake.accept import Intake, judge_anew
 from integration.intake.identify import AddKeys, Identification
 from integration.intake.quotas import Quotas
 from integration.journal.store import Journal
+from integration.operations.deliveries import Judge, ReplayTerms
 from integration.senders.jwks import MAX_BYTES, Fetch, KeySet
 from integration.senders.load import read_senders
-from integration.senders.model import Sender
+from integration.senders.model import Sender, make_unlisted_sender
 from integration.senders.proofs.json_web_token import JsonWebToken, read_key_id
 from integration.senders.proofs.proof import Proof, Secrets, SignedRequest
 from integration.senders.schemes import collect_secrets
@@ -53,6 +55,30 @@ def build_identification(
         is_hosted=settings.senders.site_url is not None,
         max_bytes=settings.deliveries.max_delivery_bytes,
     )
+
+
+def build_replay_terms(
+    settings: Settings, intake: Intake, identification: Identification
+) -> ReplayTerms:
+    """Build the terms of a replay."""
+    return ReplayTerms(
+        judge=build_judge(intake, identification.senders),
+        retention=timedelta(days=settings.retention_days),
+    )
+
+
+def build_judge(intake: Intake, senders: Mapping[str, Sender] | None) -> Judge:
+    """Build what judges a kept delivery by the rights and the policy that its sender has now. One
+    whose sender is no longer listed is judged as it was when it was accepted."""
+
+    def judge(delivery: Delivery, request: DeliveryRequest) -> DeliveryRequest:
+        unlisted = make_unlisted_sender(delivery.sender).sender
+        sender = unlisted if senders is None else senders.get(delivery.sender)
+        if sender is None:
+            return request
+        return judge_anew(intake, sender, request, is_held=delivery.kind == "held")
+
+    return judge
 
 
 def find_missing_bases(senders: Iterable[Sender], bases: Collection[str]) -> dict[str, str]:

@@ -36,6 +36,7 @@ def build_housekeeping(
         queue=stores.queue,
         activity=stores.activity,
         audit=stores.audit,
+        row_keys=stores.row_keys,
         now=now,
         ages=Ages(
             max_age=timedelta(seconds=settings.max_age),

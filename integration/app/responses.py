@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from urllib.parse import unquote, urlencode, urlsplit
 
@@ -17,6 +18,7 @@ from integration.intake.accept import Accepted
 from integration.intake.dialects import Handshake
 from integration.intake.subscriptions import Acknowledged
 from integration.journal.activity_log import ActivityPage
+from integration.journal.attention import ConcernPage
 from integration.journal.audit_entry import Reader
 from integration.journal.audit_log import AuditPage
 from integration.journal.store import Page
@@ -40,7 +42,6 @@ _NDJSON = "application/fhir+ndjson"
 
 # Characters of a header that says who asks.
 _MAX_WHO = 256
-_POLL_AGAIN = "1"
 
 # How to answer, which FHIR clients state at the addresses that are FHIR's. `_pretty` is ignored.
 FORMAT_PARAMETERS = ("_format", "_pretty")
@@ -185,7 +186,7 @@ def build_accepted(
     return build_outcome(status, [issue, *result.refused], headers)
 
 
-def build_delivery_status(result: DeliveryStatus) -> func.HttpResponse:
+def build_delivery_status(result: DeliveryStatus, now: datetime) -> func.HttpResponse:
     """Respond with the progress of a delivery, or at its end with the response bundle."""
     delivery = result.delivery
     if delivery.status is Status.DONE:
@@ -196,10 +197,15 @@ def build_delivery_status(result: DeliveryStatus) -> func.HttpResponse:
             "entries were written before, and stay"
         )
         return build_outcome(404, [Issue("not-found", text)])
-    headers = {"X-Progress": views.describe_progress(delivery), "Retry-After": _POLL_AGAIN}
-    if delivery.status is Status.PARKED:
-        issue = Issue("incomplete", f"parked: {delivery.reason}", None, "warning")
-        return build_outcome(202, [issue], headers)
+    headers = {
+        "X-Progress": views.describe_progress(delivery),
+        "Retry-After": str(views.choose_pause(delivery, now)),
+    }
+    why = views.describe_waiting(delivery)
+    if why is not None:
+        needs_person = delivery.status is Status.PARKED or delivery.for_operator
+        code, severity = ("incomplete", "warning") if needs_person else ("transient", "information")
+        return build_outcome(202, [Issue(code, why, None, severity)], headers)
     return func.HttpResponse(status_code=202, headers=headers)
 
 
@@ -238,6 +244,16 @@ def build_activity_page(
 ) -> func.HttpResponse:
     """List entries of the activity log, with the URL of the next page."""
     body = {"activity": [views.describe_activity(entry) for entry in result.entries]}
+    return _build_json(
+        body | _build_next_link(req, query, result.after), 200, media="application/json"
+    )
+
+
+def build_attention_page(
+    req: func.HttpRequest, query: Mapping[str, str], result: ConcernPage
+) -> func.HttpResponse:
+    """List what needs attention, with the URL of the next page."""
+    body = {"attention": [views.describe_concern(concern) for concern in result.concerns]}
     return _build_json(
         body | _build_next_link(req, query, result.after), 200, media="application/json"
     )

@@ -112,7 +112,7 @@ async def _answer_delivery(parts: Parts, request: _SenderRequest) -> func.HttpRe
         case "GET":
             status = await operations.get_status(parts.journal, id_, sender)
             await record_answer(parts.audit, request.reader, status)
-            return responses.build_delivery_status(status)
+            return responses.build_delivery_status(status, parts.now())
         case "DELETE":
             cancelled = await operations.cancel(parts.journal, id_, parts.now(), sender)
             return responses.build_cancelled(cancelled)
@@ -136,7 +136,7 @@ async def _take_delivery(parts: Parts, request: _SenderRequest) -> func.HttpResp
         )
         if status.delivery.status is Status.DONE:
             await record_answer(parts.audit, request.reader, status)
-            return responses.build_delivery_status(status)
+            return responses.build_delivery_status(status, parts.now())
     return responses.build_accepted(request.base, result, policy.accepted_status)
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from integration.app.http_clients import ClientContext, open_credential, open_upstream
-from integration.app.identification import build_identification
+from integration.app.identification import build_identification, build_replay_terms
 from integration.app.inbox_parts import build_answers, build_inbox
 from integration.app.operations_parts import build_housekeeping, build_status_check
 from integration.app.settings import (
@@ -52,6 +52,7 @@ from integration.mapping.files import MapFile, MappedTable
 from integration.mirror.mirror import Mirror
 from integration.mirror.row_sink import RowSink
 from integration.operations.answers import Answers
+from integration.operations.deliveries import ReplayTerms
 from integration.operations.health import UpstreamCheck
 from integration.operations.housekeeping import Housekeeping
 from integration.operations.status import StatusCheck
@@ -103,6 +104,7 @@ class Parts:
     reader_headers: ReaderHeaders
     data_routes: DataRoutes
     identification: Identification
+    replay_terms: ReplayTerms
     inbox: Inbox | None
     answers: Answers
     site_url: str | None
@@ -231,6 +233,7 @@ async def _build_parts(settings: Settings) -> Parts:
         reader_headers=ReaderHeaders(settings.senders.sender_header, settings.audit.user_header),
         data_routes=shared.data_routes,
         identification=identification,
+        replay_terms=build_replay_terms(settings, intake, identification),
         inbox=build_inbox(settings, stores, intake, identification),
         answers=build_answers(settings, stores, utc_now),
         site_url=settings.senders.site_url,

@@ -169,9 +169,9 @@ LOG_EVENTS = {
     ),
     "housekeeping.done": _event(
         logging.INFO,
-        "queued parked forgotten locks activity audit failed more",
-        "how many deliveries, write locks, activity and audit entries it handled; `more`: the next "
-        "run goes on",
+        "queued parked forgotten locks activity audit concerns failed more",
+        "how many deliveries, write locks, activity and audit entries it handled; `concerns`: how "
+        "many it dropped, since they were mended; `more`: the next run goes on",
     ),
     "request.unproven": _event(
         logging.WARNING,

@@ -177,7 +177,15 @@ class Delivery:
     answer_due: bool = False  # it came as a file, and its answer is not written yet
     gap: str | None = None  # the events of its subscription that were missing before it
     finished: datetime | None = None  # done or cancelled
-    reason: str | None = None  # why it is parked
+    reason: str | None = None  # why it is parked, or why it waits
+    # It waits to be tried again: since when, how many attempts failed, when the next one is due.
+    waiting: datetime | None = None
+    attempts: int = 0
+    next_attempt: datetime | None = None
+    for_operator: bool = False  # it waits until somebody mends something
+    parked: datetime | None = None  # when it was parked
+    attention: str = ""  # the id of its concern: see integration.journal.attention
+    round: int = 0  # how often its refused entries were sent again
     replayed: datetime | None = None  # by an operator; its age counts from here
     unqueued: bool = False  # replayed, and its work item is not known to be in the queue yet
     checked: datetime | None = None  # when housekeeping last checked its progress
@@ -202,11 +210,17 @@ class EntryResult:
     skipped: bool = False  # left out on purpose: there was nothing to write
     resource: str | None = None  # what a read found, as JSON text, which keeps all digits
     queued: list[str] | None = None  # Type/id of each resource that was queued for the mirror
+    round: int = 0  # how often refused entries of the delivery had been sent again before
 
     @property
     def is_written(self) -> bool:
         """Whether the server did what was requested; else it refused."""
         return 200 <= self.status < 300 or self.status == 304
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether it is not written, and no later write stands in its place."""
+        return not (self.is_written or self.superseded)
 
 
 def count_results(results: Iterable[EntryResult]) -> dict[str, Any]:
@@ -234,6 +248,7 @@ class RowResult:
     action: str  # created, updated, unchanged, deactivated, refused, absent, skipped, parked
     version: str | None = None
     notes: tuple[str, ...] = ()
+    waits: tuple[str, ...] = ()  # Type/id of each resource whose row a lookup of this one waits for
 
 
 class Category(StrEnum):

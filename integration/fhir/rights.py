@@ -2,7 +2,8 @@
 
 Rights are checked on what an entry would do at the FHIR server, after a bundle of any type was
 read, and again on what was fetched for it. The rights of the time of acceptance are kept with the
-bytes, so that a delivery is judged alike whenever it is planned.
+bytes, so that a delivery is judged alike whenever it is planned. A replay of what was refused
+replaces them by those of then.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from integration.core.errors import Issue, Rejected
 from integration.core.log_events import log_event
 from integration.core.model import (
     DEFAULT_POLICY,
+    TO_BE_PLANNED,
     Delivery,
     DeliveryRequest,
     Policy,
@@ -30,11 +31,13 @@ from integration.fhir.units import DEFAULT_LIMITS, Limits
 from integration.intake import http_request, subscriptions
 from integration.intake.http_request import IncomingRequest, ParsedRequest
 from integration.intake.subscriptions import Acknowledged
+from integration.journal.concern import ConcernKind, build_delivery_concern
+from integration.journal.concerns import change_with_concern
 from integration.journal.store import Journal, Payload
 from integration.journal.table_keys import parse_accepted_time
 from integration.queues.names import RELAY_QUEUE
 from integration.queues.queue_sender import QueueSender
-from integration.senders.model import SenderPolicy
+from integration.senders.model import Sender, SenderPolicy
 
 # How long a repeat may finish a delivery that broke off before it was kept. A delivery that is
 # missing after that time was deleted by housekeeping. Its id is also its place in the order of
@@ -131,13 +134,18 @@ async def _hold(intake: Intake, parsed: ParsedRequest, error: Rejected) -> Accep
     request = _add_policy(intake, parsed)
     held = _make_delivery(intake, parsed, Contents("held", ()))
     reason = f"refused at the door: {error}"
-    held = replace(held, status=Status.PARKED, reason=reason)
+    held = replace(held, status=Status.PARKED, reason=reason, parked=held.accepted)
     first_id = await intake.journal.claim_key(held.sender, held.key, held.id)
     earlier = await intake.journal.get_delivery(first_id) if first_id != held.id else None
     if earlier is None:
         held = replace(held, id=first_id)
     elif earlier.digest == held.digest:
         return Accepted(first_id, error.issues[:MAX_ISSUES])
+    concern = build_delivery_concern(
+        ConcernKind.HELD, held.id, held.sender, held.accepted, reason=reason
+    )
+    await intake.journal.put_concern(concern)
+    held = replace(held, attention=concern.id)
     # Under an id of its own where its key was used before for another request.
     await intake.journal.add_delivery(held, Payload(request, parsed.body))
     log_event("delivery.held", delivery=held.id, reason=reason)
@@ -174,8 +182,12 @@ def _add_policy(intake: Intake, parsed: ParsedRequest) -> DeliveryRequest:
     then.
     """
     sender = parsed.sender.sender
+    return replace(parsed.request, policy=_build_policy(intake, sender), rights=sender.rights)
+
+
+def _build_policy(intake: Intake, sender: Sender) -> Policy:
     stated = sender.policy
-    policy = replace(
+    return replace(
         intake.policy,
         messages=stated.messages or intake.policy.messages,
         documents=stated.documents or intake.policy.documents,
@@ -183,7 +195,6 @@ def _add_policy(intake: Intake, parsed: ParsedRequest) -> DeliveryRequest:
         trust=stated.trust,
         fetch_from=((stated.base,) if stated.base else ()) if sender.is_listed else None,
     )
-    return replace(parsed.request, policy=policy, rights=sender.rights)
 
 
 def parse_contents(body: bytes, request: DeliveryRequest, max_entries: int) -> Contents:
@@ -250,6 +261,8 @@ async def _keep_and_queue(intake: Intake, checked: CheckedRequest) -> Accepted:
     In this order: wherever a worker ends in between, a repeat of the request finishes the rest.
     """
     delivery = await _take_key(intake.journal, checked)
+    if delivery.kind == "held" and delivery.status is Status.PARKED:
+        return await _release(intake, delivery, checked)
     if delivery.status is not Status.ACCEPTED:
         return Accepted(delivery.id)
     added = await intake.journal.add_delivery(delivery, checked.payload)
@@ -271,6 +284,51 @@ async def _keep_and_queue(intake: Intake, checked: CheckedRequest) -> Accepted:
         more = Issue("informational", text, None, "information")
         refusals = (*refusals[:MAX_ISSUES], more)
     return Accepted(delivery.id, refusals)
+
+
+async def _release(intake: Intake, held: Delivery, checked: CheckedRequest) -> Accepted:
+    """Queue what was held when it came, since its sender may send it by now: under its id, and so
+    in its place among others. In the order of a replay, which this is."""
+    now = checked.delivery.accepted
+    await intake.journal.save_request(held.id, checked.payload.request)
+    await intake.journal.index_delivery(held.id, now)
+    is_released = await change_with_concern(
+        intake.journal,
+        held,
+        None,
+        only_if=frozenset({Status.PARKED}),
+        status=Status.ACCEPTED,
+        reason=None,
+        parked=None,
+        replayed=now,
+        unqueued=True,
+        planner=TO_BE_PLANNED,
+        write_order=checked.delivery.write_order,
+        holds_refused=checked.delivery.holds_refused,
+    )
+    if is_released:
+        await intake.queue.send(RELAY_QUEUE, WorkItem(held.id))
+        await intake.journal.update_delivery(held.id, unqueued=False)
+    return Accepted(held.id)
+
+
+def judge_anew(
+    intake: Intake, sender: Sender, request: DeliveryRequest, *, is_held: bool
+) -> DeliveryRequest:
+    """Return the request of a kept delivery with what its sender may do now, and how it is read.
+
+    `is_held`: nothing of it has been read yet. Else what decides how many entries it has, and which
+    ids they get, stays as it was.
+    """
+    stated = _build_policy(intake, sender)
+    kept = request.policy
+    policy = replace(
+        stated,
+        messages=kept.messages,
+        documents=kept.documents,
+        trust=kept.trust,
+    )
+    return replace(request, policy=stated if is_held else policy, rights=sender.rights)
 
 
 async def _take_key(journal: Journal, checked: CheckedRequest) -> Delivery:

@@ -53,7 +53,7 @@ class AzureBlobs:
 
     async def save_payload(self, id_: str, digest: str, payload: Payload) -> bool:
         """Do the part of `add_delivery` that is in blobs."""
-        request = base64.b64encode(msgspec.json.encode(payload.request)).decode()
+        request = _encode_request(payload.request)
         blob = self.container.get_blob_client(f"{id_}/payload")
         async with translate_storage_errors():
             try:
@@ -82,6 +82,15 @@ class AzureBlobs:
             except ResourceNotFoundError:
                 raise KeyError(id_) from None
         return _parse_request(properties.metadata)
+
+    async def save_request(self, id_: str, request: DeliveryRequest) -> None:
+        blob = self.container.get_blob_client(f"{id_}/payload")
+        async with translate_storage_errors():
+            try:
+                kept = dict((await blob.get_blob_properties()).metadata)
+                await blob.set_blob_metadata({**kept, "request": _encode_request(request)})
+            except ResourceNotFoundError:
+                raise KeyError(id_) from None
 
     async def save_lane(self, id_: str, plan: int, lane: int, data: bytes) -> None:
         async with translate_storage_errors():
@@ -230,6 +239,10 @@ def _get_code(error: HttpResponseError) -> str:
 
 def _encode_results(results: Sequence[EntryResult]) -> list[bytes]:
     return [msgspec.json.encode(result) + b"\n" for result in results]
+
+
+def _encode_request(request: DeliveryRequest) -> str:
+    return base64.b64encode(msgspec.json.encode(request)).decode()
 
 
 def _parse_request(metadata: Mapping[str, str]) -> DeliveryRequest:

@@ -6,13 +6,16 @@ import asyncio
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from azure.core.exceptions import ResourceNotFoundError
+from azure.core import MatchConditions
+from azure.core.exceptions import ResourceModifiedError, ResourceNotFoundError
 from azure.data.tables import UpdateMode
 from azure.data.tables.aio import TableClient
 
 from integration.journal.azure_errors import translate_storage_errors
+from integration.journal.azure_tables import RETRY_WRITES
+from integration.journal.row_keys import RecordedRow
 
 TABLE = "rowkeys"
 
@@ -50,15 +53,45 @@ class AzureRowKeys:
     async def find_ids(self, type_: str, keys: Collection[str]) -> Mapping[str, str]:
         return await self._find(f"{type_}|key", keys)
 
+    async def read(self, type_: str, id_: str) -> RecordedRow:
+        async with translate_storage_errors():
+            try:
+                entity = await self.table.get_entity(f"{type_}|id", id_)
+            except ResourceNotFoundError:
+                return RecordedRow()
+        return RecordedRow(
+            entity.get("value"), entity.get("concern") or None, entity.metadata["etag"]
+        )
+
+    async def name_concern(self, type_: str, id_: str, concern: str) -> None:
+        entity = {"PartitionKey": f"{type_}|id", "RowKey": id_, "concern": concern}
+        async with translate_storage_errors():
+            await self.table.upsert_entity(entity, mode=UpdateMode.MERGE, **RETRY_WRITES)
+
+    async def unname_concern(self, type_: str, id_: str, seen: RecordedRow) -> bool:
+        keys = {"PartitionKey": f"{type_}|id", "RowKey": id_}
+        unchanged: Any = {"etag": seen.etag, "match_condition": MatchConditions.IfNotModified}
+        async with translate_storage_errors():
+            try:
+                if seen.key is None:
+                    await self.table.delete_entity(f"{type_}|id", id_, **unchanged)
+                else:
+                    await self.table.update_entity(
+                        {**keys, "concern": ""}, mode=UpdateMode.MERGE, **unchanged
+                    )
+            except (ResourceModifiedError, ResourceNotFoundError):
+                return False
+        return True
+
     async def _upsert(self, entities: Sequence[Mapping[str, str]]) -> None:
         async with translate_storage_errors():
             await asyncio.gather(*map(self._upsert_part, _split(entities, _MAX_ENTITIES)))
 
     async def _upsert_part(self, entities: Sequence[Mapping[str, str]]) -> None:
         if len(entities) == 1:
-            await self.table.upsert_entity(dict(entities[0]), mode=UpdateMode.REPLACE)
+            await self.table.upsert_entity(dict(entities[0]), mode=UpdateMode.MERGE)
         else:
-            options = {"mode": UpdateMode.REPLACE}
+            options = {"mode": UpdateMode.MERGE}  # the concern of a row stays
             await self.table.submit_transaction([("upsert", dict(e), options) for e in entities])
 
     async def _find(self, partition: str, names: Collection[str]) -> Mapping[str, str]:
@@ -72,7 +105,7 @@ class AzureRowKeys:
         async def read(name: str) -> str | None:
             async with semaphore:
                 try:
-                    return str((await self.table.get_entity(partition, name))["value"])
+                    return (await self.table.get_entity(partition, name)).get("value")
                 except ResourceNotFoundError:
                     return None
 

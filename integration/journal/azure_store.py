@@ -24,24 +24,26 @@ from azure.storage.blob.aio import BlobServiceClient
 
 from integration.core.model import OPEN, Delivery, RowResult, Status
 from integration.journal import azure_blobs, azure_tables, delivery_entity
+from integration.journal.azure_attention import AzureAttention
 from integration.journal.azure_errors import translate_storage_errors
-from integration.journal.azure_open_deliveries import AzureOpenDeliveries
 from integration.journal.azure_tables import RETRY_WRITES, match_etag
 from integration.journal.bases import encode_bases
 from integration.journal.bounds import bound_row_result
+from integration.journal.delivery_filter import DeliveryFilter, matches
 from integration.journal.lane_bits import add_lanes, count_lanes
 from integration.journal.store import ROWS_PER_BATCH, Page, Payload, never
 from integration.journal.table_keys import (
     build_after_filters,
     build_days_filter,
     build_delivery_key,
+    build_end_id,
     build_row_key,
     is_between,
     parse_accepted_time,
     parse_row_resource,
 )
 
-TABLES = ("deliveries", "opendeliveries", "deliverykeys", "rows", "subscriptions")
+TABLES = ("deliveries", "opendeliveries", "attention", "deliverykeys", "rows", "subscriptions")
 
 # Rows that are deleted at the same time, in batches. A partition takes 2,000 in a second:
 # https://learn.microsoft.com/azure/storage/tables/scalability-targets
@@ -52,7 +54,7 @@ _MAX_SCANNED = 5000
 
 
 @dataclass(frozen=True, slots=True)
-class AzureJournal(AzureOpenDeliveries):
+class AzureJournal(AzureAttention):
     """See integration.journal.store.Journal for the contract of each method."""
 
     keys: TableClient
@@ -179,9 +181,7 @@ class AzureJournal(AzureOpenDeliveries):
     async def _merge(self, id_: str, changes: Mapping[str, Any], etag: str | None = None) -> str:
         """Set these fields, with `etag` only if the row still has it. Return its new etag."""
         partition, row = build_delivery_key(id_)
-        properties = delivery_entity.to_properties(changes)
-        if "reason" in changes and changes["reason"] is None:
-            properties["reason"] = ""  # a merge cannot remove a property
+        properties = delivery_entity.to_changes(changes)
         condition: dict[str, Any] = {}
         if etag is not None:
             condition = {"etag": etag, "match_condition": MatchConditions.IfNotModified}
@@ -193,12 +193,16 @@ class AzureJournal(AzureOpenDeliveries):
         )
         return str(answer["etag"])
 
-    async def list_deliveries(self, status: Status | None, limit: int, after: str | None) -> Page:
+    async def list_deliveries(
+        self, criteria: DeliveryFilter, limit: int, after: str | None
+    ) -> Page:
         found: list[Delivery] = []
         scanned = 0
-        async for delivery in self._scan_older(status, limit, after):
+        async for delivery in self._scan_older(criteria, limit, after):
             scanned += 1
-            if status is None or delivery.status == status:
+            if criteria.since is not None and not is_between(delivery.id, criteria.since, None):
+                break
+            if matches(delivery, criteria):
                 found.append(delivery)
             if len(found) > limit:
                 break
@@ -208,16 +212,20 @@ class AzureJournal(AzureOpenDeliveries):
         return Page(tuple(page), page[-1].id if len(found) > limit else None)
 
     async def _scan_older(
-        self, status: Status | None, limit: int, after: str | None
+        self, criteria: DeliveryFilter, limit: int, after: str | None
     ) -> AsyncIterator[Delivery]:
-        """Iterate over deliveries after `after`, newest first: those that may have this status."""
-        if status in OPEN:
+        """Iterate over deliveries after `after`, newest first: those that may match."""
+        if criteria.until is not None:
+            after = min(after or "~", build_end_id(criteria.until))
+        if criteria.status in OPEN:
             until = None if after is None else parse_accepted_time(after)
-            async for delivery in self.scan_deliveries(frozenset({status}), None, until):
+            statuses = frozenset({criteria.status})
+            async for delivery in self.scan_deliveries(statuses, criteria.since, until):
                 if after is None or delivery.id < after:
                     yield delivery
             return
-        size = min(limit + 1, 1000) if status is None else 1000
+        is_exact = replace(criteria, since=None, until=None) == DeliveryFilter()
+        size = min(limit + 1, 1000) if is_exact else 1000
         for keys in build_after_filters(after):
             async with translate_storage_errors():
                 async for entity in self.deliveries.query_entities(keys, results_per_page=size):

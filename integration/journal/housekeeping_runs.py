@@ -10,7 +10,8 @@ from typing import Protocol
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HousekeepingRun:
     """A run that has ended, and what it did: deliveries that were queued, parked and forgotten,
-    and how many write locks and entries of both logs were deleted. `failed`: steps that failed;
+    and how many write locks, entries of both logs and stale concerns were deleted. `failed`: steps
+    that failed;
     `more`: the next run goes on."""
 
     began: datetime
@@ -21,6 +22,7 @@ class HousekeepingRun:
     locks: int = 0
     activity: int = 0
     audit: int = 0
+    concerns: int = 0
     failed: int = 0
     more: bool = False
 

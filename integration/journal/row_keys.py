@@ -12,6 +12,16 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 
+@dataclass(frozen=True, slots=True)
+class RecordedRow:
+    """What is recorded of the row of a resource. `key`: where it does not follow from the id;
+    `concern`: what of it needs attention."""
+
+    key: str | None = None
+    concern: str | None = None
+    etag: str | None = None
+
+
 class RowKeys(Protocol):
     """Every method raises Unavailable when the storage does not answer."""
 
@@ -28,6 +38,16 @@ class RowKeys(Protocol):
     async def find_ids(self, type_: str, keys: Collection[str]) -> Mapping[str, str]:
         """Return the recorded ids of these keys, by key."""
 
+    async def read(self, type_: str, id_: str) -> RecordedRow:
+        """Return all that is recorded of the row of a resource: what `find_keys` costs for it."""
+
+    async def name_concern(self, type_: str, id_: str, concern: str) -> None:
+        """Record that a row has this concern. The record changes, even if it says so already."""
+
+    async def unname_concern(self, type_: str, id_: str, seen: RecordedRow) -> bool:
+        """Record that a row has no concern, if the record is still as it was `seen`. Return whether
+        it was."""
+
 
 @dataclass(slots=True)
 class MemoryRowKeys:
@@ -35,6 +55,9 @@ class MemoryRowKeys:
 
     keys_by_id: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
     ids_by_key: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
+    row_concerns: dict[tuple[str, str], str] = field(default_factory=dict)
+    changes: int = 0  # of concerns: the next one's etag
+    etags: dict[tuple[str, str], str] = field(default_factory=dict)
 
     async def add(self, type_: str, keys: Mapping[str, str]) -> None:
         for id_, key in keys.items():
@@ -52,3 +75,19 @@ class MemoryRowKeys:
     async def find_ids(self, type_: str, keys: Collection[str]) -> Mapping[str, str]:
         ids_by_key = self.ids_by_key.get(type_, {})
         return {key: ids_by_key[key] for key in keys if key in ids_by_key}
+
+    async def read(self, type_: str, id_: str) -> RecordedRow:
+        key = (await self.find_keys(type_, [id_])).get(id_)
+        name = type_, id_
+        return RecordedRow(key, self.row_concerns.get(name), self.etags.get(name))
+
+    async def name_concern(self, type_: str, id_: str, concern: str) -> None:
+        self.changes += 1
+        self.row_concerns[type_, id_] = concern
+        self.etags[type_, id_] = str(self.changes)
+
+    async def unname_concern(self, type_: str, id_: str, seen: RecordedRow) -> bool:
+        if self.etags.get((type_, id_)) != seen.etag:
+            return False
+        self.row_concerns.pop((type_, id_), None)
+        return True

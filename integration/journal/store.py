@@ -8,8 +8,10 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from integration.core.model import OPEN, Delivery, DeliveryRequest, EntryResult, RowResult, Status
+from integration.journal.attention import Concerns, MemoryConcerns
 from integration.journal.bases import encode_bases
 from integration.journal.bounds import bound_row_result, bound_texts
+from integration.journal.delivery_filter import DeliveryFilter, matches
 from integration.journal.lane_bits import add_lanes, count_lanes
 from integration.journal.table_keys import build_index_key, is_between, parse_accepted_time
 
@@ -49,7 +51,7 @@ def never() -> bool:
     return False
 
 
-class Journal(Protocol):
+class Journal(Concerns, Protocol):
     """Every method raises Unavailable when the storage does not answer."""
 
     async def claim_key(self, sender: str, key: str, delivery: str) -> str:
@@ -72,6 +74,10 @@ class Journal(Protocol):
     async def get_request(self, id_: str) -> DeliveryRequest:
         """Return what came with the bytes of a delivery. Raises KeyError when they are deleted."""
 
+    async def save_request(self, id_: str, request: DeliveryRequest) -> None:
+        """Replace what came with the bytes of a delivery, when it is judged anew. Raises KeyError
+        when they are deleted."""
+
     async def update_delivery(
         self,
         id_: str,
@@ -85,7 +91,9 @@ class Journal(Protocol):
         statuses; with `only_plan`, only if its plan has this number. Return whether the fields were
         set. `seen`: the delivery as it was read, which saves a read when it is still like that."""
 
-    async def list_deliveries(self, status: Status | None, limit: int, after: str | None) -> Page:
+    async def list_deliveries(
+        self, criteria: DeliveryFilter, limit: int, after: str | None
+    ) -> Page:
         """Return up to `limit` deliveries, newest first, from `after` on. A page may be short and
         have a next one: the search is cut off when it reads too much."""
 
@@ -195,15 +203,25 @@ class Journal(Protocol):
 
 
 def keep_first_by_position(results: Sequence[EntryResult]) -> list[EntryResult]:
-    """Return the first result of each entry, by position: a later attempt cannot change it."""
+    """Return the result of each entry, by position: the first of the last round that it has one
+    of. A later attempt of the same round cannot change it, nor can a late worker of an earlier
+    round."""
     found: dict[int, EntryResult] = {}
     for result in results:
-        found.setdefault(result.position, result)
+        known = found.get(result.position)
+        if known is None or known.round < result.round:
+            found[result.position] = result
     return [found[position] for position in sorted(found)]
 
 
+def list_settled(results: Sequence[EntryResult], round_: int) -> list[EntryResult]:
+    """Return the results of entries that are not to be sent in this round: all but those that were
+    refused in an earlier one."""
+    return [result for result in results if result.round >= round_ or not result.is_refused]
+
+
 @dataclass(slots=True)
-class MemoryJournal:
+class MemoryJournal(MemoryConcerns):
     """The same contract in dictionaries, for tests."""
 
     keys: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -248,6 +266,9 @@ class MemoryJournal:
     async def get_request(self, id_: str) -> DeliveryRequest:
         return self.payloads[id_].request
 
+    async def save_request(self, id_: str, request: DeliveryRequest) -> None:
+        self.payloads[id_] = replace(self.payloads[id_], request=request)
+
     async def update_delivery(
         self,
         id_: str,
@@ -265,13 +286,14 @@ class MemoryJournal:
         self._set_delivery(replace(self.deliveries[id_], **bound_texts(changes)))
         return True
 
-    async def list_deliveries(self, status: Status | None, limit: int, after: str | None) -> Page:
+    async def list_deliveries(
+        self, criteria: DeliveryFilter, limit: int, after: str | None
+    ) -> Page:
         ids = sorted(self.deliveries, reverse=True)
         matching = [
             self.deliveries[id_]
             for id_ in ids
-            if (status is None or self.deliveries[id_].status == status)
-            and (after is None or id_ < after)
+            if matches(self.deliveries[id_], criteria) and (after is None or id_ < after)
         ]
         page = matching[:limit]
         return Page(tuple(page), page[-1].id if len(matching) > limit else None)

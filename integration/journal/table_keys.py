@@ -30,6 +30,11 @@ def _build_id(milliseconds: int, random_bits: int) -> str:
     return str(UUID(int=value))
 
 
+def build_end_id(until: datetime) -> str:
+    """Return an id that is above that of each delivery accepted up to `until`, and below others."""
+    return _build_id(int(until.timestamp() * 1000) + 1, 0)
+
+
 def is_delivery_id(text: str) -> bool:
     """Whether `make_delivery_id` could have made it."""
     try:

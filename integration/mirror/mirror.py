@@ -20,7 +20,9 @@ from integration.core.errors import Misconfigured, Unavailable
 from integration.core.log_events import log_event
 from integration.core.model import Category, RowResult, WorkItem
 from integration.core.state_version import ATTEMPTS_UNTIL_BELIEVED
-from integration.journal.row_keys import MemoryRowKeys, RowKeys
+from integration.journal.concern import ConcernKind
+from integration.journal.row_concerns import choose_row_kind, drop_row_concern, raise_row_concern
+from integration.journal.row_keys import MemoryRowKeys, RecordedRow, RowKeys
 from integration.journal.store import Journal
 from integration.mapping.model import EntityMap
 from integration.mirror.row_sink import RowSink
@@ -64,14 +66,14 @@ async def mirror_resource(mirror: Mirror, item: WorkItem) -> None:
         began = mirror.now()
         try:
             if await _is_mirrored(mirror, item):
-                result = await _write_rows(mirror, item)
+                result, recorded = await _write_rows(mirror, item)
             else:  # it was queued before its table became a virtual one
                 await _skip(mirror, item)
                 return
         except (Unavailable, Misconfigured) as error:
             await _requeue_or_park(mirror, item, error, began)
             return
-        await _record_result(mirror, result, began)
+        await _record_result(mirror, result, recorded, began)
 
 
 async def mirror_or_raise(mirror: Mirror, item: WorkItem) -> RowResult:
@@ -83,8 +85,8 @@ async def mirror_or_raise(mirror: Mirror, item: WorkItem) -> RowResult:
     item = replace(item, attempt=max(item.attempt, ATTEMPTS_UNTIL_BELIEVED))
     async with _begin_activity(mirror, item):
         began = mirror.now()
-        result = await _write_rows(mirror, item)
-        await _record_result(mirror, result, began)
+        result, recorded = await _write_rows(mirror, item)
+        await _record_result(mirror, result, recorded, began)
     return result
 
 
@@ -94,6 +96,7 @@ async def park(mirror: Mirror, item: WorkItem, reason: str) -> None:
     result = _build_result(mirror, item, "parked", reason)
     async with mirror.activities.track():
         _record_activity(mirror, result, mirror.now(), error=True)
+        await _raise_concern(mirror, result, ConcernKind.ROW_PARKED)
         await mirror.journal.record_row_result(result)
 
 
@@ -109,12 +112,13 @@ async def _is_mirrored(mirror: Mirror, item: WorkItem) -> bool:
     return False
 
 
-async def _write_rows(mirror: Mirror, item: WorkItem) -> RowResult:
+async def _write_rows(mirror: Mirror, item: WorkItem) -> tuple[RowResult, RecordedRow]:
+    """Return the result, and what is recorded of the row."""
     result = await mirror.sink.bring_up_to_date(_get_entity_map(mirror, item), item)
     # Before the result is recorded: if this fails, the work item comes again and repeats it.
-    if not _is_first_row(item, result):
-        await _record_row_key(mirror, result)
-    return result
+    if _is_first_row(item, result):
+        return result, RecordedRow()  # so nothing of it needed attention either
+    return result, await _record_row_key(mirror, result)
 
 
 def _is_first_row(item: WorkItem, result: RowResult) -> bool:
@@ -125,23 +129,37 @@ def _is_first_row(item: WorkItem, result: RowResult) -> bool:
     return is_new and result.action == "created" and result.resource.endswith(f"/{result.row}")
 
 
-async def _record_row_key(mirror: Mirror, result: RowResult) -> None:
+async def _record_row_key(mirror: Mirror, result: RowResult) -> RecordedRow:
     """Record the key of the row that shows a resource, and the resource of the key, unless both
-    follow from the id: lookups of virtual tables point at the row, whoever has created it."""
+    follow from the id: lookups of virtual tables point at the row, whoever has created it. Return
+    what is recorded of the row."""
     type_, _, id_ = result.resource.partition("/")
     if result.row is None:
-        return
+        return await mirror.row_keys.read(type_, id_)
     key = result.row
-    keys, ids = await asyncio.gather(
-        mirror.row_keys.find_keys(type_, [id_]), mirror.row_keys.find_ids(type_, [key])
+    recorded, ids = await asyncio.gather(
+        mirror.row_keys.read(type_, id_), mirror.row_keys.find_ids(type_, [key])
     )
-    if keys.get(id_, id_) != key or ids.get(key, key) != id_:
+    if (recorded.key or id_) != key or ids.get(key, key) != id_:
         await mirror.row_keys.add(type_, {id_: key})
+        if recorded.concern is not None:
+            return await mirror.row_keys.read(type_, id_)  # it has changed by this
+    return recorded
 
 
 async def _skip(mirror: Mirror, item: WorkItem) -> None:
     log_event("row.skipped", delivery=item.delivery, resource=item.resource)
-    await mirror.journal.record_row_result(_build_result(mirror, item, "skipped"))
+    result = _build_result(mirror, item, "skipped")
+    await mirror.journal.record_row_result(result)
+    await _drop_concern(mirror, result, await mirror.row_keys.read(*_split_name(result.resource)))
+
+
+async def _raise_concern(mirror: Mirror, result: RowResult, kind: ConcernKind) -> None:
+    await raise_row_concern(mirror.journal, mirror.row_keys, result, kind, mirror.now())
+
+
+async def _drop_concern(mirror: Mirror, result: RowResult, recorded: RecordedRow) -> None:
+    await drop_row_concern(mirror.journal, mirror.row_keys, result.resource, recorded)
 
 
 async def _requeue_or_park(
@@ -151,22 +169,37 @@ async def _requeue_or_park(
     if retry.delay is None:
         await park(mirror, item, str(error))
         return
+    result = _build_result(mirror, item, "requeued", str(error))
+    reason = str(error)
+    try:
+        if isinstance(error, Misconfigured):
+            await _raise_concern(mirror, result, ConcernKind.ROW_WAITING)
+    except (Unavailable, Misconfigured) as failure:  # it may be the storage that it waits for
+        reason = f"{reason}; not recorded: {failure}"
     log_event(
         "row.requeued",
         error,
         delivery=item.delivery,
         resource=item.resource,
         attempt=item.attempt,
-        reason=str(error),
+        reason=reason,
     )
-    result = _build_result(mirror, item, "requeued", str(error))
     _record_activity(mirror, result, began, error=isinstance(error, Misconfigured))
     await mirror.queue.send(MIRROR_QUEUE, retry.item, retry.delay)
 
 
-async def _record_result(mirror: Mirror, result: RowResult, began: datetime) -> None:
+async def _record_result(
+    mirror: Mirror, result: RowResult, recorded: RecordedRow, began: datetime
+) -> None:
+    """Record the result. What needs attention is a concern before, and what does not is none
+    afterwards: wherever this ends, no concern is missing."""
     _record_activity(mirror, result, began, error=result.action == "refused")
+    kind = choose_row_kind(result)
+    if kind is not None:
+        await _raise_concern(mirror, result, kind)
     await mirror.journal.record_row_result(result)
+    if kind is None:
+        await _drop_concern(mirror, result, recorded)
     log_event(
         "row.mirrored",
         delivery=result.delivery,
@@ -223,6 +256,11 @@ def _get_entity_map(mirror: Mirror, item: WorkItem) -> EntityMap:
     if type_ not in mirror.maps:
         raise Misconfigured(mirror.broken_maps.get(type_, f"no map of {type_} is in use"))
     return mirror.maps[type_]
+
+
+def _split_name(resource: str) -> tuple[str, str]:
+    type_, _, id_ = resource.partition("/")
+    return type_, id_
 
 
 def _get_type(item: WorkItem) -> str:

@@ -227,6 +227,7 @@ class WebApiSink:
         refused = RefusedChanges()
         failed: list[str] = []
         notes: tuple[str, ...] = ()
+        waiting: set[str] = set()
         written: RowResult | None = None
         while True:
             plan = row_diff.plan_changes(
@@ -266,7 +267,11 @@ class WebApiSink:
             if written.action in ("created", "updated"):
                 shown = mapped.values.get(job.entity.version_column)
                 written = replace(written, version=shown)
-            return replace(written, notes=(*mapped.notes, *plan.notes, *notes, *written.notes))
+            return replace(
+                written,
+                notes=(*mapped.notes, *plan.notes, *notes, *written.notes),
+                waits=tuple(sorted(waiting)),
+            )
 
     async def _apply(
         self, job: MirrorJob, existing: ExistingRows, plan: ChangePlan, failed: list[str]

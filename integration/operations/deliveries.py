@@ -1,4 +1,4 @@
-"""VERBS get_status, cancel, replay, replay_all, list_deliveries: what becomes of deliveries."""
+"""VERBS get_status, cancel, replay, replay_all: what becomes of deliveries."""
 
 from __future__ import annotations
 
@@ -6,22 +6,27 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from integration.core.errors import Issue, Rejected
 from integration.core.log_events import log_event
 from integration.core.model import (
     TO_BE_PLANNED,
     Delivery,
+    DeliveryRequest,
     EntryResult,
     RowResult,
     Status,
     WorkItem,
     count_results,
 )
-from integration.journal.store import Journal, Page
+from integration.journal.concern import ConcernGroup
+from integration.journal.concerns import change_with_concern
+from integration.journal.delivery_filter import DeliveryFilter
+from integration.journal.store import Journal
 from integration.journal.table_keys import is_delivery_id
 from integration.operations import query_parameters
+from integration.operations.delivery_list import ListQuery, list_with_concerns
 from integration.operations.lost_rows import list_rows_without_result
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
 from integration.queues.queue_sender import QueueSender
@@ -40,10 +45,13 @@ _LAST_PAUSE = 2.0
 _REPLAYABLE_ACTIONS = ("parked", "refused")
 
 # The query parameters that choose what is replayed.
-REPLAY_PARAMETERS = ("status", "reason", "sender", "since", "until", "_count", "after")
+REPLAY_PARAMETERS = (
+    *("status", "attention", "reason", "sender", "since", "until"),
+    *("_count", "after"),
+)
 
-# The query parameters that choose what is listed.
-LIST_PARAMETERS = ("status", "_count", "after")
+# What of deliveries that are done can be replayed.
+_REPLAYABLE_GROUPS = (ConcernGroup.ENTRIES, ConcernGroup.ROWS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +63,36 @@ class DeliveryStatus:
     rows: Sequence[RowResult] = ()
 
 
+# Returns the request of a delivery as it is judged now: with its sender's rights and policy.
+Judge = Callable[[Delivery, DeliveryRequest], DeliveryRequest]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayTerms:
+    """On what terms deliveries are replayed. `judge`: None: as they were accepted. `retention`: for
+    so long after a delivery was accepted the locks are kept that tell of later deletes and first
+    writes; refused entries of an older one are not sent again."""
+
+    judge: Judge | None = None
+    retention: timedelta = timedelta.max
+
+
+DEFAULT_TERMS = ReplayTerms()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayFilter:
-    """Which parked deliveries to replay: those for which all of this holds."""
+    """Which parked deliveries to replay: those for which all of this holds. `group`: instead those
+    that are done and have refused entries, or those with rows that need attention."""
 
+    group: ConcernGroup | None = None
     reason: str = ""  # a part of the reason
     sender: str | None = None
     since: datetime | None = None
     until: datetime | None = None
-    after: str | None = None  # the last delivery of the page before
+    after: str | None = None  # as the page before has returned it
     count: int = 50
+    terms: ReplayTerms = DEFAULT_TERMS
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +120,6 @@ async def get_status(journal: Journal, id_: str, sender: str | None = None) -> D
     return DeliveryStatus(delivery, results, rows)
 
 
-async def list_deliveries(
-    journal: Journal, status: str | None, count: str, after: str | None
-) -> Page:
-    """Return deliveries, newest first, by the query parameters `status`, `_count` and `after`."""
-    status_filter = query_parameters.parse_choice(status, Status, "status")
-    limit = query_parameters.parse_count(count)
-    return await journal.list_deliveries(status_filter, limit, query_parameters.parse_after(after))
-
-
 async def wait_for_end(
     journal: Journal, id_: str, seconds: float, sleep: Callable[[float], Awaitable[None]]
 ) -> DeliveryStatus:
@@ -122,8 +141,8 @@ async def cancel(journal: Journal, id_: str, now: datetime, sender: str | None =
     delivery = await _get_delivery(journal, id_, sender)
     if delivery.answer_due:
         await journal.index_delivery(id_, now)  # housekeeping queues the answer of a parked one
-    if not await journal.update_delivery(
-        id_, only_if=_CANCELLABLE, status=Status.CANCELLED, finished=now
+    if not await change_with_concern(
+        journal, delivery, None, only_if=_CANCELLABLE, status=Status.CANCELLED, finished=now
     ):
         text = "the delivery is done already and can no longer be cancelled"
         raise Rejected(Issue("conflict", text), status=409)
@@ -131,17 +150,27 @@ async def cancel(journal: Journal, id_: str, now: datetime, sender: str | None =
     return delivery
 
 
-async def replay(journal: Journal, queue: QueueSender, id_: str, now: datetime) -> Delivery:
-    """Queue a parked delivery again, or the rows of one that is done: the parked and refused ones,
-    and those that have no result.
+async def replay(
+    journal: Journal,
+    queue: QueueSender,
+    id_: str,
+    now: datetime,
+    terms: ReplayTerms = DEFAULT_TERMS,
+) -> Delivery:
+    """Queue a parked delivery again, or of one that is done the refused entries, and the rows that
+    are parked or refused or have no result.
 
-    The delivery's id, the ids of its resources and what is settled stay as they are. Raises
+    The delivery's id, the ids of its resources and what is written stay as they are. Raises
     Rejected: with 404 for an unknown delivery, with 409 when there is nothing to replay.
     """
     delivery = await _get_delivery(journal, id_)
     if delivery.status is Status.DONE:
-        await _replay_rows(journal, queue, id_)
-    elif not await _requeue(journal, queue, delivery, now):
+        is_queued = await _replay_rows(journal, queue, id_)
+        # Last: afterwards it is not done, and a replay that is repeated queues it.
+        is_queued |= await _resend_refused(journal, queue, delivery, now, terms)
+        if not is_queued:
+            raise Rejected(Issue("conflict", _describe_nothing(delivery)), status=409)
+    elif not await _requeue(journal, queue, delivery, now, terms):
         text = f"only a parked delivery can be replayed, and this one is {delivery.status}"
         raise Rejected(Issue("conflict", text), status=409)
     return delivery
@@ -159,6 +188,10 @@ async def replay_all(
 
     A request that breaks off can be repeated: what is queued is not parked any more.
     """
+    if replay_filter.group is not None:
+        return await _replay_group(
+            journal, queue, replay_filter, now, group=replay_filter.group, dry_run=dry_run
+        )
     since, until = replay_filter.since, replay_filter.until
     oldest: deque[Delivery] = deque(maxlen=replay_filter.count + 1)
     # The newest first.
@@ -170,40 +203,110 @@ async def replay_all(
     page = list(reversed(oldest))[: replay_filter.count]
     after = page[-1].id if len(oldest) > len(page) else None
     if not dry_run:
-        page = [item for item in page if await _requeue(journal, queue, item, now)]
+        page = [
+            item for item in page if await _requeue(journal, queue, item, now, replay_filter.terms)
+        ]
     return ReplayPage(tuple(page), after)
 
 
-def parse_replay_filter(params: Mapping[str, str]) -> ReplayFilter:
+async def _replay_group(
+    journal: Journal,
+    queue: QueueSender,
+    replay_filter: ReplayFilter,
+    now: datetime,
+    *,
+    group: ConcernGroup,
+    dry_run: bool,
+) -> ReplayPage:
+    """Replay what needs attention, a page of the list at a time; of a page the oldest first."""
+    criteria = DeliveryFilter(
+        sender=replay_filter.sender,
+        reason=replay_filter.reason,
+        since=replay_filter.since,
+        until=replay_filter.until,
+    )
+    query = ListQuery(
+        criteria=criteria, group=group, count=replay_filter.count, after=replay_filter.after
+    )
+    found = await list_with_concerns(journal, query, group)
+    terms = replay_filter.terms
+
+    async def is_queued(delivery: Delivery) -> bool:
+        if group is ConcernGroup.ROWS:
+            return await _replay_rows(journal, queue, delivery.id)
+        return await _resend_refused(journal, queue, delivery, now, terms)
+
+    page = sorted(found.deliveries, key=lambda delivery: delivery.id)
+    if not dry_run:
+        page = [delivery for delivery in page if await is_queued(delivery)]
+    return ReplayPage(tuple(page), found.after)
+
+
+def parse_replay_filter(
+    params: Mapping[str, str], terms: ReplayTerms = DEFAULT_TERMS
+) -> ReplayFilter:
     """Parse the query parameters of a replay. Raises Rejected."""
     if params.get("status", Status.PARKED) != Status.PARKED:
-        raise Rejected(Issue("value", "only parked deliveries can be replayed", "status"))
+        text = "only parked deliveries can be replayed, or what attention= names"
+        raise Rejected(Issue("value", text, "status"))
+    group = query_parameters.parse_choice(params.get("attention"), ConcernGroup, "attention")
+    if group not in (None, *_REPLAYABLE_GROUPS) or (group and "status" in params):
+        text = "attention must be entries or rows, without status"
+        raise Rejected(Issue("value", text, "attention"))
+    after = params.get("after")
     return ReplayFilter(
+        group=group,
+        terms=terms,
         reason=params.get("reason", ""),
         sender=params.get("sender"),
         since=query_parameters.parse_datetime(params, "since"),
         until=query_parameters.parse_datetime(params, "until"),
-        after=query_parameters.parse_after(params.get("after")),
+        after=query_parameters.parse_after(after) if group is None else after,
         count=query_parameters.parse_count(params.get("_count", query_parameters.DEFAULT_COUNT)),
     )
 
 
-async def _replay_rows(journal: Journal, queue: QueueSender, id_: str) -> None:
+def _describe_nothing(delivery: Delivery) -> str:
+    if delivery.refused:
+        return (
+            "the delivery was accepted so long ago (RETENTION_DAYS) that its refused entries could "
+            "overwrite what came later: have its sender send them again"
+        )
+    return (
+        "this delivery has no refused entries, no parked or refused rows to replay, and none "
+        "without a result"
+    )
+
+
+async def _resend_refused(
+    journal: Journal, queue: QueueSender, delivery: Delivery, now: datetime, terms: ReplayTerms
+) -> bool:
+    """Queue a delivery that is done again, for its refused entries. Return False if it has none, or
+    may not be sent any more."""
+    if not delivery.refused or now - delivery.accepted >= terms.retention:
+        return False
+    return await _requeue(journal, queue, delivery, now, terms)
+
+
+async def _replay_rows(journal: Journal, queue: QueueSender, id_: str) -> bool:
+    """Queue the rows that are not as they should be. Return whether there are any."""
     rows = await journal.list_row_results(id_)
     items = [
         WorkItem(id_, resource=row.resource) for row in rows if row.action in _REPLAYABLE_ACTIONS
     ]
     items += await list_rows_without_result(journal, id_)
-    if not items:
-        text = "this delivery has no parked or refused rows to replay, and none without a result"
-        raise Rejected(Issue("conflict", text), status=409)
     await asyncio.gather(*(queue.send(MIRROR_QUEUE, item) for item in items))
+    return bool(items)
 
 
-async def _requeue(journal: Journal, queue: QueueSender, delivery: Delivery, now: datetime) -> bool:
-    """Queue a parked delivery again, or one whose replay broke off. Return whether it was either.
+async def _requeue(
+    journal: Journal, queue: QueueSender, delivery: Delivery, now: datetime, terms: ReplayTerms
+) -> bool:
+    """Queue a parked delivery again, or one that is done and has refused entries, or one whose
+    replay broke off. Return whether it was one of these.
 
-    It is planned anew, with the limits of now: they may be what was mended.
+    It is planned anew, with the limits of now: they may be what was mended. Its refused entries
+    are sent in a new round, whose results replace theirs.
     """
     # The status first, since a worker that gets the work item early must find it accepted. If this
     # ends in between, `unqueued` tells housekeeping, and the next replay.
@@ -211,20 +314,46 @@ async def _requeue(journal: Journal, queue: QueueSender, delivery: Delivery, now
     if delivery.unqueued and delivery.status is Status.ACCEPTED:
         is_due = True
     else:
+        changes = await _judge_anew(journal, delivery, terms)
         await journal.index_delivery(id_, now)  # for housekeeping, which looks at it soon
-        is_due = await journal.update_delivery(
-            id_,
-            only_if=_PARKED,
+        is_due = await change_with_concern(
+            journal,
+            delivery,
+            None,
+            only_if=_PARKED | {Status.DONE} if delivery.refused else _PARKED,
             status=Status.ACCEPTED,
             reason=None,
+            parked=None,
+            finished=None,
             replayed=now,
             unqueued=True,
             planner=TO_BE_PLANNED,
+            round=delivery.round + 1 if delivery.refused else delivery.round,
+            **changes,
         )
     if is_due:
         await queue.send(RELAY_QUEUE, WorkItem(id_))
         await journal.update_delivery(id_, unqueued=False)
     return is_due
+
+
+async def _judge_anew(journal: Journal, delivery: Delivery, terms: ReplayTerms) -> dict[str, bool]:
+    """Keep with a delivery how its sender is judged now, if entries of it were refused or it was
+    held when it came. Return what changes with that: an answer that is a file is written again.
+
+    Before the delivery is queued: from then on it is planned alike, however often.
+    """
+    if not delivery.refused and delivery.kind != "held":
+        return {}
+    try:
+        request = await journal.get_request(delivery.id)
+    except KeyError:
+        text = "its bytes are deleted, so nothing of it can be sent again"
+        raise Rejected(Issue("conflict", text), status=409) from None
+    judged = request if terms.judge is None else terms.judge(delivery, request)
+    if judged != request:
+        await journal.save_request(delivery.id, judged)
+    return {"answer_due": True} if request.answer_to is not None else {}
 
 
 def _is_match(delivery: Delivery, replay_filter: ReplayFilter) -> bool:

@@ -16,6 +16,7 @@ from integration.core.model import Request, Response
 from integration.dataverse import requests
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
+from integration.journal.delivery_filter import DeliveryFilter
 from integration.journal.store import Journal
 
 _TIMEOUT = 10.0  # seconds
@@ -96,7 +97,7 @@ async def _ask_upstreams(
     who_am_i = requests.build_who_am_i()
     with add_activity_context(action="health"):
         states = await asyncio.gather(
-            _describe_state(lambda: journal.list_deliveries(None, 1, None)),
+            _describe_state(lambda: journal.list_deliveries(DeliveryFilter(), 1, None)),
             _describe_state(lambda: _ensure_ok(fhir.send(metadata, "health"))),
             _describe_state(lambda: _ensure_ok(dataverse.send(who_am_i, "health"))),
         )

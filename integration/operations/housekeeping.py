@@ -19,12 +19,15 @@ from integration.core.log_events import log_event
 from integration.core.model import Delivery, Status, WorkItem
 from integration.journal.activity_log import ActivityLog
 from integration.journal.audit_log import AuditLog
+from integration.journal.concerns import park_open
 from integration.journal.guard_store import GuardStore
 from integration.journal.housekeeping_runs import HousekeepingRun, HousekeepingRuns
 from integration.journal.lane_bits import list_open_lanes
+from integration.journal.row_keys import RowKeys
 from integration.journal.store import IndexEntry, Journal
 from integration.journal.table_keys import make_delivery_id, parse_accepted_time
 from integration.operations.lost_rows import list_rows_without_result
+from integration.operations.stale_concerns import drop_stale_concerns
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
 from integration.queues.queue_sender import QueueSender, queue_answer
 
@@ -91,6 +94,7 @@ class Housekeeping:
     queue: QueueSender
     activity: ActivityLog
     audit: AuditLog
+    row_keys: RowKeys
     now: Callable[[], datetime]
     ages: Ages
     max_duration: float = inf
@@ -162,6 +166,7 @@ async def sweep(housekeeping: Housekeeping) -> None:
     ages = housekeeping.ages
     activity = await housekeeping.activity.delete_before(now - ages.activity, MAX_LOG_ENTRIES)
     audit = await housekeeping.audit.delete_before(now - ages.audit, MAX_LOG_ENTRIES)
+    concerns = await drop_stale_concerns(housekeeping.journal, housekeeping.row_keys, now)
     done = HousekeepingRun(
         began=now,
         ended=housekeeping.now(),
@@ -171,6 +176,7 @@ async def sweep(housekeeping: Housekeeping) -> None:
         locks=locks,
         activity=activity,
         audit=audit,
+        concerns=concerns,
         failed=len(failed),
         more=more_entries or more_ended or unfinished or MAX_LOG_ENTRIES in (activity, audit),
     )
@@ -191,6 +197,7 @@ async def _record_run(
         locks=run.locks,
         activity=run.activity,
         audit=run.audit,
+        concerns=run.concerns,
         failed=run.failed,
         more=run.more,
     )
@@ -282,6 +289,8 @@ async def _forget(
         return Step.QUEUE
     if not await housekeeping.journal.delete_delivery(delivery.id, is_over):
         return None
+    if delivery.attention:
+        await housekeeping.journal.delete_concern(delivery.attention)
     return Step.FORGET
 
 
@@ -315,9 +324,7 @@ async def _queue_again(
 
 
 async def _park(housekeeping: Housekeeping, delivery: Delivery) -> bool:
-    is_parked = await housekeeping.journal.update_delivery(
-        delivery.id, only_if=_ACTIVE, status=Status.PARKED, reason=_TOO_OLD
-    )
+    is_parked = await park_open(housekeeping.journal, delivery, _TOO_OLD, housekeeping.now())
     if is_parked:
         log_event("delivery.parked", delivery=delivery.id, lane=None, attempt=None, reason=_TOO_OLD)
     return is_parked

@@ -17,6 +17,7 @@ from integration.core.errors import IntegrationError, Unavailable
 from integration.core.model import OPEN, Activity, Category, Delivery, Status
 from integration.core.refusal_counts import RefusalCount, RefusalCounts
 from integration.journal.activity_log import ActivityFilter, ActivityLog, ActivityPage
+from integration.journal.delivery_filter import DeliveryFilter
 from integration.journal.housekeeping_runs import HousekeepingRun, HousekeepingRuns
 from integration.journal.store import Journal, Page
 from integration.journal.table_keys import parse_accepted_time
@@ -236,7 +237,7 @@ async def _read_deliveries(
     check: StatusCheck, now: datetime
 ) -> tuple[OpenDeliveries | Unreadable, LastDeliveries | Unreadable]:
     """Read the newest deliveries once, for both parts."""
-    newest = await _read(check, check.journal.list_deliveries(None, check.newest, None))
+    newest = await _read(check, check.journal.list_deliveries(DeliveryFilter(), check.newest, None))
     if isinstance(newest, Unreadable):
         return newest, newest
     senders = _find_last_deliveries(newest, check.senders)

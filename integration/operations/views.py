@@ -4,14 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 from integration.core import decimal_json
 from integration.core.model import Activity, Delivery, EntryResult, RowResult, Status
 from integration.journal.audit_entry import AuditEntry
+from integration.journal.concern import Concern, ConcernKind
+
+# Seconds until a sender asks again: while its delivery is under way, while it waits for something
+# to be mended, and while it is parked, which a person ends.
+_PAUSE = 1
+_PAUSE_FOR_OPERATOR = 300
+_PAUSE_FOR_PERSON = 3600
+
+# What an operator can do about a thing that needs attention.
+_TODO = {
+    ConcernKind.ENTRIES: "mend the cause and replay, or have the sender correct them",
+    ConcernKind.PARKED: "mend the cause and replay, or cancel",
+    ConcernKind.HELD: "mend the cause and replay, or cancel",
+    ConcernKind.WAITING: "mend what the reason names: it goes on by itself",
+    ConcernKind.ROW_REFUSED: "mend the cause and replay, or correct the resource",
+    ConcernKind.ROW_PARKED: "mend the cause and replay",
+    ConcernKind.ROW_WAITING: "mend what the reason names: it goes on by itself",
+    ConcernKind.ROW_INCOMPLETE: "wait: it is filled when the row comes, or have that resource sent",
+}
 
 # Fields of a delivery that say nothing to a person.
-_OF_THE_JOURNAL = frozenset({"etag", "queued_lanes", "done_lanes", "begun", "bases"})
+_OF_THE_JOURNAL = frozenset({"etag", "queued_lanes", "done_lanes", "begun", "bases", "attention"})
 
 
 def describe_delivery(delivery: Delivery) -> dict[str, Any]:
@@ -34,11 +54,48 @@ def describe_audit_entry(entry: AuditEntry) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value not in (None, ())}
 
 
+def describe_concern(concern: Concern) -> dict[str, Any]:
+    """Return a thing that needs attention, and what an operator can do about it."""
+    fields = {**asdict(concern), "todo": _TODO[concern.kind]}
+    return {name: value for name, value in fields.items() if value not in (None, (), "", 0)} | {
+        name: value for name, value in (("lane", concern.lane),) if value is not None
+    }
+
+
 def describe_progress(delivery: Delivery) -> str:
     """Return a text of at most 100 characters: https://hl7.org/fhir/R4/async.html"""
     if delivery.status is Status.PROCESSING:
         return f"processing: {delivery.lanes_done} of {delivery.lanes} lanes done"
     return f"{delivery.status}: {delivery.entries} entries"
+
+
+def describe_waiting(delivery: Delivery) -> str | None:
+    """Return why a delivery that has not ended waits; None: it is under way."""
+    if delivery.status is Status.PARKED:
+        since = f" since {_format_time(delivery.parked)}" if delivery.parked else ""
+        return f"parked{since}: {delivery.reason}"
+    if delivery.waiting is None or delivery.next_attempt is None:
+        return None
+    whom = "an operator" if delivery.for_operator else "another attempt"
+    return (
+        f"waits for {whom} since {_format_time(delivery.waiting)}; attempts that failed: "
+        f"{delivery.attempts}; next one: {_format_time(delivery.next_attempt)}; last reason: "
+        f"{delivery.reason}"
+    )
+
+
+def choose_pause(delivery: Delivery, now: datetime) -> int:
+    """Return the seconds after which it is worth asking again for a delivery that has not ended."""
+    if delivery.status is Status.PARKED:
+        return _PAUSE_FOR_PERSON
+    if delivery.waiting is None or delivery.next_attempt is None:
+        return _PAUSE
+    left = int((delivery.next_attempt - now).total_seconds()) + 1
+    return max(left, _PAUSE_FOR_OPERATOR if delivery.for_operator else _PAUSE)
+
+
+def _format_time(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def build_response_bundle(
@@ -77,10 +134,27 @@ def _build_entry(result: EntryResult, rows: dict[str, RowResult]) -> dict[str, A
     if result.issues:
         outcome = {"resourceType": "OperationOutcome", "issue": result.issues}
         entry["response"]["outcome"] = outcome
-    row = rows.get((result.location or "").partition("/_history/")[0])
-    for note in row.notes if row else ():
-        _add_issue(entry, "incomplete", f"{row.table if row else ''} row: {note}")
+    written = (result.location or "").partition("/_history/")[0]
+    for name in dict.fromkeys((written, *(result.queued or ()))):
+        if name in rows:
+            _add_row(entry, rows[name])
+        elif name in (result.queued or ()):
+            _add_issue(entry, "informational", f"{name}: its row is not written yet")
     return entry
+
+
+def _add_row(entry: dict[str, Any], row: RowResult) -> None:
+    """Tell what became of a row, then what of it is incomplete. FHIR has the resource in any case,
+    so a row that is not written is no error of the entry."""
+    if row.action in ("refused", "parked"):
+        why = f": {row.notes[0]}" if row.notes else ""
+        text = f"{row.table or row.resource} row is not written, but {row.action}{why}"
+        _add_issue(entry, "incomplete", text, "warning")
+        return
+    if row.row is not None:
+        _add_issue(entry, "informational", f"{row.table} row {row.row}: {row.action}")
+    for note in row.notes:
+        _add_issue(entry, "incomplete", f"{row.table} row: {note}")
 
 
 def _add_issue(entry: dict[str, Any], code: str, text: str, severity: str = "information") -> None:

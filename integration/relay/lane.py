@@ -27,7 +27,7 @@ from integration.fhir.units import Lane, Stamp, Unit, UnitEntry
 from integration.fhir.write_decisions import Attempt
 from integration.journal import write_guard
 from integration.journal.bases import MAX_ENTRIES, decode_bases
-from integration.journal.store import Journal
+from integration.journal.store import Journal, list_settled
 from integration.journal.write_guard import HeldLocks, SendState, WriteGuard
 from integration.queues.names import MIRROR_QUEUE
 from integration.queues.queue_sender import ChangeQueues, QueueSender
@@ -145,7 +145,9 @@ async def process_lane(
     recorded = {}
     if progress.is_retry:
         lane_number = progress.results_lane
-        results = await context.journal.list_entry_results(delivery.id, lane_number)
+        results = list_settled(
+            await context.journal.list_entry_results(delivery.id, lane_number), delivery.round
+        )
         bases = await context.journal.list_bases(delivery.id, lane_number)
         progress.bases = bases | decode_bases(delivery.bases)  # which are of the first attempt
         recorded = {result.position: result for result in results}
@@ -326,8 +328,9 @@ async def _load_results_of_others(attempt: UnitAttempt) -> None:
     if any(lock.written_by == delivery for lock in attempt.locks.previous.values()):
         journal = progress.context.journal
         results = await journal.list_entry_results(delivery, progress.results_lane)
+        settled = list_settled(results, progress.delivery.round)
         positions = map_targets(unit)
-        progress.record(unit, [result for result in results if result.position in positions])
+        progress.record(unit, [result for result in settled if result.position in positions])
 
 
 async def _send(
@@ -443,7 +446,12 @@ async def _settle(
         if queues[name.partition("/")[0]] == MIRROR_QUEUE:
             mirrored.setdefault(changes[name][0], []).append(name)
     with_unit = [
-        replace(result, unit=attempt.name, queued=mirrored.get(result.position))
+        replace(
+            result,
+            unit=attempt.name,
+            queued=mirrored.get(result.position),
+            round=progress.delivery.round,
+        )
         for result in results
     ]
     if progress.has_results:

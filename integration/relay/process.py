@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from math import inf
+from typing import Any
 
 from integration.core.activity_recorder import ActivityRecorder
 from integration.core.byte_budget import ByteBudget
@@ -27,8 +28,13 @@ from integration.fhir.plan import PLANNER, Plan, plan
 from integration.fhir.resource_ids import Naming
 from integration.fhir.rights import FORBIDDEN
 from integration.fhir.units import Lane, Limits
+from integration.journal.concerns import (
+    build_end_concern,
+    change_with_concern,
+    park_open,
+)
 from integration.journal.lane_bits import has_lane, list_unqueued_lanes
-from integration.journal.store import NO_LANE, Journal
+from integration.journal.store import NO_LANE, Journal, list_settled
 from integration.queues.names import RELAY_QUEUE
 from integration.queues.queue_sender import QueueSender, queue_answer
 from integration.queues.retry import plan_retry
@@ -42,6 +48,7 @@ from integration.relay.lane import (
     process_lane,
     process_only_unit,
 )
+from integration.relay.waiting import record_waiting
 
 # A late work item does not bring back a delivery that is done, parked or cancelled.
 _ACTIVE = frozenset({Status.ACCEPTED, Status.PROCESSING})
@@ -107,10 +114,10 @@ async def process(relay: Relay, item: WorkItem) -> None:
             await _hand_on(relay, item)
         except Rejected as error:
             # It was kept for an operator, and still cannot be read.
-            await park(relay.journal, item, f"refused: {error}")
+            await park(relay.journal, item, f"refused: {error}", relay.now())
 
 
-async def park(journal: Journal, item: WorkItem, reason: str) -> None:
+async def park(journal: Journal, item: WorkItem, reason: str, now: datetime) -> None:
     """Give up on a delivery until an operator replays it. Nothing of it is lost."""
     log_event(
         "delivery.parked",
@@ -119,9 +126,9 @@ async def park(journal: Journal, item: WorkItem, reason: str) -> None:
         attempt=item.attempt,
         reason=reason,
     )
-    await journal.update_delivery(
-        item.delivery, only_if=_ACTIVE, status=Status.PARKED, reason=reason
-    )
+    delivery = await journal.get_delivery(item.delivery)
+    if delivery is not None and delivery.status in _ACTIVE:
+        await park_open(journal, delivery, reason, now, lane=item.lane)
 
 
 async def _requeue_or_park(
@@ -129,15 +136,20 @@ async def _requeue_or_park(
 ) -> None:
     retry = plan_retry(item, error, relay.now(), relay.max_age)
     if retry.delay is None:
-        await park(relay.journal, item, str(error))
+        await park(relay.journal, item, str(error), relay.now())
         return
+    reason = str(error)
+    try:
+        await record_waiting(relay.journal, retry, error, relay.now())
+    except (Unavailable, Misconfigured) as failure:  # it may be the storage that it waits for
+        reason = f"{reason}; not recorded: {failure}"
     log_event(
         "delivery.requeued",
         error,
         delivery=item.delivery,
         lane=item.lane,
         attempt=item.attempt,
-        reason=str(error),
+        reason=reason,
     )
     await relay.queue.send(RELAY_QUEUE, retry.item, retry.delay)
 
@@ -205,8 +217,7 @@ async def _process_queued_lane(
         is_finished = await journal.finish_lane(delivery.id, delivery.plan, number)
     if is_finished:
         # It has changed since it was read: not to be taken for what is there now.
-        delivery = replace(delivery, etag=None)
-        await _finish(relay, delivery, await journal.list_entry_results(delivery.id))
+        await _finish_from_journal(relay, replace(delivery, etag=None))
 
 
 async def _process_delivery(relay: Relay, delivery: Delivery, item: WorkItem) -> None:
@@ -243,6 +254,8 @@ async def _process_delivery(relay: Relay, delivery: Delivery, item: WorkItem) ->
     results = await process_lane(relay.context, delivery, lane, item, timer)
     if results is None:
         await _record_cancelled(relay, delivery)
+    elif delivery.round:  # what was settled in earlier rounds counts, too
+        await _finish_from_journal(relay, delivery)
     else:
         await _finish(relay, delivery, [*refused, *results])
 
@@ -283,10 +296,16 @@ async def _make_plan(relay: Relay, delivery: Delivery) -> tuple[Delivery, Plan]:
         contents, size = await fetch.read_contents(
             relay.sources, relay.journal, delivery.id, payload
         )
-        counted = replace(delivery, entries=len(contents.entries), more=contents.has_next_page)
+        counted = replace(
+            delivery,
+            # What was held could not be read when it came.
+            kind=contents.kind if delivery.kind == "held" else delivery.kind,
+            entries=len(contents.entries),
+            more=contents.has_next_page,
+        )
         if counted != delivery:
             await relay.journal.update_delivery(
-                delivery.id, entries=counted.entries, more=counted.more
+                delivery.id, kind=counted.kind, entries=counted.entries, more=counted.more
             )
             counted = replace(counted, etag=None)
         trusts_uuids = payload.request.policy.trust == "uuids"
@@ -312,9 +331,14 @@ async def _record_refused(
             full_url=entry.full_url,
             issues=[operation_outcome.as_json(issue)],
             skipped=issue.severity == "information",
+            round=delivery.round,
         )
         for entry, issue in delivery_plan.refused
     ]
+    if refused and delivery.round:  # of a transaction that was split, others may be written
+        known = await relay.journal.list_entry_results(delivery.id)
+        settled = {result.position for result in list_settled(known, delivery.round)}
+        refused = [result for result in refused if result.position not in settled]
     if refused:
         await relay.journal.begin_lane(delivery.id, NO_LANE)
         await relay.journal.add_entry_results(delivery.id, NO_LANE, refused)
@@ -375,6 +399,11 @@ async def _queue_lanes(relay: Relay, delivery: Delivery, lanes: Sequence[int]) -
         raise errors[0]
 
 
+async def _finish_from_journal(relay: Relay, delivery: Delivery) -> None:
+    results = await relay.journal.list_entry_results(delivery.id)
+    await _finish(relay, delivery, list_settled(results, delivery.round))
+
+
 async def _finish(relay: Relay, delivery: Delivery, results: Sequence[EntryResult]) -> None:
     """End a delivery whose lanes are done: every entry must have a result."""
     unanswered = set(range(delivery.entries)) - {result.position for result in results}
@@ -383,23 +412,29 @@ async def _finish(relay: Relay, delivery: Delivery, results: Sequence[EntryResul
             f"{len(unanswered)} of {delivery.entries} entries have no result, though all lanes are "
             "done; replay it"
         )
-        await park(relay.journal, WorkItem(delivery.id), reason)
+        await park(relay.journal, WorkItem(delivery.id), reason, relay.now())
         return
     counts = count_results(results)
     is_held = delivery.holds_refused and counts["refused"] > 0
     reason = f"{counts['refused']} of {delivery.entries} entries were refused"
-    is_done = await relay.journal.update_delivery(
-        delivery.id,
-        only_if=_UNFINISHED,
-        seen=delivery,
-        status=Status.PARKED if is_held else Status.DONE,
-        lanes=delivery.lanes,
-        units=delivery.units,
-        split=delivery.split,
-        finished=None if is_held else relay.now(),
-        reason=reason if is_held else None,
-        bases=b"",  # no attempt follows
+    # Without it, the update would read the row itself.
+    seen = delivery if delivery.etag else await relay.journal.get_delivery(delivery.id) or delivery
+    now = relay.now()
+    concern = build_end_concern(delivery, results, now, reason if is_held else None)
+    changes: dict[str, Any] = {
+        "status": Status.PARKED if is_held else Status.DONE,
+        "lanes": delivery.lanes,
+        "units": delivery.units,
+        "split": delivery.split,
+        "finished": None if is_held else now,
+        "parked": now if is_held else None,
+        "reason": reason if is_held else None,
         **counts,
+    }
+    if not counts["refused"]:
+        changes["bases"] = b""  # no attempt follows
+    is_done = await change_with_concern(
+        relay.journal, seen, concern, only_if=_UNFINISHED, **changes
     )
     if not is_done:  # it was cancelled during its last unit, or another worker was quicker
         await _record_cancelled(relay, delivery)

@@ -7,7 +7,7 @@ import logging
 import traceback
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
@@ -201,7 +201,7 @@ def test_an_accepted_delivery_is_told_where_to_ask() -> None:
     ids=["accepted", "processing"],
 )
 def test_a_delivery_on_its_way_tells_its_progress(delivery: Delivery, progress: str) -> None:
-    response = responses.build_delivery_status(DeliveryStatus(delivery))
+    response = responses.build_delivery_status(DeliveryStatus(delivery), DONE.accepted)
     assert response.status_code == 202
     assert response.headers["X-Progress"] == progress
     assert int(response.headers["Retry-After"]) > 0
@@ -210,15 +210,54 @@ def test_a_delivery_on_its_way_tells_its_progress(delivery: Delivery, progress: 
 
 def test_a_parked_delivery_tells_why() -> None:
     parked = replace(DONE, status=Status.PARKED, reason="FHIR server: answered 500")
-    response = responses.build_delivery_status(DeliveryStatus(parked, [], []))
+    response = responses.build_delivery_status(DeliveryStatus(parked, [], []), DONE.accepted)
     assert response.status_code == 202
     assert "X-Progress" in response.headers
     assert "FHIR server: answered 500" in read(response)["issue"][0]["diagnostics"]
 
 
+@pytest.mark.parametrize(
+    ("for_operator", "after", "retry", "severity"),
+    [
+        (False, 8, 9, "information"),
+        (False, -5, 1, "information"),
+        (True, 60, 300, "warning"),
+        (True, 900, 901, "warning"),
+    ],
+)
+def test_a_delivery_that_waits_tells_why_and_when_to_ask_again(
+    for_operator: bool, after: float, retry: int, severity: str
+) -> None:
+    now = DONE.accepted
+    waiting = replace(
+        DONE,
+        status=Status.PROCESSING,
+        reason="FHIR server: answered 503",
+        waiting=now - timedelta(minutes=5),
+        attempts=4,
+        next_attempt=now + timedelta(seconds=after),
+        for_operator=for_operator,
+    )
+    response = responses.build_delivery_status(DeliveryStatus(waiting), now)
+    assert (response.status_code, response.headers["Retry-After"]) == (202, str(retry))
+    (issue,) = read(response)["issue"]
+    assert issue["severity"] == severity
+    for told in ("answered 503", "failed: 4", "since 20", "next one: 20"):
+        assert told in issue["diagnostics"]
+
+
+def test_what_waits_for_a_person_is_asked_for_rarely() -> None:
+    parked = replace(DONE, status=Status.PARKED, reason="the cause", parked=DONE.accepted)
+    response = responses.build_delivery_status(DeliveryStatus(parked), DONE.accepted)
+    assert int(response.headers["Retry-After"]) >= 600
+    assert "parked since 20" in read(response)["issue"][0]["diagnostics"]
+
+
 def test_a_cancelled_delivery_is_no_longer_there() -> None:
     cancelled = replace(DONE, status=Status.CANCELLED)
-    response = responses.build_delivery_status(DeliveryStatus(cancelled, [EntryResult(0, 201)], []))
+    response = responses.build_delivery_status(
+        DeliveryStatus(cancelled, [EntryResult(0, 201)], []), DONE.accepted
+    )
     assert response.status_code == 404
     assert "cancelled" in read(response)["issue"][0]["diagnostics"]
 
@@ -236,7 +275,7 @@ def test_a_finished_delivery_is_its_response_bundle_in_the_sender_s_order() -> N
         ),
         EntryResult(1, 422, issues=[issue]),
     ]
-    response = responses.build_delivery_status(DeliveryStatus(DONE, outcomes, []))
+    response = responses.build_delivery_status(DeliveryStatus(DONE, outcomes, []), DONE.accepted)
     assert (response.status_code, response.mimetype) == (200, "application/fhir+json")
     assert read(response) == {
         "resourceType": "Bundle",
@@ -264,7 +303,7 @@ def test_a_finished_delivery_is_its_response_bundle_in_the_sender_s_order() -> N
 @pytest.mark.parametrize("kind", ["batch", "resource", "ndjson"])
 def test_what_was_no_transaction_is_answered_as_a_batch(kind: str) -> None:
     response = responses.build_delivery_status(
-        DeliveryStatus(replace(DONE, kind=kind), [EntryResult(0, 204)], [])
+        DeliveryStatus(replace(DONE, kind=kind), [EntryResult(0, 204)], []), DONE.accepted
     )
     assert read(response)["type"] == "batch-response"
 
@@ -287,7 +326,9 @@ def test_lost_atomicity_and_unmapped_values_are_told_beside_what_the_server_said
         )
     ]
     body = read(
-        responses.build_delivery_status(DeliveryStatus(replace(DONE, split=True), outcomes, rows))
+        responses.build_delivery_status(
+            DeliveryStatus(replace(DONE, split=True), outcomes, rows), DONE.accepted
+        )
     )
     first, second = (item["response"] for item in body["entry"])
     reported = [entry["diagnostics"] for entry in first["outcome"]["issue"]]

@@ -233,10 +233,6 @@ async def test_what_is_held_is_kept_even_if_its_key_was_used_for_another_request
     assert (await route.known(first)).status is Status.ACCEPTED
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="what was held is kept with the rights of that time, and a repeat under its key is it",
-)
 async def test_a_repeat_of_what_was_held_is_sent_once_its_sender_may_send_it(route: Route) -> None:
     body = {"resourceType": "Condition", "subject": {"display": "x"}}
     narrow, wide = Rights(types=("Patient",)), Rights(types=("Condition",))

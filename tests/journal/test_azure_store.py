@@ -27,6 +27,7 @@ from integration.core.model import (
 )
 from integration.journal.azure_activity import AzureActivityLog
 from integration.journal.azure_store import TABLES, AzureJournal, open_journal
+from integration.journal.delivery_filter import DeliveryFilter
 from integration.journal.store import IndexEntry, Payload
 from integration.journal.table_keys import make_delivery_id
 from integration.mirror import mirror as mirroring
@@ -74,7 +75,7 @@ EVERYTHING: list[tuple[str, Work]] = [
     ("move_index_entry", lambda it: it.move_index_entry(IndexEntry("key", ID), NOON)),
     ("forget", lambda it: it.delete_delivery(ID)),
     ("begun", lambda it: it.has_begun(ID)),
-    ("page", lambda it: it.list_deliveries(None, 10, None)),
+    ("page", lambda it: it.list_deliveries(DeliveryFilter(), 10, None)),
     ("keep_lane", lambda it: it.save_lane(ID, 1, 0, b"{}")),
     ("lane", lambda it: it.get_lane(ID, 1, 0)),
     ("keep_fetched", lambda it: it.save_fetched(ID, 1, b"200 {}")),
@@ -198,7 +199,10 @@ async def test_tables_queues_and_names_of_blobs_hold_no_patient_data(
     queues = QueueServiceClient.from_connection_string(storage)
     async with blobs, tables, queues:
         container = await blobs.create_container(namespace)
-        names = [f"{namespace}{use}" for use in ("deliveries", "open", "keys", "rows", "subs")]
+        names = [
+            f"{namespace}{use}"
+            for use in ("deliveries", "open", "attention", "keys", "rows", "subs")
+        ]
         kept_in = [await tables.create_table(name) for name in names]
         log = await tables.create_table(f"{namespace}activity")
         route.activities.store = AzureActivityLog(log).add
@@ -241,7 +245,7 @@ async def test_tables_queues_and_names_of_blobs_hold_no_patient_data(
         entities = [each for table in kept_in async for each in table.list_entities()]
         blob_names = [name async for name in container.list_blob_names()]
         activity = [each async for each in log.list_entities()]
-        assert len(entities) == 6
+        assert len(entities) == 7  # the refused Location needs attention
         assert {each["action"] for each in activity} >= {"write unit 0.0", "create", "mirror"}
         assert len(messages) == 3
         assert len(blob_names) == 3

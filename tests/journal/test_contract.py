@@ -15,9 +15,18 @@ import pytest
 from azure.data.tables.aio import TableServiceClient
 from azure.storage.blob.aio import BlobServiceClient
 
-from integration.core.model import OPEN, Delivery, DeliveryRequest, EntryResult, RowResult, Status
+from integration.core.model import (
+    OPEN,
+    Delivery,
+    DeliveryRequest,
+    EntryResult,
+    Rights,
+    RowResult,
+    Status,
+)
 from integration.journal.azure_store import AzureJournal
 from integration.journal.bases import MAX_ENTRIES, decode_bases
+from integration.journal.delivery_filter import DeliveryFilter
 from integration.journal.lane_bits import count_lanes, list_open_lanes, list_unqueued_lanes
 from integration.journal.store import NO_LANE, Journal, MemoryJournal, Payload
 from integration.journal.table_keys import make_delivery_id
@@ -35,7 +44,10 @@ async def journal(request: pytest.FixtureRequest, namespace: str) -> AsyncIterat
         blobs = await stack.enter_async_context(BlobServiceClient.from_connection_string(storage))
         tables = await stack.enter_async_context(TableServiceClient.from_connection_string(storage))
         container = await blobs.create_container(namespace)
-        names = [f"{namespace}{use}" for use in ("deliveries", "open", "keys", "rows", "subs")]
+        names = [
+            f"{namespace}{use}"
+            for use in ("deliveries", "open", "attention", "keys", "rows", "subs")
+        ]
         yield AzureJournal(container, *[await tables.create_table(name) for name in names])
 
 
@@ -296,7 +308,7 @@ async def test_open_deliveries_are_found_before_they_are_in_the_index(journal: J
     assert await ids_of(journal, Status.ACCEPTED) == ids
     assert await ids_of(journal, Status.ACCEPTED, until=NOON) == ids[1:]
     assert await ids_of(journal, Status.ACCEPTED, since=NOON - timedelta(hours=30)) == ids[:3]
-    page = await journal.list_deliveries(Status.ACCEPTED, 2, later.id)
+    page = await journal.list_deliveries(DeliveryFilter(status=Status.ACCEPTED), 2, later.id)
     assert ([each.id for each in page.deliveries], page.after) == (ids[1:3], one.id)
 
 
@@ -486,7 +498,7 @@ async def test_the_list_is_newest_first_over_several_days(journal: Journal) -> N
     hours = [0, 1, 11, 13, 30, 24 * 40, 24 * 400]
     made_then = [made(NOON - timedelta(hours=each)) for each in hours]
     await keep(journal, *made_then[::2], *made_then[1::2])
-    page = await journal.list_deliveries(None, 50, None)
+    page = await journal.list_deliveries(DeliveryFilter(), 50, None)
     assert [each.id for each in page.deliveries] == [each.id for each in made_then]
     assert page.after is None
 
@@ -497,7 +509,7 @@ async def test_pages_follow_each_other_without_gap_or_repeat(journal: Journal) -
     seen: list[str] = []
     after = None
     for size in (3, 3, 1):
-        page = await journal.list_deliveries(None, 3, after)
+        page = await journal.list_deliveries(DeliveryFilter(), 3, after)
         assert len(page.deliveries) == size
         seen += [each.id for each in page.deliveries]
         after = page.after
@@ -507,14 +519,14 @@ async def test_pages_follow_each_other_without_gap_or_repeat(journal: Journal) -
 
 async def test_a_page_that_is_just_full_is_the_last(journal: Journal) -> None:
     await keep(journal, *[made(number=number) for number in range(3)])
-    assert (await journal.list_deliveries(None, 3, None)).after is None
-    assert (await journal.list_deliveries(None, 2, None)).after is not None
+    assert (await journal.list_deliveries(DeliveryFilter(), 3, None)).after is None
+    assert (await journal.list_deliveries(DeliveryFilter(), 2, None)).after is not None
 
 
 async def test_deliveries_of_one_moment_are_paged_too(journal: Journal) -> None:
     await keep(journal, *[made(number=number) for number in range(5)])
-    first = await journal.list_deliveries(None, 3, None)
-    rest = await journal.list_deliveries(None, 3, first.after)
+    first = await journal.list_deliveries(DeliveryFilter(), 3, None)
+    rest = await journal.list_deliveries(DeliveryFilter(), 3, first.after)
     ids = [each.id for each in (*first.deliveries, *rest.deliveries)]
     assert ids == sorted(ids, reverse=True)
     assert len(set(ids)) == 5
@@ -522,9 +534,9 @@ async def test_deliveries_of_one_moment_are_paged_too(journal: Journal) -> None:
 
 async def test_what_comes_in_meanwhile_does_not_shift_the_pages(journal: Journal) -> None:
     await keep(journal, *[made(number=number) for number in range(4)])
-    first = await journal.list_deliveries(None, 2, None)
+    first = await journal.list_deliveries(DeliveryFilter(), 2, None)
     await keep(journal, made(NOON + timedelta(days=1)))
-    rest = await journal.list_deliveries(None, 2, first.after)
+    rest = await journal.list_deliveries(DeliveryFilter(), 2, first.after)
     assert not {each.id for each in rest.deliveries} & {each.id for each in first.deliveries}
     assert len(rest.deliveries) == 2
 
@@ -535,15 +547,15 @@ async def test_the_list_can_be_narrowed_to_a_status_across_days(journal: Journal
     parked = made_then[1::2]
     for each in parked:
         await journal.update_delivery(each.id, status=Status.PARKED)
-    first = await journal.list_deliveries(Status.PARKED, 2, None)
-    rest = await journal.list_deliveries(Status.PARKED, 2, first.after)
+    first = await journal.list_deliveries(DeliveryFilter(status=Status.PARKED), 2, None)
+    rest = await journal.list_deliveries(DeliveryFilter(status=Status.PARKED), 2, first.after)
     ids = [each.id for each in (*first.deliveries, *rest.deliveries)]
     assert ids == [each.id for each in parked]
     assert {each.status for each in first.deliveries} == {Status.PARKED}
 
 
 async def test_an_empty_journal_has_an_empty_page(journal: Journal) -> None:
-    page = await journal.list_deliveries(None, 50, None)
+    page = await journal.list_deliveries(DeliveryFilter(), 50, None)
     assert (page.deliveries, page.after) == ((), None)
 
 
@@ -893,3 +905,62 @@ async def test_the_index_says_up_to_when_it_is_filled(journal: Journal) -> None:
     assert await journal.get_indexed_until() is None
     await journal.index_open(NOON)
     assert await journal.get_indexed_until() == NOON
+
+
+async def test_what_came_with_the_bytes_can_be_replaced_and_the_bytes_stay(
+    journal: Journal,
+) -> None:
+    delivery = made()
+    await journal.add_delivery(delivery, kept(b'{"a": 1}', answer_to="lab/x.json"))
+    request = await journal.get_request(delivery.id)
+    narrow = Rights(types=("Patient",))
+    await journal.save_request(delivery.id, replace(request, rights=narrow))
+    payload = await journal.get_payload(delivery.id)
+    assert (payload.body, payload.request.rights) == (b'{"a": 1}', narrow)
+    assert payload.request.answer_to == "lab/x.json"
+    assert await journal.add_delivery(delivery, kept(b'{"a": 1}')) is not None, "its digest stays"
+    await journal.delete_delivery(delivery.id)
+    with pytest.raises(KeyError):
+        await journal.save_request(delivery.id, request)
+
+
+@pytest.mark.parametrize("is_one_blob", [True, False])
+async def test_a_result_of_a_later_round_replaces_that_of_an_earlier_one(
+    journal: Journal, is_one_blob: bool
+) -> None:
+    delivery = made()
+    await keep(journal, delivery)
+    first = [EntryResult(0, 201), EntryResult(1, 422)]
+    if is_one_blob:
+        await journal.save_entry_results(delivery.id, 0, first)
+    else:
+        await journal.begin_lane(delivery.id, 0)
+        await journal.add_entry_results(delivery.id, 0, first)
+    await journal.begin_lane(delivery.id, 1)
+    again = [EntryResult(1, 201, round=1), EntryResult(1, 500, round=1)]
+    await journal.add_entry_results(delivery.id, 1, again)
+    await journal.add_entry_results(delivery.id, 0, [EntryResult(1, 201)])
+    results = await journal.list_entry_results(delivery.id)
+    assert [(each.status, each.round) for each in results] == [(201, 0), (201, 1)]
+
+
+async def test_what_a_delivery_waits_for_is_kept_and_cleared(journal: Journal) -> None:
+    delivery = made()
+    await keep(journal, delivery)
+    moment = delivery.accepted
+    waits: dict[str, Any] = {
+        "waiting": moment,
+        "next_attempt": moment,
+        "parked": moment,
+        "reason": "answered 503",
+        "attempts": 2,
+        "for_operator": True,
+    }
+    await journal.update_delivery(delivery.id, **waits)
+    known = await found(journal, delivery)
+    assert {name: getattr(known, name) for name in waits} == waits
+    cleared = {"waiting": None, "next_attempt": None, "parked": None, "reason": None}
+    await journal.update_delivery(delivery.id, **cleared, attempts=0)
+    known = await found(journal, delivery)
+    assert [getattr(known, name) for name in cleared] == [None] * 4
+    assert (known.attempts, known.for_operator) == (0, True)

@@ -22,6 +22,7 @@ from integration.core.model import (
 )
 from integration.journal import azure_store
 from integration.journal.activity_log import ActivityFilter
+from integration.journal.attention import ConcernFilter
 from integration.journal.audit_entry import AccessKind, Reader, build_access
 from integration.journal.audit_log import AuditFilter
 from integration.journal.audit_recorder import record
@@ -33,6 +34,8 @@ from integration.journal.azure_housekeeping_runs import AzureHousekeepingRuns
 from integration.journal.azure_pending_lookups import AzurePendingLookups
 from integration.journal.azure_row_keys import AzureRowKeys
 from integration.journal.azure_store import AzureJournal
+from integration.journal.concern import ConcernKind, build_delivery_concern
+from integration.journal.delivery_filter import DeliveryFilter
 from integration.journal.guard_store import Claim, WriteLock
 from integration.journal.pending_lookups import LookupState
 from integration.journal.store import Payload
@@ -49,7 +52,7 @@ from tests.journal.test_azure_store import DELIVERY, EVERYTHING, NOON
 
 pytestmark = pytest.mark.azurite
 
-USES = ("deliveries", "open", "keys", "rows", "subs")
+USES = ("deliveries", "open", "attention", "keys", "rows", "subs")
 # Partitions of one delivery, or of what is open.
 SMALL = ("open", "rows", "routes", "lookups", "claims")
 
@@ -100,7 +103,7 @@ async def test_no_method_of_the_journal_scans_a_partition(recorded: Recorded) ->
             await work(recorded.journal)
     for status in (None, *Status):
         for after in (None, DELIVERY.id):
-            await recorded.journal.list_deliveries(status, 10, after)
+            await recorded.journal.list_deliveries(DeliveryFilter(status=status), 10, after)
     assert len(recorded.queries.queries) > 10
 
 
@@ -159,6 +162,32 @@ async def test_no_question_about_who_was_shown_what_scans_a_partition(recorded: 
     assert await audit.delete_before(NOON + timedelta(days=2), 10) == 4
 
 
+async def test_no_question_about_what_needs_attention_scans_a_partition(
+    recorded: Recorded,
+) -> None:
+    """A list is a range of keys of a table that holds nothing of what is well."""
+    journal = recorded.journal
+    for number in range(4):
+        since = NOON - timedelta(hours=10 * number)
+        kind = ConcernKind.WAITING if number % 2 else ConcernKind.PARKED
+        await journal.put_concern(
+            build_delivery_concern(kind, f"d{number}", "north", since, reason="the cause")
+        )
+    every = ConcernFilter()
+    narrow = ConcernFilter(
+        kinds=frozenset({ConcernKind.PARKED, ConcernKind.WAITING}),
+        sender="north",
+        since=NOON - timedelta(days=3),
+        until=NOON,
+    )
+    for criteria in (every, narrow):
+        first = await journal.list_concerns(criteria, 3, None)
+        rest = await journal.list_concerns(criteria, 3, first.after)
+        assert (len(first.concerns), len(rest.concerns), rest.after) == (3, 1, None)
+    await journal.delete_concern(first.concerns[0].id)
+    assert len((await journal.list_concerns(ConcernFilter(resource="x"), 3, None)).concerns) == 0
+
+
 def test_a_scan_is_recognised() -> None:
     queries = TableQueries(frozenset({"small"}))
     allowed = [
@@ -214,6 +243,7 @@ async def swept(recorded: Recorded, route: Route, minutes: float) -> int:
             queue=route.queue_sender,
             activity=route.activity,
             audit=route.audit,
+            row_keys=route.row_keys,
             now=lambda: NOON + timedelta(minutes=minutes),
             ages=ages,
         )
@@ -246,8 +276,10 @@ async def test_what_is_parked_is_found_without_reading_what_is_done(
     await add(recorded, 1, Status.PARKED, days=-0.02, first=300)  # since the last sweep
     await recorded.count_rows()
 
-    page = await recorded.journal.list_deliveries(Status.PARKED, 3, None)
-    rest = await recorded.journal.list_deliveries(Status.PARKED, 3, page.after)
+    page = await recorded.journal.list_deliveries(DeliveryFilter(status=Status.PARKED), 3, None)
+    rest = await recorded.journal.list_deliveries(
+        DeliveryFilter(status=Status.PARKED), 3, page.after
+    )
     assert (len(page.deliveries), len(rest.deliveries), rest.after) == (3, 2, None)
     result = await deliveries.replay_all(
         recorded.journal, route.queue_sender, deliveries.ReplayFilter(), NOON, dry_run=False
@@ -309,12 +341,27 @@ async def test_a_list_of_what_is_rare_is_cut_off_and_can_be_continued(
     await add(recorded, 1, Status.CANCELLED, days=3)
     found, pages, after = [], 0, None
     while True:
-        page = await recorded.journal.list_deliveries(Status.CANCELLED, 2, after)
+        page = await recorded.journal.list_deliveries(
+            DeliveryFilter(status=Status.CANCELLED), 2, after
+        )
         found += [delivery.status for delivery in page.deliveries]
         pages, after = pages + 1, page.after
         if after is None:
             break
     assert (found, pages) == ([Status.CANCELLED], 3)
+
+
+async def test_a_list_of_a_time_reads_the_rows_of_that_time(recorded: Recorded) -> None:
+    for days in (1, 5, 9):
+        await add(recorded, 20, Status.DONE, days=days)
+    await recorded.count_rows()
+    since, until = NOON - timedelta(days=5, seconds=9), NOON - timedelta(days=5, seconds=5)
+    criteria = DeliveryFilter(since=since, until=until)
+    page = await recorded.journal.list_deliveries(criteria, 3, None)
+    rest = await recorded.journal.list_deliveries(criteria, 30, page.after)
+    assert (len(page.deliveries), len(rest.deliveries), rest.after) == (3, 2, None)
+    narrow = DeliveryFilter(since=since, until=until, sender="nobody", status=Status.DONE)
+    assert (await recorded.journal.list_deliveries(narrow, 3, None)).deliveries == ()
 
 
 async def test_a_replayed_delivery_is_looked_at_within_minutes(

@@ -241,3 +241,33 @@ async def test_unknown_deliveries_ids_types_and_methods_are_told_so(route: Route
         assert answer.json()["resourceType"] == "OperationOutcome"
     assert unknown.status_code == 404
     assert answers[405].headers["allow"] == "PUT, PATCH, DELETE"
+
+
+async def test_a_refused_entry_is_listed_and_sent_again_once_its_cause_is_mended(
+    faulty: Route,
+) -> None:
+    body = bundle("batch", entry(patient(f"Good-{uuid4()}")), entry(patient(f"Bad-{uuid4()}")))
+    await faulty.fault("fhir", next=1, scope="entry", entries=[1], status=422, method="POST")
+    answer = await faulty.send(body)
+    first = await faulty.arrive(answer)
+    assert [each["response"]["status"] for each in first] == ["201", "422"]
+    id_ = answer.headers["content-location"].rpartition("/")[2]
+
+    async def list_kinds() -> list[str]:
+        found = await faulty.http.get(f"{faulty.host.url}/api/attention?_count=500")
+        mine = [each for each in found.json()["attention"] if each["delivery"] == id_]
+        assert all(each["positions"] == [1] and each["todo"] for each in mine)
+        return [each["kind"] for each in mine]
+
+    assert await list_kinds() == ["entries"]
+    listed = await faulty.http.get(f"{faulty.host.url}/api/deliveries?attention=entries&_count=500")
+    assert id_ in [each["id"] for each in listed.json()["deliveries"]]
+
+    replayed = await faulty.http.post(f"{faulty.host.url}/api/deliveries/{id_}/replay")
+
+    assert replayed.status_code == 202
+    again = await faulty.arrive(answer)
+    assert [each["response"]["status"] for each in again] == ["201", "201"]
+    assert again[0]["response"]["location"] == first[0]["response"]["location"]
+    assert await list_kinds() == []
+    await faulty.contact(again[1]["response"]["location"].split("/")[1])

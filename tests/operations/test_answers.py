@@ -46,6 +46,7 @@ async def run_housekeeping(mailing: Mailing) -> None:
             queue=route.queue_sender,
             activity=route.activity,
             audit=route.audit,
+            row_keys=route.row_keys,
             now=route.clock,
             ages=ages,
         )
@@ -143,7 +144,7 @@ async def test_a_parked_delivery_that_is_cancelled_is_answered_by_housekeeping(
 ) -> None:
     delivery = await send(mailing)
     item = WorkItem(delivery.id)
-    await relaying.park(mailing.route.journal, item, "test")
+    await relaying.park(mailing.route.journal, item, "test", mailing.route.clock.now)
     await deliveries.cancel(mailing.route.journal, delivery.id, mailing.route.clock())
     await run_housekeeping(mailing)
     await mailing.finish()
@@ -215,3 +216,18 @@ async def test_a_delivery_that_is_held_for_its_refusals_is_answered_after_its_re
     await deliveries.replay(route.journal, route.queue_sender, delivery.id, route.clock())
     await mailing.finish()
     assert mailing.answer("lab/a.json.json")["entry"][0]["response"]["status"] == "403"
+
+
+async def test_refused_entries_that_are_sent_again_have_the_answer_written_again(
+    route: Route,
+) -> None:
+    mailing = make_mailing(route)
+    route.fhir_double.refuses = {"Observation"}
+    await mailing.send("lab/a.json", as_json(batch(entry(patient()), entry(observation()))))
+    await mailing.finish()
+    assert mailing.statuses("lab/a.json.json") == ["201", "422"]
+    route.fhir_double.refuses = set()
+    (delivery,) = route.journal.deliveries.values()
+    await deliveries.replay(route.journal, route.queue_sender, delivery.id, route.clock())
+    await mailing.finish()
+    assert mailing.statuses("lab/a.json.json") == ["201", "201"]

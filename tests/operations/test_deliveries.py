@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from integration.core.errors import Rejected, Unavailable
 from integration.core.model import Status, WorkItem
 from integration.mirror import mirror as mirroring
 from integration.operations import deliveries
+from integration.operations.delivery_list import list_deliveries
 from integration.relay import process as relaying
 from tests.builders import bundle, entry, observation, patient
 from tests.conftest import DAY, Route
@@ -75,7 +78,9 @@ async def test_the_list_is_read_page_by_page_newest_first(route: Route) -> None:
     seen: list[str] = []
     after = None
     for _ in range(3):
-        page = await deliveries.list_deliveries(route.journal, None, "2", after)
+        page = await list_deliveries(
+            route.journal, {"_count": "2"} | ({"after": after} if after else {})
+        )
         seen += [delivery.id for delivery in page.deliveries]
         after = page.after
     assert seen == made[::-1]
@@ -86,29 +91,95 @@ async def test_the_list_can_be_narrowed_to_a_status(route: Route) -> None:
     first, second = [await route.deliver(patient()) for _ in range(2)]
     await route.process(first)
     for status, found in (("done", [first]), ("accepted", [second]), ("parked", [])):
-        page = await deliveries.list_deliveries(route.journal, status, "50", None)
+        page = await list_deliveries(route.journal, {"status": status})
         assert [delivery.id for delivery in page.deliveries] == found
 
 
 @pytest.mark.parametrize(
     ("asked", "where"),
     [
-        (("lost", "50", None), "status"),
-        (("", "50", None), "status"),
-        ((None, "0", None), "_count"),
-        ((None, "501", None), "_count"),
-        ((None, "-1", None), "_count"),
-        ((None, "²", None), "_count"),
-        ((None, "", None), "_count"),
-        ((None, "50", "' or PartitionKey ge '"), "after"),
-        ((None, "50", ""), "after"),
+        *(({"status": text}, "status") for text in ("lost", "")),
+        *(({"_count": text}, "_count") for text in ("0", "501", "-1", "²", "")),
+        *(({"after": text}, "after") for text in ("' or PartitionKey ge '", "")),
+        ({"attention": "some"}, "attention"),
+        ({"attention": "any", "after": "x"}, "after"),
+        ({"since": "soon"}, "since"),
+        ({"until": "2026"}, "until"),
+        ({"sort": "up"}, "sort"),
+        *(({"sort": "oldest", **more}, "sort") for more in ({}, {"status": "done"})),
+        ({"sort": "oldest", "status": "parked", "attention": "any"}, "sort"),
+        *(
+            ({"resource": "Patient/p1", **more}, "resource")
+            for more in ({}, {"attention": "entries"})
+        ),
     ],
 )
 async def test_wrong_query_parameters_of_the_list_are_refused(
-    route: Route, asked: tuple[str | None, str, str | None], where: str
+    route: Route, asked: dict[str, str], where: str
 ) -> None:
-    error = await told(deliveries.list_deliveries(route.journal, *asked))
+    error = await told(list_deliveries(route.journal, asked))
     assert (error.status, error.issues[0].expression) == (400, where)
+
+
+async def test_the_list_can_be_narrowed_by_what_is_known_of_a_delivery(route: Route) -> None:
+    first = await route.deliver(patient(), sender="north")
+    route.clock.later(DAY)
+    second = await route.deliver(bundle(entry(patient()), kind="batch"), sender="south")
+    now = route.clock.now
+    await relaying.park(route.journal, WorkItem(second), "FHIR server: answered 503", now)
+    for asked, found in (
+        ({"sender": "north"}, [first]),
+        ({"kind": "batch"}, [second]),
+        ({"reason": "answered 503"}, [second]),
+        ({"since": now.isoformat()}, [second]),
+        ({"until": (now - timedelta(hours=1)).isoformat()}, [first]),
+        ({"status": "parked", "sender": "north"}, []),
+        ({"attention": "delivery"}, [second]),
+        ({"attention": "any", "reason": "503"}, [second]),
+        ({"attention": "any", "reason": "504"}, []),
+        ({"attention": "any", "kind": "resource"}, []),
+        ({"attention": "entries"}, []),
+    ):
+        page = await list_deliveries(route.journal, asked)
+        assert ([delivery.id for delivery in page.deliveries], page.after) == (found, None), asked
+
+
+async def test_open_deliveries_are_listed_from_either_end(route: Route) -> None:
+    made = [await route.deliver(patient()) for _ in range(5)]
+    seen, after = list[str](), None
+    for _ in range(3):
+        asked = {"status": "accepted", "sort": "oldest", "_count": "2"}
+        page = await list_deliveries(route.journal, asked | ({"after": after} if after else {}))
+        seen += [delivery.id for delivery in page.deliveries]
+        after = page.after
+    assert (seen, after) == (made, None)
+
+
+async def test_deliveries_with_rows_that_need_attention_are_listed_once_a_page(
+    route: Route,
+) -> None:
+    made = []
+    for number in range(3):
+        made.append(await route.deliver(patient(), sender=f"s{number}"))
+        for row in ("a", "b"):
+            route.clock.later(1)
+            item = WorkItem(made[-1], resource=f"Patient/{number}{row}")
+            await mirroring.park(route.mirror, item, "no answer")
+    seen, after, pages = list[str](), None, 0
+    while pages == 0 or after is not None:
+        asked = {"attention": "rows", "_count": "2"} | ({"after": after} if after else {})
+        page = await list_deliveries(route.journal, asked)
+        seen += [delivery.id for delivery in page.deliveries]
+        after, pages = page.after, pages + 1
+    assert list(dict.fromkeys(seen)) == made[::-1]
+    assert pages == 2
+    for asked, found in (
+        ({"attention": "rows", "resource": "Patient/1a"}, made[1:2]),
+        ({"attention": "any", "resource": "Patient/9"}, []),
+        ({"attention": "any", "sender": "s2"}, made[2:]),
+    ):
+        page = await list_deliveries(route.journal, asked)
+        assert [delivery.id for delivery in page.deliveries] == found
 
 
 async def test_a_sender_who_polls_costs_one_read_of_the_journal(route: Route) -> None:
@@ -123,7 +194,9 @@ async def test_a_sender_who_polls_costs_one_read_of_the_journal(route: Route) ->
 
 async def test_a_replayed_delivery_keeps_its_ids(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
-    await relaying.park(route.journal, WorkItem(delivery), "the FHIR server was away")
+    await relaying.park(
+        route.journal, WorkItem(delivery), "the FHIR server was away", route.clock.now
+    )
 
     await deliveries.replay(route.journal, route.queue_sender, delivery, route.clock.now)
     assert (await route.known(delivery)).status is Status.ACCEPTED
@@ -194,7 +267,7 @@ async def test_a_replay_that_breaks_off_can_be_repeated(route: Route) -> None:
     route.fhir_double.down = None
     item = route.take()
     assert item is not None
-    await relaying.park(route.journal, item, "the FHIR server was away")
+    await relaying.park(route.journal, item, "the FHIR server was away", route.clock.now)
     with pytest.raises(Unavailable):
         await deliveries.replay(route.journal, Broken(), delivery, route.clock.now)
 
@@ -214,7 +287,7 @@ async def parked(route: Route, number: int, reason: str = "FHIR server: answered
     made = []
     for _ in range(number):
         made.append(await route.deliver(patient(multipleBirthInteger=len(route.journal.payloads))))
-        await relaying.park(route.journal, WorkItem(made[-1]), reason)
+        await relaying.park(route.journal, WorkItem(made[-1]), reason, route.clock.now)
         route.clock.later(DAY / 2)
     return made
 
@@ -252,7 +325,9 @@ async def test_a_replay_continues_where_the_last_one_ended(route: Route) -> None
     first, after = await replayed(route, _count="2")
     assert (first, after) == (made[:2], made[1])
     again = await parked(route, 1)
-    await relaying.park(route.journal, WorkItem(made[0]), "FHIR server: answered 503")
+    await relaying.park(
+        route.journal, WorkItem(made[0]), "FHIR server: answered 503", route.clock.now
+    )
     second, after = await replayed(route, _count="3", after=str(after))
     assert (second, after) == (made[2:], made[4])
     assert await replayed(route, after=str(after)) == (again, None)
@@ -261,7 +336,9 @@ async def test_a_replay_continues_where_the_last_one_ended(route: Route) -> None
 async def test_a_replay_can_be_narrowed(route: Route) -> None:
     made = await parked(route, 4)
     other = await route.deliver(patient(active=True), sender="north")
-    await relaying.park(route.journal, WorkItem(other), "FHIR server: answered 401")
+    await relaying.park(
+        route.journal, WorkItem(other), "FHIR server: answered 401", route.clock.now
+    )
     moments = [(await route.known(id_)).accepted for id_ in made]
     for params, found in (
         ({"reason": "503"}, made),
@@ -291,6 +368,7 @@ async def test_a_delivery_that_is_cancelled_meanwhile_is_not_replayed(route: Rou
     class Cancelling:
         scan_deliveries = route.journal.scan_deliveries
         index_delivery = route.journal.index_delivery
+        delete_concern = route.journal.delete_concern
 
         async def update_delivery(self, id_: str, **changes: object) -> bool:
             if id_ == made[0]:

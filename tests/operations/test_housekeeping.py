@@ -63,6 +63,7 @@ def keeping(route: Route, queue_sender: Any, runs: Any = None) -> Housekeeping:
         queue=queue_sender,
         activity=route.activity,
         audit=route.audit,
+        row_keys=route.row_keys,
         now=route.clock,
         ages=AGES,
         runs=runs,
@@ -197,7 +198,9 @@ async def test_a_replay_that_broke_off_is_queued_within_minutes(route: Route) ->
 
     delivery = await of_lanes(route, 2)  # begun: its lanes are stored
     await route.process(delivery, lane=0)
-    await relaying.park(route.journal, WorkItem(delivery), "the FHIR server was away")
+    await relaying.park(
+        route.journal, WorkItem(delivery), "the FHIR server was away", route.clock.now
+    )
     route.clock.later(10 * DAY)
     with pytest.raises(Unavailable):
         await deliveries.replay(route.journal, Full(), delivery, route.clock.now)
@@ -230,7 +233,9 @@ async def test_what_takes_longer_than_max_age_is_parked_with_an_error(
 
 async def test_a_replayed_delivery_has_its_whole_time_again(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
-    await relaying.park(route.journal, WorkItem(delivery), "the FHIR server was away")
+    await relaying.park(
+        route.journal, WorkItem(delivery), "the FHIR server was away", route.clock.now
+    )
     route.clock.later(20 * DAY)
     await deliveries.replay(route.journal, route.queue_sender, delivery, route.clock.now)
     await swept(route)
@@ -304,7 +309,9 @@ async def test_a_delivery_whose_rows_are_all_mirrored_costs_no_look_at_its_resul
 
 async def test_a_parked_delivery_is_never_deleted(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
-    await relaying.park(route.journal, WorkItem(delivery), "the FHIR server was away")
+    await relaying.park(
+        route.journal, WorkItem(delivery), "the FHIR server was away", route.clock.now
+    )
     route.clock.later(3000 * DAY)
     await swept(route)
     assert (await route.journal.get_payload(delivery)).body
@@ -372,7 +379,7 @@ async def test_a_delivery_that_a_repeat_finished_late_is_found(route: Route) -> 
 async def test_what_has_ended_leaves_the_index_of_open_deliveries(route: Route) -> None:
     accepted = await route.deliver(patient(active=True))
     stopped = await route.deliver(patient(active=False))
-    await relaying.park(route.journal, WorkItem(stopped), "the cause")
+    await relaying.park(route.journal, WorkItem(stopped), "the cause", route.clock.now)
     route.clock.later(10 * MINUTE)
     await swept(route)
     assert {*route.journal.index.values()} == {accepted, stopped}
@@ -499,7 +506,7 @@ async def test_write_locks_that_a_parked_delivery_may_need_are_kept(route: Route
     late = await route.deliver(
         bundle(entry(patient(id="p"), method="PUT", url="Patient/p"), kind="batch")
     )
-    await relaying.park(route.journal, WorkItem(late), "the cause")
+    await relaying.park(route.journal, WorkItem(late), "the cause", route.clock.now)
     route.clock.later(1)
     await updated(route, "p")
     route.clock.later(31 * DAY)

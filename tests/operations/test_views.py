@@ -46,15 +46,6 @@ ROW = RowResult(
     version="2",
     notes=("suffix: cut @ name",),
 )
-ROW = RowResult(
-    delivery=DELIVERY.id,
-    resource="Patient/1",
-    table="contact",
-    row="k",
-    action="created",
-    version="2",
-    notes=("suffix: cut @ name",),
-)
 
 
 def shown(
@@ -133,9 +124,14 @@ def test_notes_about_a_row_are_shown_with_its_resource() -> None:
     assert first["response"]["outcome"]["issue"] == [
         {
             "severity": "information",
+            "code": "informational",
+            "diagnostics": "contact row k: created",
+        },
+        {
+            "severity": "information",
             "code": "incomplete",
             "diagnostics": "contact row: suffix: cut @ name",
-        }
+        },
     ]
     assert "outcome" not in second["response"]
 
@@ -145,9 +141,42 @@ def test_notes_about_a_row_are_added_to_the_servers_issues_and_change_none() -> 
     ((item),) = shown(warned, rows=(ROW,))
     assert [found["code"] for found in item["response"]["outcome"]["issue"]] == [
         "value",
+        "informational",
         "incomplete",
     ]
     assert warned.issues == [{"severity": "warning", "code": "value"}]
+
+
+@pytest.mark.parametrize(
+    ("row", "severity", "told"),
+    [
+        (None, "information", "Patient/1: its row is not written yet"),
+        ({"action": "updated", "notes": ()}, "information", "contact row k: updated"),
+        (
+            {"action": "refused", "row": None, "notes": ("answered 400",)},
+            "warning",
+            "contact row is not written, but refused: answered 400",
+        ),
+        (
+            {"action": "parked", "row": None, "notes": ()},
+            "warning",
+            "contact row is not written, but parked",
+        ),
+    ],
+)
+def test_the_answer_tells_what_became_of_each_row(
+    row: dict[str, Any] | None, severity: str, told: str
+) -> None:
+    rows = () if row is None else (replace(ROW, **row),)
+    (item,) = shown(replace(WRITTEN, queued=["Patient/1"]), rows=rows)
+    (issue,) = item["response"]["outcome"]["issue"]
+    assert (issue["severity"], issue["diagnostics"]) == (severity, told)
+
+
+def test_of_a_resource_that_is_not_mirrored_no_row_is_told() -> None:
+    assert "outcome" not in shown(WRITTEN)[0]["response"]
+    gone = replace(ROW, action="absent", row=None, notes=())
+    assert "outcome" not in shown(WRITTEN, rows=(gone,))[0]["response"]
 
 
 def test_a_split_transaction_says_so() -> None:

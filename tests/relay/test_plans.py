@@ -91,7 +91,7 @@ async def test_a_replay_with_larger_limits_sends_every_entry(route: Route) -> No
     delivery, items = await planned(route, 8, limit=2)
     for item in items[:3]:
         await relaying.process(route.relay, item)
-    await relaying.park(route.journal, items[3], "answered 408 again and again")
+    await relaying.park(route.journal, items[3], "answered 408 again and again", route.clock.now)
     route.limits = Limits(entries=3)
 
     for item in await replayed(route, delivery):
@@ -110,7 +110,7 @@ async def test_a_replay_with_smaller_limits_is_done_with_its_last_lane_only(
 ) -> None:
     delivery, items = await planned(route, 8, limit=4)
     await relaying.process(route.relay, items[1])
-    await relaying.park(route.journal, items[0], "answered 408")
+    await relaying.park(route.journal, items[0], "answered 408", route.clock.now)
     route.limits = Limits(entries=2)
 
     again = await replayed(route, delivery)
@@ -126,7 +126,7 @@ async def test_a_replay_with_smaller_limits_is_done_with_its_last_lane_only(
 async def test_a_replay_may_make_one_lane_of_several(route: Route) -> None:
     delivery, items = await planned(route, 4, limit=1)
     await relaying.process(route.relay, items[2])
-    await relaying.park(route.journal, items[0], "the cause")
+    await relaying.park(route.journal, items[0], "the cause", route.clock.now)
     route.limits = Limits()
     assert await replayed(route, delivery) == []
     assert await route.statuses(delivery) == [201] * 4
@@ -136,7 +136,7 @@ async def test_a_replay_may_make_one_lane_of_several(route: Route) -> None:
 
 async def test_a_late_work_item_of_the_plan_before_sends_nothing(route: Route) -> None:
     delivery, items = await planned(route, 4, limit=2)
-    await relaying.park(route.journal, items[0], "the cause")
+    await relaying.park(route.journal, items[0], "the cause", route.clock.now)
     again = await replayed(route, delivery)
     heard = len(route.fhir_double.received)
     for item in items:

@@ -398,7 +398,9 @@ async def test_a_parked_delivery_is_processed_when_its_work_item_is_queued_again
     route: Route,
 ) -> None:
     delivery = await route.deliver(families(1))
-    await relaying.park(route.journal, WorkItem(delivery), "processing failed repeatedly")
+    await relaying.park(
+        route.journal, WorkItem(delivery), "processing failed repeatedly", route.clock.now
+    )
     assert (await route.known(delivery)).reason == "processing failed repeatedly"
     await route.process(delivery)
     known = await route.known(delivery)
@@ -448,7 +450,9 @@ async def test_a_delivery_cancelled_while_it_fans_out_stays_cancelled(route: Rou
 async def test_a_late_failure_does_not_park_what_is_done(route: Route) -> None:
     delivery = await route.deliver(families(1))
     await route.process(delivery)
-    await relaying.park(route.journal, WorkItem(delivery), "processing failed repeatedly")
+    await relaying.park(
+        route.journal, WorkItem(delivery), "processing failed repeatedly", route.clock.now
+    )
     assert (await route.known(delivery)).status is Status.DONE
 
 

@@ -1,0 +1,93 @@
+"""Change a delivery together with its concern: the concern first, the state that it tells of next.
+
+A delivery names its concern (`attention`), so whoever changes its state knows which one to drop.
+A worker that ends in between leaves a concern that no delivery names: housekeeping drops it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from integration.core.model import Delivery, EntryResult, Status
+from integration.journal.concern import (
+    Concern,
+    ConcernKind,
+    build_delivery_concern,
+    build_entries_concern,
+)
+from integration.journal.store import Journal
+
+_NOT_WAITING: dict[str, Any] = {
+    "waiting": None,
+    "next_attempt": None,
+    "attempts": 0,
+    "for_operator": False,
+}
+
+_ACTIVE = frozenset({Status.ACCEPTED, Status.PROCESSING})
+
+
+async def change_with_concern(
+    journal: Journal,
+    seen: Delivery,
+    concern: Concern | None,
+    *,
+    only_if: frozenset[Status],
+    **changes: Any,
+) -> bool:
+    """Set some fields of a delivery if it has one of these statuses, and its concern: None for one
+    that needs no attention. Return whether they were set.
+
+    A delivery that has no concern, and gets none, takes no operation more than `update_delivery`.
+    """
+    if concern is not None:
+        await journal.put_concern(concern)
+    named = "" if concern is None else concern.id
+    if named != seen.attention:
+        changes["attention"] = named
+    if seen.waiting is not None:
+        changes = {**_NOT_WAITING, **changes}
+    is_set = await journal.update_delivery(seen.id, only_if=only_if, seen=seen, **changes)
+    if is_set and seen.attention not in ("", named):
+        await journal.delete_concern(seen.attention)
+    if not is_set and concern is not None:
+        current = await journal.get_delivery(seen.id)
+        if current is None or current.attention != concern.id:
+            await journal.delete_concern(concern.id)
+    return is_set
+
+
+async def park_open(
+    journal: Journal, delivery: Delivery, reason: str, now: datetime, *, lane: int | None = None
+) -> bool:
+    """Park a delivery that was seen under way. Return False if it has ended since."""
+    kind = ConcernKind.HELD if delivery.kind == "held" else ConcernKind.PARKED
+    concern = build_delivery_concern(
+        kind, delivery.id, delivery.sender, now, reason=reason, lane=lane
+    )
+    return await change_with_concern(
+        journal,
+        delivery,
+        concern,
+        only_if=_ACTIVE,
+        status=Status.PARKED,
+        reason=reason,
+        parked=now,
+    )
+
+
+def build_end_concern(
+    delivery: Delivery, results: Sequence[EntryResult], now: datetime, held: str | None
+) -> Concern | None:
+    """Return the concern of a delivery at its end; None when nothing was refused. `held`: why it is
+    kept for an operator. Pure."""
+    if held is not None:
+        return build_delivery_concern(
+            ConcernKind.HELD, delivery.id, delivery.sender, now, reason=held
+        )
+    refused = [result for result in results if result.is_refused]
+    if not refused:
+        return None
+    return build_entries_concern(delivery.id, delivery.sender, now, refused)

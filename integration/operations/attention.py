@@ -1,0 +1,35 @@
+"""VERB find_concerns: what is not where it should be, and what can be done about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from integration.core.errors import Issue, Rejected
+from integration.journal.attention import ConcernFilter, ConcernPage, Concerns
+from integration.journal.concern import ConcernKind
+from integration.operations import query_parameters
+
+PARAMETERS = ("sender", "kind", "_count", "after")
+
+
+async def find_concerns(concerns: Concerns, params: Mapping[str, str]) -> ConcernPage:
+    """Return what needs attention, newest first, by the query parameters PARAMETERS. Raises
+    Rejected."""
+    kind = query_parameters.parse_choice(params.get("kind"), ConcernKind, "kind")
+    criteria = ConcernFilter(
+        kinds=frozenset(ConcernKind) if kind is None else frozenset({kind}),
+        sender=params.get("sender"),
+    )
+    count = query_parameters.parse_count(params.get("_count", query_parameters.DEFAULT_COUNT))
+    return await list_page(concerns, criteria, count, params.get("after"))
+
+
+async def list_page(
+    concerns: Concerns, criteria: ConcernFilter, count: int, after: str | None
+) -> ConcernPage:
+    """Return a page of concerns. Raises Rejected for an `after` that no page has returned."""
+    try:
+        return await concerns.list_concerns(criteria, count, after)
+    except ValueError:
+        text = "after must be as in the link to the next page"
+        raise Rejected(Issue("value", text, "after")) from None
