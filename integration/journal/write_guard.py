@@ -148,15 +148,20 @@ async def acquire(
 async def heed_deletes(guard: WriteGuard, held: HeldLocks, writes: Sequence[Write]) -> None:
     """Find the first writes that a delete has superseded. Their names are claimed already.
 
-    Where the newest delete is earlier, none can have, unless the source states the order.
+    Where the newest delete is earlier, none can have, unless the source states the order. Raises
+    Unavailable where a later delete was attempted and its worker ended before it said how: what it
+    has done is told by its next attempt. `held` is then released by the caller.
     """
     is_placed = any(write.source_version for write in writes)
     if not is_placed and held.newest_delete <= held.delivery:
         return
     existing = await guard.store.read([_hash_name(write.name) for write in writes])
     for write in writes:
-        if _is_superseded(held, existing.get(_hash_name(write.name), WriteLock()), write):
+        lock = existing.get(_hash_name(write.name), WriteLock())
+        if _is_superseded(held, lock, write):
             held.superseded.update(write.positions)
+        elif _get_delivery(lock.attempted_by) > held.delivery:
+            raise Unavailable("write guard", "a later delivery may have deleted the resource")
 
 
 async def _wait_until(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
@@ -12,6 +12,7 @@ import pytest
 
 from integration.core.model import EntryResult, Status, WorkItem
 from integration.core.write_order import WriteRank, is_later
+from integration.journal.store import MemoryJournal
 from integration.queues.names import MIRROR_QUEUE
 from integration.relay import process
 from tests.builders import Body, batch, bundle, entry, observation, patient
@@ -78,6 +79,50 @@ async def test_a_late_update_does_not_bring_back_what_was_deleted(route: Route) 
     second = await route.deliver(None or b"", method="DELETE", type="Patient", id="p1")
     await route.process_all(second)
     await route.process_all(first)
+    assert route.fhir_double.stored == {}
+    assert await route.statuses(first) == [409]
+
+
+class Killed(BaseException):
+    """The worker has ended."""
+
+
+class KillingJournal(MemoryJournal):
+    """Ends the worker once, when it has written and says so."""
+
+    kills = False
+
+    async def _end(self) -> None:
+        if self.kills:
+            self.kills = False
+            raise Killed
+
+    async def add_entry_results(self, id_: str, lane: int, results: Sequence[EntryResult]) -> None:
+        await self._end()
+        await super().add_entry_results(id_, lane, results)
+
+    async def save_entry_results(self, id_: str, lane: int, results: Sequence[EntryResult]) -> None:
+        await self._end()
+        await super().save_entry_results(id_, lane, results)
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["of what is there", "of what is absent"])
+async def test_a_delete_whose_worker_was_killed_is_not_undone_by_an_earlier_update(
+    route: Route, before: bool
+) -> None:
+    journal = route.journal = KillingJournal()
+    if before:
+        route.fhir_double.add(named("before", id="p1"))
+    first = await route.deliver(batch(update("first")))
+    second = await route.deliver(b"", method="DELETE", type="Patient", id="p1")
+    journal.kills = True
+    with pytest.raises(Killed):
+        await route.process(second)
+    route.clock.later(2 * LEASE)
+    await route.process(first)
+    assert route.fhir_double.stored == {}, "nobody knows yet what the delete has done"
+    await route.process(second)
+    await route.process_all()
     assert route.fhir_double.stored == {}
     assert await route.statuses(first) == [409]
 
