@@ -123,7 +123,10 @@ class Server:
         for n in others:
             # What an update or a patch is of is known before anything is done: one that overlaps
             # with a delete fails the transaction. https://hl7.org/fhir/R4/http.html#trules
-            if entries[n]["request"]["method"] != "POST" and "?" in entries[n]["request"]["url"]:
+            request = entries[n]["request"]
+            # A create with the same search makes what both are of: it is decided first, below.
+            is_shared = any(_one_search(request, entries[m]["request"]) for m in others)
+            if request["method"] != "POST" and "?" in request["url"] and not is_shared:
                 name(n)
         for n in deletes:
             said[n] = self.done(entries[n], name(n))
@@ -317,6 +320,15 @@ class Server:
     def _etag(self, identity: str) -> str | None:
         found = self.stored.get(identity)
         return f'W/"{found["meta"]["versionId"]}"' if found else None
+
+
+def _one_search(update: Body, create: Body) -> bool:
+    """Whether a conditional create asks for the same resource as a conditional update or patch."""
+    url, _, query = update["url"].partition("?")
+    return create["method"] == "POST" and (url, query) == (
+        create["url"],
+        create.get("ifNoneExist"),
+    )
 
 
 def _one_create(one: Body, other: Body) -> bool:
