@@ -149,8 +149,7 @@ async def heed_deletes(guard: WriteGuard, held: HeldLocks, writes: Sequence[Writ
     """Find the first writes that a delete has superseded. Their names are claimed already.
 
     Where the newest delete is earlier, none can have, unless the source states the order. Raises
-    Unavailable where a later delete was attempted and its worker ended before it said how: what it
-    has done is told by its next attempt. `held` is then released by the caller.
+    Unavailable where a later delete may have; `held` is then released by the caller.
     """
     is_placed = any(write.source_version for write in writes)
     if not is_placed and held.newest_delete <= held.delivery:
@@ -160,7 +159,7 @@ async def heed_deletes(guard: WriteGuard, held: HeldLocks, writes: Sequence[Writ
         lock = existing.get(_hash_name(write.name), WriteLock())
         if _is_superseded(held, lock, write):
             held.superseded.update(write.positions)
-        elif _get_delivery(lock.attempted_by) > held.delivery:
+        elif _may_be_superseded(held, lock, write):
             raise Unavailable("write guard", "a later delivery may have deleted the resource")
 
 
@@ -260,6 +259,8 @@ async def _try_acquire(guard: WriteGuard, held: HeldLocks, required: Mapping[str
         if _is_superseded(held, lock, write):
             held.superseded.update(write.positions)
             continue
+        if _may_be_superseded(held, lock, write):
+            return False
         if _get_delivery(lock.attempted_by) <= held.delivery:
             lock = replace(lock, attempted_by=held.attempted_by)
         acquired[key] = replace(lock, holder=held.token, expires_at=now + guard.lease)
@@ -342,6 +343,12 @@ def _find_recent(
         if write.is_first
         and any(written.get(position, may_be_done) for position in write.positions)
     )
+
+
+def _may_be_superseded(held: HeldLocks, lock: WriteLock, write: Write) -> bool:
+    """Whether a later delivery has attempted the name, and its worker ended before it said how:
+    what it has done is told by its next attempt."""
+    return write.ordered and _get_delivery(lock.attempted_by) > held.delivery
 
 
 def _build_remaining_claim(

@@ -127,6 +127,26 @@ async def test_a_delete_whose_worker_was_killed_is_not_undone_by_an_earlier_upda
     assert await route.statuses(first) == [409]
 
 
+async def test_a_delete_by_a_condition_whose_worker_was_killed_is_not_undone_either(
+    route: Route,
+) -> None:
+    journal = route.journal = KillingJournal()
+    route.fhir_double.add(named("before", id="p1"))
+    changed = entry(named("first"), method="PUT", url=BY_NUMBER)
+    first = await route.deliver(batch(changed))
+    second = await route.deliver(batch({"request": {"method": "DELETE", "url": BY_NUMBER}}))
+    journal.kills = True
+    with pytest.raises(Killed):
+        await route.process(second)
+    route.clock.later(2 * LEASE)
+    await route.process(first)
+    assert route.fhir_double.stored == {}, "nobody knows yet what the delete has done"
+    await route.process(second)
+    await route.process_all()
+    assert route.fhir_double.stored == {}
+    assert await route.statuses(first) == [409]
+
+
 async def test_a_refused_write_supersedes_nothing(route: Route) -> None:
     first = await route.deliver(batch(update("first")))
     second = await route.deliver(batch(update("second")))
