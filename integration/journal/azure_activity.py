@@ -19,12 +19,12 @@ from azure.data.tables.aio import TableClient
 from integration.core.model import Activity, Category
 from integration.journal.activity_log import ActivityFilter, ActivityPage
 from integration.journal.azure_day_rows import (
-    MAX_PAGE,
-    MAX_REQUESTS,
-    decode_position,
+    DayQuery,
+    build_day_query,
+    decode_continuation,
     delete_days_before,
     encode_position,
-    is_continuation,
+    read_rows,
     split_into_transactions,
 )
 from integration.journal.azure_errors import translate_storage_errors
@@ -61,23 +61,10 @@ class AzureActivityLog:
     async def list_entries(
         self, criteria: ActivityFilter, limit: int, after: str | None
     ) -> ActivityPage:
-        query, parameters = _build_query(criteria)
-        position: Any = None if after is None else _decode_position(after)
-        found: list[Activity] = []
-        async with translate_storage_errors():
-            for _ in range(MAX_REQUESTS):
-                pages = self.table.query_entities(
-                    query,
-                    parameters=parameters,
-                    results_per_page=min(limit - len(found), MAX_PAGE),
-                ).by_page(position)
-                async for page in pages:
-                    found += [_from_entity(entity) async for entity in page]
-                    break
-                position = pages.continuation_token  # type: ignore[attr-defined]
-                if not position or len(found) == limit:
-                    break
-        return ActivityPage(tuple(found), encode_position(position) if position else None)
+        token = None if after is None else decode_continuation(after)
+        query = _build_query(criteria)
+        found, token = await read_rows(self.table, query, token, limit, _from_entity)
+        return ActivityPage(tuple(found), encode_position(token) if token else None)
 
     async def delete_before(self, before: datetime, limit: int) -> int:
         return await delete_days_before(self.table, before, limit)
@@ -108,42 +95,21 @@ def _from_entity(entity: Mapping[str, Any]) -> Activity:
     )
 
 
-def _build_query(criteria: ActivityFilter) -> tuple[str, dict[str, Any]]:
-    """Return the OData filter and its parameters, which the SDK quotes."""
-    conditions, parameters = ["PartitionKey ge ''"], dict[str, Any]()
-
-    def add(condition: str, value: Any) -> None:
-        name = f"p{len(parameters)}"
-        conditions.append(condition.replace("?", f"@{name}"))
-        parameters[name] = value
-
-    if criteria.until is not None:
-        day, row = build_activity_key(criteria.until, None)
-        add("PartitionKey ge ?", day)
-        add("RowKey ge ?", row)
-    if criteria.since is not None:
-        day, row = build_activity_key(criteria.since, None)
-        add("PartitionKey le ?", day)
-        add("RowKey le ?", f"{row}~")
+def _build_query(criteria: ActivityFilter) -> DayQuery:
+    """Return the query of a list."""
+    query = build_day_query(criteria.since, criteria.until)
     for name in ("category", "upstream", "delivery", "table", "row", "status"):
         value = getattr(criteria, name)
         if value is not None:
-            add(f"{name} eq ?", str(value))
+            query.add(f"{name} eq ?", str(value))
     if criteria.resource is not None and "/" in criteria.resource:
-        add("resource eq ?", criteria.resource)
+        query.add("resource eq ?", criteria.resource)
     elif criteria.resource is not None:
-        add("resource ge ?", f"{criteria.resource}/")
-        add("resource lt ?", f"{criteria.resource}0")  # the character behind the slash
+        query.add("resource ge ?", f"{criteria.resource}/")
+        query.add("resource lt ?", f"{criteria.resource}0")  # the character behind the slash
     if criteria.action:
-        add("action ge ?", criteria.action)
-        add("action lt ?", f"{criteria.action}\uffff")
+        query.add("action ge ?", criteria.action)
+        query.add("action lt ?", f"{criteria.action}\uffff")
     if criteria.duration is not None:
-        add("duration ge ?", criteria.duration)
-    return " and ".join(conditions), parameters
-
-
-def _decode_position(after: str) -> dict[str, str | None]:
-    position = decode_position(after)
-    if not is_continuation(position):
-        raise ValueError("no page has returned this position")
-    return position
+        query.add("duration ge ?", criteria.duration)
+    return query

@@ -16,18 +16,17 @@ from azure.data.tables.aio import TableClient
 
 from integration.journal.attention import ConcernFilter, ConcernPage, matches
 from integration.journal.azure_day_rows import (
-    MAX_PAGE,
-    MAX_REQUESTS,
-    decode_position,
+    DayQuery,
+    build_day_query,
+    decode_continuation,
     encode_position,
-    is_continuation,
+    read_rows,
 )
 from integration.journal.azure_errors import translate_storage_errors
 from integration.journal.azure_open_deliveries import AzureOpenDeliveries
 from integration.journal.azure_tables import RETRY_WRITES
 from integration.journal.concern import Concern, ConcernKind
 from integration.journal.table_keys import (
-    build_activity_key,
     get_day_partition,
     is_audit_id,
     parse_activity_time,
@@ -57,22 +56,13 @@ class AzureAttention(AzureOpenDeliveries):
         self, criteria: ConcernFilter, limit: int, after: str | None
     ) -> ConcernPage:
         last, token = _parse_position(after)
-        query, parameters = _build_query(criteria, last)
-        found: list[Concern] = []
-        async with translate_storage_errors():
-            for _ in range(MAX_REQUESTS):
-                pages = self.attention.query_entities(
-                    query,
-                    parameters=parameters,
-                    results_per_page=min(limit - len(found), MAX_PAGE),
-                ).by_page(token)
-                async for page in pages:
-                    concerns = [_from_entity(entity) async for entity in page]
-                    found += [concern for concern in concerns if matches(concern, criteria)]
-                    break
-                token = pages.continuation_token  # type: ignore[attr-defined]
-                if not token or len(found) >= limit:
-                    break
+
+        def parse(entity: Mapping[str, Any]) -> Concern | None:
+            concern = _from_entity(entity)
+            return concern if matches(concern, criteria) else None
+
+        query = _build_query(criteria, last)
+        found, token = await read_rows(self.attention, query, token, limit, parse)
         return ConcernPage(tuple(found), encode_position(token) if token else None)
 
 
@@ -82,10 +72,7 @@ def _parse_position(after: str | None) -> tuple[str | None, Any]:
         return None, None
     if is_audit_id(after):
         return after, None
-    position = decode_position(after)
-    if not is_continuation(position):
-        raise ValueError("no page has returned this position")
-    return None, position
+    return None, decode_continuation(after)
 
 
 def _to_entity(concern: Concern) -> dict[str, Any]:
@@ -122,37 +109,14 @@ def _from_entity(entity: Mapping[str, Any]) -> Concern:
     )
 
 
-def _build_query(criteria: ConcernFilter, last: str | None) -> tuple[str, dict[str, Any]]:
-    """Return the OData filter and its parameters, which the SDK quotes: 14 comparisons at most, and
-    the table takes 15.
-
-    The SDK finds parameters between spaces, so there is one beside each bracket.
-    """
-    conditions, parameters = ["PartitionKey ge ''"], dict[str, Any]()
-
-    def add(condition: str, *values: Any) -> None:
-        for value in values:
-            name = f"p{len(parameters)}"
-            condition = condition.replace("?", f"@{name}", 1)
-            parameters[name] = value
-        conditions.append(condition)
-
-    if last is not None:
-        conditions.clear()
-        day = get_day_partition(parse_activity_time(last))
-        add("PartitionKey ge ? and RowKey gt ?", day, last)
-    elif criteria.until is not None:
-        conditions.clear()
-        day, row = build_activity_key(criteria.until, None)
-        add("PartitionKey ge ? and RowKey ge ?", day, row)
-    if criteria.since is not None:
-        day, row = build_activity_key(criteria.since, None)
-        add("PartitionKey le ? and RowKey le ?", day, f"{row}~")
+def _build_query(criteria: ConcernFilter, last: str | None) -> DayQuery:
+    """Return the query of a list: 14 comparisons at most."""
+    query = build_day_query(criteria.since, criteria.until, last)
     if criteria.sender is not None:
-        add("sender eq ?", criteria.sender)
+        query.add("sender eq ?", criteria.sender)
     if criteria.resource is not None:
-        add("resource eq ?", criteria.resource)
+        query.add("resource eq ?", criteria.resource)
     if criteria.kinds != frozenset(ConcernKind):
         kinds = sorted(map(str, criteria.kinds))
-        add(f"( {' or '.join(['kind eq ?'] * len(kinds))} )", *kinds)
-    return " and ".join(conditions), parameters
+        query.add(f"( {' or '.join(['kind eq ?'] * len(kinds))} )", *kinds)
+    return query

@@ -21,15 +21,16 @@ from integration.journal.audit_entry import Access, AccessAction, AccessKind, Au
 from integration.journal.audit_log import AuditFilter, AuditPage, matches
 from integration.journal.azure_day_rows import (
     MAX_PAGE,
-    MAX_REQUESTS,
+    DayQuery,
+    build_day_query,
     decode_position,
     delete_days_before,
     encode_position,
     is_continuation,
+    read_rows,
 )
 from integration.journal.azure_errors import translate_storage_errors
 from integration.journal.table_keys import (
-    build_activity_key,
     get_day_partition,
     is_audit_id,
     parse_activity_time,
@@ -53,23 +54,15 @@ class AzureAuditLog:
 
     async def list_entries(self, criteria: AuditFilter, limit: int, after: str | None) -> AuditPage:
         last, token = _parse_position(after)
-        query, parameters = _build_query(criteria, last)
-        is_exact = criteria.resource is None  # the table itself drops what does not match
-        found: list[AuditEntry] = []
-        async with translate_storage_errors():
-            for _ in range(MAX_REQUESTS):
-                pages = self.table.query_entities(
-                    query,
-                    parameters=parameters,
-                    results_per_page=min(limit - len(found), MAX_PAGE) if is_exact else MAX_PAGE,
-                ).by_page(token)
-                async for page in pages:
-                    entries = [_from_entity(entity) async for entity in page]
-                    found += [entry for entry in entries if matches(entry, criteria)]
-                    break
-                token = pages.continuation_token  # type: ignore[attr-defined]
-                if not token or len(found) >= limit:
-                    break
+
+        def parse(entity: Mapping[str, Any]) -> AuditEntry | None:
+            entry = _from_entity(entity)
+            return entry if matches(entry, criteria) else None
+
+        # Without a resource the table itself drops what does not match.
+        page_size = None if criteria.resource is None else MAX_PAGE
+        query = _build_query(criteria, last)
+        found, token = await read_rows(self.table, query, token, limit, parse, page_size=page_size)
         if len(found) > limit:
             found = found[:limit]
             token = {"last": found[-1].id}
@@ -134,41 +127,18 @@ def _from_entity(entity: Mapping[str, Any]) -> AuditEntry:
     )
 
 
-def _build_query(criteria: AuditFilter, last: str | None) -> tuple[str, dict[str, Any]]:
-    """Return the OData filter and its parameters, which the SDK quotes.
-
-    It has 12 comparisons at most, and the table takes 15:
-    https://learn.microsoft.com/rest/api/storageservices/querying-tables-and-entities
-    The SDK finds parameters between spaces, so there is one beside each bracket.
-    """
-    conditions, parameters = ["PartitionKey ge ''"], dict[str, Any]()
-
-    def add(condition: str, *values: Any) -> None:
-        for value in values:
-            name = f"p{len(parameters)}"
-            condition = condition.replace("?", f"@{name}", 1)
-            parameters[name] = value
-        conditions.append(condition)
-
-    if last is not None:
-        conditions.clear()
-        day = get_day_partition(parse_activity_time(last))
-        add("PartitionKey ge ? and RowKey gt ?", day, last)
-    elif criteria.until is not None:
-        conditions.clear()
-        day, row = build_activity_key(criteria.until, None)
-        add("PartitionKey ge ? and RowKey ge ?", day, row)
-    if criteria.since is not None:
-        day, row = build_activity_key(criteria.since, None)
-        add("PartitionKey le ? and RowKey le ?", day, f"{row}~")
+def _build_query(criteria: AuditFilter, last: str | None) -> DayQuery:
+    """Return the query of a list: 12 comparisons at most."""
+    query = build_day_query(criteria.since, criteria.until, last)
     for name in ("sender", "user", "delivery", "kind"):
         value = getattr(criteria, name)
         if value is not None:
-            add(f"{name} eq ?", str(value))
+            query.add(f"{name} eq ?", str(value))
     if criteria.resource is not None and "/" in criteria.resource:
         type_ = criteria.resource.partition("/")[0]
         several = "resource eq ? and ( type eq ? or type eq ? )"
-        add(f"( resource eq ? or ( {several} ) )", criteria.resource, _SEVERAL, type_, _SEVERAL)
+        any_ = f"( resource eq ? or ( {several} ) )"
+        query.add(any_, criteria.resource, _SEVERAL, type_, _SEVERAL)
     elif criteria.resource is not None:
-        add("( type eq ? or type eq ? )", criteria.resource, _SEVERAL)
-    return " and ".join(conditions), parameters
+        query.add("( type eq ? or type eq ? )", criteria.resource, _SEVERAL)
+    return query

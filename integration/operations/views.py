@@ -19,7 +19,7 @@ _PAUSE_FOR_OPERATOR = 300
 _PAUSE_FOR_PERSON = 3600
 
 # What an operator can do about a thing that needs attention.
-_TODO = {
+_REMEDIES = {
     ConcernKind.ENTRIES: "mend the cause and replay, or have the sender correct them",
     ConcernKind.PARKED: "mend the cause and replay, or cancel",
     ConcernKind.HELD: "mend the cause and replay, or cancel",
@@ -56,7 +56,7 @@ def describe_audit_entry(entry: AuditEntry) -> dict[str, Any]:
 
 def describe_concern(concern: Concern) -> dict[str, Any]:
     """Return a thing that needs attention, and what an operator can do about it."""
-    fields = {**asdict(concern), "todo": _TODO[concern.kind]}
+    fields = {**asdict(concern), "todo": _REMEDIES[concern.kind]}
     return {name: value for name, value in fields.items() if value not in (None, (), "", 0)} | {
         name: value for name, value in (("lane", concern.lane),) if value is not None
     }
