@@ -10,6 +10,7 @@ from integration.app import responses, settings, telemetry, wiring
 from integration.app.error_handlers import (
     endpoint,
     odata_endpoint,
+    page_endpoint,
     public_sender_endpoint,
     sender_endpoint,
     trigger,
@@ -321,6 +322,17 @@ async def status(req: func.HttpRequest, query: Query) -> func.HttpResponse:
     if req.method != "GET":
         raise MethodNotAllowed("GET")
     return responses.build_status(await report_status(parts.status_check))
+
+
+@app.route("pages/{*path}", methods=METHODS, auth_level=func.AuthLevel.ANONYMOUS)
+@page_endpoint
+async def pages(req: func.HttpRequest) -> func.HttpResponse:
+    """Show the pages of the people who run the app, to those who are signed in."""
+    from integration.app.page_requests import answer_page_request
+
+    parts = await wiring.get_parts()
+    roots = responses.find_roots(req, parts.site_url, parts.public_url)
+    return await answer_page_request(parts.pages, req, roots)
 
 
 @app.timer_trigger(arg_name="timer", schedule=settings.get_housekeeping_schedule())

@@ -58,7 +58,9 @@ def _choose_settings(running: Running) -> dict[str, str]:
     feed_url = f"http://{ADDRESS}:{running.ports.host}/api/odata/"
     collected = collect_settings(running.settings(), os.environ)
     keys = os.environ.get("HOST_FUNCTION_KEYS", "")
-    return {**running.settings(), **choose_settings(collected, feed_url, keys)}
+    # Whoever reaches the pages of a laptop is at this laptop.
+    pages = {"PAGES_SIGN_IN": "off"}
+    return {**running.settings(), **pages, **choose_settings(collected, feed_url, keys)}
 
 
 def _wait_for_end(children: list[Child]) -> Child:
@@ -73,6 +75,7 @@ def _wait_for_end(children: list[Child]) -> Child:
 def _print_addresses(running: Running, host: Child) -> None:
     ports = running.ports
     _print("ready\n")
+    _print(f"  pages      {host.url}/api/pages/")
     _print(f"  functions  {host.url}/api")
     _print(f"  OData feed {host.url}/api/odata/")
     _print(f"  FHIR       {running.fhir_url}")

@@ -68,6 +68,11 @@ def public_sender_endpoint(work: Endpoint) -> Endpoint:
     return _answer_errors(work, respond, work)
 
 
+def page_endpoint(work: Endpoint) -> Endpoint:
+    """Answer what no page could answer: anybody may ask, so the log alone says what is wrong."""
+    return _answer_errors(work, responses.build_page_error, work)
+
+
 def odata_endpoint(work: Endpoint) -> Endpoint:
     """Answer errors as OData clients expect them. OData has rules of its own for its query."""
     return _answer_errors(work, responses.build_odata_error, work)

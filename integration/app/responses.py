@@ -115,6 +115,21 @@ def build_odata_error(
     return _build_json(payload.build_error(issues), status, headers_, media="application/json")
 
 
+def build_page_error(
+    status: int, issues: Sequence[Issue], headers: Mapping[str, str] | None = None
+) -> func.HttpResponse:
+    """Build a page without anything of the app's, for whoever asked."""
+    text = "The page cannot be shown. The log of the app says why.\n"
+    headers_ = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **(headers or {})}
+    return func.HttpResponse(text, status_code=status, headers=headers_, mimetype="text/plain")
+
+
+def find_roots(req: func.HttpRequest, *roots: str | None) -> frozenset[str]:
+    """Return what may stand before `/api` for people who use pages: the app's own address, and that
+    of a gateway. Without both it is what the caller says, which is right on a laptop only."""
+    return frozenset(filter(None, roots)) or frozenset({_split_url(req.url)[0]})
+
+
 def parse_json_body(req: func.HttpRequest) -> Any:
     """Parse the body as JSON. Raises Rejected."""
     try:

@@ -187,6 +187,7 @@ class Settings:
     audit: AuditSettings
     fetch_from: Mapping[str, str | None]  # the token scope of each base address
     fetch_pages: int
+    pages_are_open: bool  # to whoever can reach them, without sign-in: on a laptop
 
 
 def read_settings(env: Mapping[str, str] = os.environ) -> Settings:
@@ -213,9 +214,12 @@ def read_settings(env: Mapping[str, str] = os.environ) -> Settings:
         audit=_read_audit(reader),
         fetch_from=reader.read_sources("FETCH_FROM", "FETCH_SCOPE"),
         fetch_pages=reader.read_number("FETCH_PAGES", 100),
+        pages_are_open=reader.read_choice("PAGES_SIGN_IN", ("required", "off")) == "off",
     )
     if settings.feed.event_types and settings.mirror.map_prefix is None:
         reader.missing.append("MAP_PREFIX (EXTERNAL_EVENTS names virtual tables by it)")
+    if settings.pages_are_open and settings.senders.site_url is not None:
+        reader.wrong.append("PAGES_SIGN_IN (required: off is for a laptop)")
     reader.check()
     return settings
 

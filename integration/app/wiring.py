@@ -16,11 +16,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from integration.app.http_clients import ClientContext, open_credential, open_upstream
 from integration.app.identification import build_identification, build_replay_terms
 from integration.app.inbox_parts import build_answers, build_inbox
+from integration.app.map_parts import (
+    build_external_events,
+    build_maps_loader,
+    build_mirror,
+    build_virtual_tables,
+)
 from integration.app.operations_parts import build_housekeeping, build_status_check
 from integration.app.settings import (
     MirrorSettings,
@@ -30,6 +35,7 @@ from integration.app.settings import (
     read_dataverse_settings,
     read_settings,
 )
+from integration.app.shared_parts import SharedParts
 from integration.change_events.from_fhir import Events
 from integration.core.activity_recorder import ActivityRecorder
 from integration.core.byte_budget import ByteBudget
@@ -50,12 +56,13 @@ from integration.journal.write_guard import WriteGuard
 from integration.mapping import files
 from integration.mapping.files import MapFile, MappedTable
 from integration.mirror.mirror import Mirror
-from integration.mirror.row_sink import RowSink
 from integration.operations.answers import Answers
 from integration.operations.deliveries import ReplayTerms
 from integration.operations.health import UpstreamCheck
 from integration.operations.housekeeping import Housekeeping
 from integration.operations.status import StatusCheck
+from integration.pages.parts import PagesParts
+from integration.pages.people import SignIn
 from integration.queues.queue_sender import QueueSender
 from integration.relay.fetch import Sources
 from integration.relay.lane import LaneContext
@@ -65,8 +72,6 @@ from integration.virtual_tables.data_routes import VIRTUAL, DataRoutes
 if TYPE_CHECKING:  # these import the mapping engine, which takes long to load
     from integration.app.storage_clients import Stores
     from integration.change_events.to_dataverse import ExternalEvents
-    from integration.mapping.load import Maps
-    from integration.mirror.web_api_sink import WebApiSink
     from integration.virtual_tables.answer import VirtualTables
 
 # The SDKs log every request at INFO, which costs money and helps nobody.
@@ -111,6 +116,7 @@ class Parts:
     public_url: str | None
     started: datetime
     now: Callable[[], datetime]
+    pages: PagesParts
     _mirror: Callable[[], Mirror]
     _virtual_tables: Callable[[], VirtualTables]
     _external_events: Callable[[], ExternalEvents]
@@ -205,19 +211,20 @@ async def _build_parts(settings: Settings) -> Parts:
         settings, stores.journal, context, now=utc_now, new_token=_make_token
     )
     upstream_check = UpstreamCheck(stores.journal, shared.fhir, shared.dataverse, utc_now)
+    status_check = build_status_check(
+        stores,
+        identification.senders or {},
+        now=utc_now,
+        sender_problems=identification.secrets.problems,
+        upstream_check=upstream_check,
+    )
     return Parts(
         journal=stores.journal,
         queue=stores.queue,
         fhir=shared.fhir,
         dataverse=shared.dataverse,
         upstream_check=upstream_check,
-        status_check=build_status_check(
-            stores,
-            identification.senders or {},
-            now=utc_now,
-            sender_problems=identification.secrets.problems,
-            upstream_check=upstream_check,
-        ),
+        status_check=status_check,
         intake=intake,
         relay=_build_relay(shared, open_sources(settings, context)),
         change_events=Events(
@@ -240,6 +247,14 @@ async def _build_parts(settings: Settings) -> Parts:
         public_url=settings.senders.public_url,
         started=utc_now(),
         now=utc_now,
+        pages=PagesParts(
+            sign_in=SignIn(easy_auth=settings.senders.easy_auth, is_open=settings.pages_are_open),
+            journal=stores.journal,
+            audit=shared.audit,
+            status_check=status_check,
+            now=utc_now,
+            new_token=_make_form_token,
+        ),
         _mirror=cache(partial(build_mirror, shared)),
         _virtual_tables=cache(partial(build_virtual_tables, shared)),
         _external_events=cache(partial(build_external_events, shared)),
@@ -273,6 +288,10 @@ def _make_token() -> str:
     return secrets.token_hex(8)
 
 
+def _make_form_token() -> str:
+    return secrets.token_urlsafe(24)
+
+
 def build_credential(settings: Settings, exit_stack: AsyncExitStack = _exit_stack) -> Any:
     """Build the credential for all upstreams. None: only services on a laptop are configured."""
     scopes = (settings.fhir.scope, settings.dataverse.scope, *settings.fetch_from.values())
@@ -293,28 +312,6 @@ def open_sources(settings: Settings, context: ClientContext) -> Sources:
 
 
 # -- parts of a worker -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SharedParts:
-    """What several parts are made of. `load_maps` loads the maps at its first call."""
-
-    settings: Settings
-    stores: Stores
-    fhir: FhirServer
-    dataverse: Dataverse
-    guard: WriteGuard
-    data_routes: DataRoutes
-    activities: ActivityRecorder
-    audit: AuditRecorder
-    load_maps: Callable[[], Maps]
-    now: Callable[[], datetime]
-    new_id: Callable[[datetime], str]
-
-    @property
-    def max_age(self) -> float:
-        """Seconds after which work is parked."""
-        return float(self.settings.max_age)
 
 
 def _build_write_guard(settings: Settings, stores: Stores) -> WriteGuard:
@@ -384,120 +381,3 @@ def _build_relay(shared: SharedParts, sources: Sources) -> Relay:
         # keep the other from its work.
         budget=ByteBudget(shared.settings.deliveries.max_bytes_in_flight),
     )
-
-
-# -- parts that need the maps, built at their first use --------------------------------------------
-
-
-def build_maps_loader(map_files: Iterable[MapFile]) -> Callable[[], Maps]:
-    """Build a function that loads the maps at its first call."""
-
-    @cache
-    def load_maps() -> Maps:
-        from integration.mapping import load
-
-        return load.build_maps(map_files)
-
-    return load_maps
-
-
-def build_mirror(shared: SharedParts) -> Mirror:
-    """Build the mirror of every map that has a table for its rows."""
-    from integration.mapping.model import Route
-    from integration.mirror.web_api_sink import WebApiSink
-
-    maps, settings, stores = shared.load_maps(), shared.settings.mirror, shared.stores
-    web_api = WebApiSink(
-        fhir=shared.fhir,
-        dataverse=shared.dataverse,
-        pending_lookups=stores.waits,
-        queue=stores.queue,
-        all_maps=maps.available,
-        on_delete=settings.on_delete,
-        change_queues=shared.data_routes.get_change_queues,
-        former_urls=settings.former_urls,
-        other_urls=settings.other_urls,
-    )
-    return Mirror(
-        journal=stores.journal,
-        queue=stores.queue,
-        sink=choose_sink(settings.target, web_api, shared.guard),
-        maps={
-            name: entity.select_route(Route.DATAVERSE)
-            for name, entity in maps.entities.items()
-            if Route.DATAVERSE in entity.routes
-        },
-        broken_maps=maps.broken,
-        now=shared.now,
-        max_age=shared.max_age,
-        activities=shared.activities,
-        change_queues=shared.data_routes.get_change_queues,
-        current_queues=shared.data_routes.read_change_queues,
-        row_keys=stores.row_keys,
-    )
-
-
-def build_virtual_tables(shared: SharedParts) -> VirtualTables:
-    """Build the feed of every map that may be virtual."""
-    from integration.mapping.model import Route
-    from integration.mapping.primary_keys import ServerKeys
-    from integration.virtual_tables.answer import VirtualTables
-    from integration.virtual_tables.entity_type import build_entity_type
-    from integration.virtual_tables.read import FeedReader
-    from integration.virtual_tables.row_keys import RowKeyResolver
-    from integration.virtual_tables.write import FeedWriter
-
-    entity_types = {
-        entity.resource: build_entity_type(entity)
-        for entity in shared.load_maps().entities.values()
-        if Route.VIRTUAL in entity.routes
-    }
-    keys = RowKeyResolver(
-        shared.stores.row_keys,
-        lambda type_: type_ not in entity_types,
-        server_keys=ServerKeys(shared.settings.fhir.url),
-    )
-    feed = shared.settings.feed
-    return VirtualTables(
-        data_routes=shared.data_routes,
-        entity_types=entity_types,
-        reader=FeedReader(shared.fhir, keys, feed.max_scanned),
-        writer=FeedWriter(
-            fhir=shared.fhir,
-            keys=keys,
-            guard=shared.guard,
-            new_run_id=lambda: shared.new_id(shared.now()),
-            new_key=uuid4,
-        ),
-        audit=shared.audit,
-        max_page_size=feed.page_size,
-        timeout=float(feed.timeout),
-    )
-
-
-def build_external_events(shared: SharedParts) -> ExternalEvents:
-    """Build what tells Dataverse of changes. Raises Misconfigured without MAP_PREFIX."""
-    from integration.change_events.to_dataverse import ExternalEvents, list_virtual_tables
-
-    prefix = shared.settings.mirror.map_prefix
-    if prefix is None:
-        raise Misconfigured("set MAP_PREFIX: EXTERNAL_EVENTS needs the names of virtual tables")
-    return ExternalEvents(
-        queue=shared.stores.queue,
-        fhir=shared.fhir,
-        dataverse=shared.dataverse,
-        guard=shared.guard,
-        tables=list_virtual_tables(shared.data_routes.tables, prefix),
-        now=shared.now,
-        max_age=shared.max_age,
-        activities=shared.activities,
-    )
-
-
-def choose_sink(target: str, web_api: WebApiSink, guard: WriteGuard) -> RowSink:
-    """Choose what writes the rows of a resource, by the setting MIRROR_TO."""
-    from integration.mirror import healthcare_api_sink
-
-    if target == "healthcare-api":
-        return healthcare_api_sink.HealthcareApiSink(web_api, guard)
-    return web_api

@@ -1,0 +1,135 @@
+"""Build the parts that need the maps: at their first use, since maps take long to load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from integration.app.shared_parts import SharedParts
+from integration.core.errors import Misconfigured
+from integration.journal.write_guard import WriteGuard
+from integration.mapping.files import MapFile
+from integration.mirror.mirror import Mirror
+from integration.mirror.row_sink import RowSink
+
+if TYPE_CHECKING:  # these import the mapping engine
+    from integration.change_events.to_dataverse import ExternalEvents
+    from integration.mapping.load import Maps
+    from integration.mirror.web_api_sink import WebApiSink
+    from integration.virtual_tables.answer import VirtualTables
+
+
+def build_maps_loader(map_files: Iterable[MapFile]) -> Callable[[], Maps]:
+    """Build a function that loads the maps at its first call."""
+
+    @cache
+    def load_maps() -> Maps:
+        from integration.mapping import load
+
+        return load.build_maps(map_files)
+
+    return load_maps
+
+
+def build_mirror(shared: SharedParts) -> Mirror:
+    """Build the mirror of every map that has a table for its rows."""
+    from integration.mapping.model import Route
+    from integration.mirror.web_api_sink import WebApiSink
+
+    maps, settings, stores = shared.load_maps(), shared.settings.mirror, shared.stores
+    web_api = WebApiSink(
+        fhir=shared.fhir,
+        dataverse=shared.dataverse,
+        pending_lookups=stores.waits,
+        queue=stores.queue,
+        all_maps=maps.available,
+        on_delete=settings.on_delete,
+        change_queues=shared.data_routes.get_change_queues,
+        former_urls=settings.former_urls,
+        other_urls=settings.other_urls,
+    )
+    return Mirror(
+        journal=stores.journal,
+        queue=stores.queue,
+        sink=choose_sink(settings.target, web_api, shared.guard),
+        maps={
+            name: entity.select_route(Route.DATAVERSE)
+            for name, entity in maps.entities.items()
+            if Route.DATAVERSE in entity.routes
+        },
+        broken_maps=maps.broken,
+        now=shared.now,
+        max_age=shared.max_age,
+        activities=shared.activities,
+        change_queues=shared.data_routes.get_change_queues,
+        current_queues=shared.data_routes.read_change_queues,
+        row_keys=stores.row_keys,
+    )
+
+
+def build_virtual_tables(shared: SharedParts) -> VirtualTables:
+    """Build the feed of every map that may be virtual."""
+    from integration.mapping.model import Route
+    from integration.mapping.primary_keys import ServerKeys
+    from integration.virtual_tables.answer import VirtualTables
+    from integration.virtual_tables.entity_type import build_entity_type
+    from integration.virtual_tables.read import FeedReader
+    from integration.virtual_tables.row_keys import RowKeyResolver
+    from integration.virtual_tables.write import FeedWriter
+
+    entity_types = {
+        entity.resource: build_entity_type(entity)
+        for entity in shared.load_maps().entities.values()
+        if Route.VIRTUAL in entity.routes
+    }
+    keys = RowKeyResolver(
+        shared.stores.row_keys,
+        lambda type_: type_ not in entity_types,
+        server_keys=ServerKeys(shared.settings.fhir.url),
+    )
+    feed = shared.settings.feed
+    return VirtualTables(
+        data_routes=shared.data_routes,
+        entity_types=entity_types,
+        reader=FeedReader(shared.fhir, keys, feed.max_scanned),
+        writer=FeedWriter(
+            fhir=shared.fhir,
+            keys=keys,
+            guard=shared.guard,
+            new_run_id=lambda: shared.new_id(shared.now()),
+            new_key=uuid4,
+        ),
+        audit=shared.audit,
+        max_page_size=feed.page_size,
+        timeout=float(feed.timeout),
+    )
+
+
+def build_external_events(shared: SharedParts) -> ExternalEvents:
+    """Build what tells Dataverse of changes. Raises Misconfigured without MAP_PREFIX."""
+    from integration.change_events.to_dataverse import ExternalEvents, list_virtual_tables
+
+    prefix = shared.settings.mirror.map_prefix
+    if prefix is None:
+        raise Misconfigured("set MAP_PREFIX: EXTERNAL_EVENTS needs the names of virtual tables")
+    return ExternalEvents(
+        queue=shared.stores.queue,
+        fhir=shared.fhir,
+        dataverse=shared.dataverse,
+        guard=shared.guard,
+        tables=list_virtual_tables(shared.data_routes.tables, prefix),
+        now=shared.now,
+        max_age=shared.max_age,
+        activities=shared.activities,
+    )
+
+
+def choose_sink(target: str, web_api: WebApiSink, guard: WriteGuard) -> RowSink:
+    """Choose what writes the rows of a resource, by the setting MIRROR_TO."""
+    from integration.mirror import healthcare_api_sink
+
+    if target == "healthcare-api":
+        return healthcare_api_sink.HealthcareApiSink(web_api, guard)
+    return web_api

@@ -1,0 +1,191 @@
+"""VERB answer_page: find the page of an address, check who asks and what is asked, and show it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import cache
+from urllib.parse import quote
+
+from integration.core.errors import (
+    IntegrationError,
+    Issue,
+    MethodNotAllowed,
+    Misconfigured,
+    Rejected,
+    Unavailable,
+)
+from integration.core.log_events import log_event
+from integration.pages import today
+from integration.pages.forms import TOKEN_FIELD, build_cookie, check_form, read_token
+from integration.pages.http import (
+    ROOT,
+    SECURITY_HEADERS,
+    PageRequest,
+    Reply,
+    check_fields,
+    parse_fields,
+)
+from integration.pages.parts import PagesParts
+from integration.pages.people import Person, Role, identify_person
+from integration.pages.view import STATIC, View, render, render_stranger
+
+Show = Callable[[View], Awaitable[Reply]]
+
+# Bytes of a form without a file.
+MAX_FORM = 100_000
+
+_FORM = "application/x-www-form-urlencoded"
+
+_MEDIA = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """One page, or what one form does. `path`: `{name}` stands for one part of it; `fields`: that
+    its query, or its form, may have; `takes_file`: its form is read by the page itself."""
+
+    path: str
+    show: Show
+    role: Role = Role.READER
+    method: str = "GET"
+    fields: tuple[str, ...] = ()
+    takes_file: bool = False
+
+
+PAGES = (Page(path="", show=today.show_today, fields=("refresh",)),)
+
+
+async def answer_page(parts: PagesParts, request: PageRequest) -> Reply:
+    """Answer a request below /api/pages. Whatever goes wrong is a page, too."""
+    if request.path.startswith("static/"):
+        return _answer_static(request)
+    person: Person | None = None
+    try:
+        person = identify_person(parts.sign_in, dict(request.headers), request.url)
+        if person is None:
+            return _with_headers(_ask_to_sign_in(request))
+        return _with_headers(await _answer(parts, request, person))
+    except Rejected as error:
+        reply = _show_problem(parts, request, person, error.status, str(error))
+    except Unavailable as error:
+        log_event("request.unavailable", reason=str(error))
+        text = "A service that this page needs does not respond. Open the page again in a minute."
+        reply = _show_problem(parts, request, person, 503, text)
+    except Misconfigured as error:
+        log_event("request.misconfigured", reason=str(error))
+        reply = _show_problem(parts, request, person, 500, str(error))
+    except IntegrationError as error:
+        reply = _show_problem(parts, request, person, 500, str(error))
+    return _with_headers(reply)
+
+
+async def _answer(parts: PagesParts, request: PageRequest, person: Person) -> Reply:
+    page, arguments = _find_page(request)
+    _check_role(person, Role.READER if page.role is Role.PHI else page.role)
+    _check_role(person, page.role)
+    fields = parse_fields(request.query)
+    if request.method == "POST" and not page.takes_file:
+        fields = _read_form(request)
+        check_form(request, fields)
+        del fields[TOKEN_FIELD]
+    if not page.takes_file:
+        check_fields(fields, page.fields)
+    known = read_token(request)
+    token = known or parts.new_token()
+    view = View(
+        parts=parts,
+        request=request,
+        person=person,
+        token=token,
+        arguments=arguments,
+        fields=fields,
+    )
+    reply = await page.show(view)
+    if known is not None:
+        return reply
+    return Reply(
+        body=reply.body,
+        status=reply.status,
+        media=reply.media,
+        headers={**reply.headers, "Set-Cookie": build_cookie(request, token)},
+    )
+
+
+def _find_page(request: PageRequest) -> tuple[Page, dict[str, str]]:
+    found = [
+        (page, match.groupdict())
+        for page in PAGES
+        if (match := _compile_path(page.path).fullmatch(request.path)) is not None
+    ]
+    if not found:
+        raise Rejected(Issue("not-found", "There is no page at this address."), status=404)
+    for page, arguments in found:
+        if page.method == request.method:
+            return page, arguments
+    raise MethodNotAllowed(*(page.method for page, _ in found))
+
+
+@cache
+def _compile_path(path: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\\{([a-z]+)\\}", r"(?P<\1>[^/]+)", re.escape(path)))
+
+
+def _check_role(person: Person, role: Role) -> None:
+    if not person.can(role):
+        has = ", ".join(sorted(person.roles)) or "none"
+        text = (
+            f"This page needs the role {role}. Your roles: {has}. Who owns the app's registration "
+            "assigns them."
+        )
+        raise Rejected(Issue("forbidden", text), status=403)
+
+
+def _read_form(request: PageRequest) -> dict[str, str]:
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM:
+        raise Rejected(Issue("not-supported", f"a form is sent as {_FORM}"), status=415)
+    if len(request.body) > MAX_FORM:
+        raise Rejected(Issue("too-long", "the form is too long"), status=413)
+    try:
+        text = request.body.decode("ascii")
+    except UnicodeDecodeError:
+        raise Rejected(Issue("structure", "the form cannot be read")) from None
+    return parse_fields(text)
+
+
+def _ask_to_sign_in(request: PageRequest) -> Reply:
+    """A form that was filled in before the sign-in ended is not sent anywhere."""
+    here = f"{ROOT}/{request.path}" if request.method == "GET" else ROOT
+    target = f"/.auth/login/aad?post_login_redirect_uri={quote(here, safe='')}"
+    return render_stranger("sign_in.html", status=401, target=target)
+
+
+def _show_problem(
+    parts: PagesParts, request: PageRequest, person: Person | None, status: int, text: str
+) -> Reply:
+    if person is None or not person.can(Role.READER):
+        return render_stranger("stranger.html", status=status, text=text)
+    view = View(parts=parts, request=request, person=person, token="")
+    return render(view, "problem.html", status=status, code=status, text=text)
+
+
+def _answer_static(request: PageRequest) -> Reply:
+    """Answer a file of `static`, to anybody: it tells nothing of what the app has to do with."""
+    name = request.path.removeprefix("static/")
+    files = {path.name: path for path in STATIC.iterdir() if path.suffix in _MEDIA}
+    if request.method != "GET" or name not in files:
+        return Reply(body=b"", status=404, headers={"X-Content-Type-Options": "nosniff"})
+    return Reply(
+        body=files[name].read_bytes(),
+        media=_MEDIA[files[name].suffix],
+        headers={
+            "Cache-Control": "public, max-age=31536000, immutable",
+            "X-Content-Type-Options": "nosniff",
+        },
+    )
+
+
+def _with_headers(reply: Reply) -> Reply:
+    headers = {"Cache-Control": "no-store", **SECURITY_HEADERS, **reply.headers}
+    return Reply(body=reply.body, status=reply.status, media=reply.media, headers=headers)

@@ -1,0 +1,106 @@
+"""A request for a page, and the reply to it: what pages need to know of HTTP. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, quote, urlencode
+
+from integration.core.errors import Issue, Rejected
+
+ROOT = "/api/pages"
+
+# Fields of a query or a form that are read.
+_MAX_FIELDS = 200
+
+# Nothing is loaded but the stylesheet and the scripts of this app, nothing runs in line, nothing
+# frames a page, and forms go nowhere else: https://www.w3.org/TR/CSP3/
+_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "style-src 'self'",
+        "script-src 'self'",
+        "img-src 'self'",
+        "connect-src 'self'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+        "base-uri 'none'",
+    )
+)
+
+SECURITY_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    # With no-referrer the platform takes forms for foreign ones, and refuses them.
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageRequest:
+    """A request below /api/pages. `path`: what follows, decoded; `query`: as it was sent; header
+    names are lower case; `origins`: scheme and
+    host at which people reach the app: its own, and that of a gateway."""
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+    url: str
+    origins: frozenset[str]
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether people reach the app over TLS: everywhere but on a laptop."""
+        return all(origin.startswith("https://") for origin in self.origins)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What is answered."""
+
+    body: bytes
+    status: int = 200
+    media: str = "text/html"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def redirect(path: str) -> Reply:
+    """Send the browser to another page of these, after a form was taken. `path`: below ROOT."""
+    return Reply(body=b"", status=303, headers={"Location": f"{ROOT}/{path}"})
+
+
+def parse_fields(text: str) -> dict[str, str]:
+    """Parse a query or the body of a form. A field without a value counts as missing, because a
+    browser sends every field of a form. Raises Rejected."""
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=_MAX_FIELDS)
+    except ValueError:
+        raise Rejected(Issue("structure", "the fields of the request cannot be read")) from None
+    fields: dict[str, str] = {}
+    for name, value in pairs:
+        if not value.strip():
+            continue
+        if name in fields:
+            raise Rejected(Issue("value", f"the field {name[:40]} is given twice"))
+        fields[name] = value.strip()
+    return fields
+
+
+def check_fields(fields: Mapping[str, str], known: Collection[str]) -> None:
+    """Raise Rejected for a field that the page does not have: to ignore it would show, or do, more
+    than was meant."""
+    unknown = [name for name in fields if name not in known]
+    if unknown:
+        has = f"this page has {', '.join(known)}" if known else "this page has none"
+        raise Rejected(Issue("not-supported", f"the field {unknown[0][:40]} is not known: {has}"))
+
+
+def build_link(path: str, fields: Mapping[str, str | None] | None = None) -> str:
+    """Build the address of a page. Fields that are None or empty are left out."""
+    stated = {name: value for name, value in (fields or {}).items() if value}
+    query = f"?{urlencode(stated)}" if stated else ""
+    return f"{ROOT}/{quote(path)}{query}"

@@ -1,0 +1,127 @@
+"""A page that is being answered: who asks, for what, and how it is made into HTML."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from integration.pages.http import PageRequest, Reply, build_link
+from integration.pages.parts import PagesParts
+from integration.pages.people import Person, Role
+
+_FOLDER = Path(__file__).parent
+STATIC = _FOLDER / "static"
+
+# What the menu shows: path, text, and the role that sees it.
+MENU = (
+    ("", "Today", Role.READER),
+    ("deliveries", "Deliveries", Role.READER),
+    ("jobs", "Jobs", Role.READER),
+    ("patients", "Patients", Role.PHI),
+    ("activity", "Activity", Role.READER),
+    ("maps", "Maps", Role.READER),
+    ("data-routes", "Data routes", Role.READER),
+    ("senders", "Senders", Role.READER),
+    ("settings", "Settings", Role.READER),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """A request of somebody who is signed in. `arguments`: of the path; `fields`: of the query, or
+    of the form; `token`: what a form repeats."""
+
+    parts: PagesParts
+    request: PageRequest
+    person: Person
+    token: str
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+def render(view: View, template: str, *, status: int = 200, **values: Any) -> Reply:
+    """Fill a template. `values`: what it shows; it escapes them."""
+    page = view.request.path.split("/")[0]
+    html = (
+        _load_templates()
+        .get_template(template)
+        .render(
+            person=view.person,
+            token=view.token,
+            menu=[entry for entry in MENU if view.person.can(entry[2])],
+            page=page,
+            now=view.parts.now(),
+            Role=Role,
+            **values,
+        )
+    )
+    return Reply(body=html.encode(), status=status)
+
+
+def render_stranger(template: str, *, status: int, **values: Any) -> Reply:
+    """Fill a template for somebody who is not signed in."""
+    html = _load_templates().get_template(template).render(**values)
+    return Reply(body=html.encode(), status=status)
+
+
+@cache
+def _load_templates() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_FOLDER / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,  # what is misspelt fails, and is not left out
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    environment.globals.update(link=build_link, asset=build_asset_link)
+    environment.filters.update(
+        time=format_time, age=format_age, count=format_count, plural=choose_plural
+    )
+    return environment
+
+
+@cache
+def build_asset_link(name: str) -> str:
+    """Return the address of a file of `static`, which changes with its content: so browsers may
+    keep it for good."""
+    digest = hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:12]
+    return build_link(f"static/{name}", {"v": digest})
+
+
+def format_time(moment: datetime | None) -> Markup | str:
+    """Show a time in UTC. A script shows it in the reader's zone, with UTC on hover."""
+    if moment is None:
+        return "-"
+    utc = moment.astimezone(UTC)
+    stamp = utc.isoformat(timespec="seconds").replace("+00:00", "Z")
+    text = f"{utc:%Y-%m-%d %H:%M} UTC"
+    exact = f"{utc:%Y-%m-%d %H:%M:%S} UTC"
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(stamp, exact, text)
+
+
+def format_age(duration: timedelta) -> str:
+    """Say how long something lasts, in its largest unit: `3 min`."""
+    seconds = max(0, int(duration.total_seconds()))
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+def format_count(number: int) -> str:
+    """Write a number with its thousands apart, by a narrow space that does not break."""
+    return f"{number:,}".replace(",", "\u202f")
+
+
+def choose_plural(number: int, one: str, many: str | None = None) -> str:
+    """Return a number with its noun: `1 delivery`, `2 deliveries`."""
+    return f"{format_count(number)}\u00a0{one if number == 1 else many or one + 's'}"
