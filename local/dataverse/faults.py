@@ -202,8 +202,9 @@ async def break_connection(scope: Scope, receive: Receive) -> None:
     transport = scope.get("state", {}).get("transport")
     if transport is None:
         raise httpx.ReadError("connection lost")
-    # Zero linger makes the close a reset, as when the peer dies.
-    transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, pack("ii", 1, 0))
-    transport.abort()
+    if not transport.is_closing():  # the caller may have given up before
+        # Zero linger makes the close a reset, as when the peer dies.
+        transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, pack("ii", 1, 0))
+        transport.abort()
     while (await receive())["type"] != "http.disconnect":
         pass
