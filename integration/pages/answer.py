@@ -17,7 +17,7 @@ from integration.core.errors import (
     Unavailable,
 )
 from integration.core.log_events import log_event
-from integration.pages import today
+from integration.pages import attention, deliveries, today
 from integration.pages.forms import TOKEN_FIELD, build_cookie, check_form, read_token
 from integration.pages.http import (
     ROOT,
@@ -54,7 +54,11 @@ class Page:
     takes_file: bool = False
 
 
-PAGES = (Page(path="", show=today.show_today, fields=("refresh",)),)
+PAGES = (
+    Page(path="", show=today.show_today, fields=("refresh",)),
+    Page(path="attention", show=attention.show_attention, fields=attention.FIELDS),
+    Page(path="deliveries", show=deliveries.show_deliveries, fields=deliveries.FIELDS),
+)
 
 
 async def answer_page(parts: PagesParts, request: PageRequest) -> Reply:

@@ -1,0 +1,40 @@
+"""The page Attention: everything that is not where it should be, newest first.
+
+It costs what a page of `GET /api/attention` costs: one storage operation.
+"""
+
+from __future__ import annotations
+
+from integration.journal.concern import ConcernKind
+from integration.operations.attention import find_concerns
+from integration.operations.views import describe_concern
+from integration.pages.http import Reply
+from integration.pages.view import View, render
+
+FIELDS = ("kind", "sender", "after")
+
+KINDS = {
+    ConcernKind.PARKED: "delivery parked",
+    ConcernKind.HELD: "delivery held",
+    ConcernKind.WAITING: "delivery waits",
+    ConcernKind.ENTRIES: "entries refused",
+    ConcernKind.ROW_PARKED: "row parked",
+    ConcernKind.ROW_REFUSED: "row refused",
+    ConcernKind.ROW_WAITING: "row waits",
+    ConcernKind.ROW_INCOMPLETE: "row incomplete",
+}
+
+
+async def show_attention(view: View) -> Reply:
+    """Show a page of the list, with what can be done about each thing."""
+    page = await find_concerns(view.parts.journal, view.fields)
+    filters = {name: value for name, value in view.fields.items() if name != "after"}
+    return render(
+        view,
+        "attention.html",
+        concerns=[(concern, describe_concern(concern)["todo"]) for concern in page.concerns],
+        after=page.after,
+        filters=filters,
+        is_first="after" not in view.fields,
+        kinds=KINDS,
+    )
