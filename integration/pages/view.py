@@ -50,7 +50,6 @@ class View:
 
 def render(view: View, template: str, *, status: int = 200, **values: Any) -> Reply:
     """Fill a template. `values`: what it shows; it escapes them."""
-    page = view.request.path.split("/")[0]
     html = (
         _load_templates()
         .get_template(template)
@@ -58,7 +57,7 @@ def render(view: View, template: str, *, status: int = 200, **values: Any) -> Re
             person=view.person,
             token=view.token,
             menu=[entry for entry in MENU if view.person.can(entry[2])],
-            page=page,
+            current=view.request.path.split("/")[0],
             now=view.parts.now(),
             Role=Role,
             **values,
