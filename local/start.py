@@ -7,7 +7,8 @@ import os
 import signal
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 from integration.cli.local_settings import FILE as SETTINGS
@@ -29,19 +30,7 @@ def main() -> int:
             signal.signal(getattr(signal, name), _interrupt)
     SETTINGS.unlink(missing_ok=True)  # an earlier run may have been killed
     try:
-        with ExitStack() as stack:
-            ports = read_ports()
-            _print(f"starting; logs are in {FOLDER}")
-            running = stack.enter_context(run_services(ports, FOLDER, tell=_print))
-            settings = _choose_settings(running)
-            provisioning = stack.enter_context(launch_provisioning(settings, FOLDER))
-            asyncio.run(create_storage(running))
-            host = stack.enter_context(start_host(settings, ports.host, FOLDER))
-            if inbox := collect_settings(settings, os.environ)["INBOX"]:
-                stack.enter_context(start_poller({**settings, "INBOX": inbox}, FOLDER))
-            _print("host is ready; Dataverse is being provisioned")
-            finish_provisioning(provisioning)
-            stack.enter_context(keep_settings_file(SETTINGS, settings))
+        with run_route({}) as (running, host):
             _print_addresses(running, host)
             ended = _wait_for_end([*running.parts.values(), host])
             _print(f"{ended.part.name} stopped; {ended.part.log} ends with:\n{ended.last_lines()}")
@@ -52,6 +41,26 @@ def main() -> int:
     except CannotStart as error:
         print(f"cannot start: {error}", file=sys.stderr)
         return 1
+
+
+@contextmanager
+def run_route(settings: Mapping[str, str]) -> Iterator[tuple[Running, Child]]:
+    """Run all services and the host with these settings besides those of a laptop; end them
+    whatever happens. Raises CannotStart."""
+    with ExitStack() as stack:
+        ports = read_ports()
+        _print(f"starting; logs are in {FOLDER}")
+        running = stack.enter_context(run_services(ports, FOLDER, tell=_print))
+        chosen = {**_choose_settings(running), **settings}
+        provisioning = stack.enter_context(launch_provisioning(chosen, FOLDER))
+        asyncio.run(create_storage(running))
+        host = stack.enter_context(start_host(chosen, ports.host, FOLDER))
+        if inbox := collect_settings(chosen, os.environ)["INBOX"]:
+            stack.enter_context(start_poller({**chosen, "INBOX": inbox}, FOLDER))
+        _print("host is ready; Dataverse is being provisioned")
+        finish_provisioning(provisioning)
+        stack.enter_context(keep_settings_file(SETTINGS, chosen))
+        yield running, host
 
 
 def _choose_settings(running: Running) -> dict[str, str]:
