@@ -62,6 +62,7 @@ ADDRESSES: dict[str, list[dict[str, str]]] = {
     "replay_all": [{}],
     "deliveries": [{}],
     "attention": [{}],
+    "flow": [{}],
     "activity": [{}],
     "audit": [{}],
     "upstreams": [{}],
@@ -692,6 +693,8 @@ WRONG_QUERIES = [
     ("deliveries", "GET", {}, "patient=x"),
     ("attention", "GET", {}, "kind="),
     ("attention", "GET", {}, "since=2026-03-02"),
+    *(("flow", "GET", {}, f"hours={hours}") for hours in ("", "0", "169", "-1", "1.5", "x", "²")),
+    ("flow", "GET", {}, "since=2026-03-02"),
     ("activity", "GET", {}, "since="),
     ("activity", "GET", {}, "patient=p7"),
     ("audit", "GET", {}, "patient=p7"),
@@ -902,7 +905,8 @@ async def test_the_status_tells_what_is_queued_and_parked_and_who_was_refused(
     assert last["delivery"]["status"] == "parked"
     assert found["housekeeping"]["last"]["failed"] == 0
     assert not found["housekeeping"]["overdue"]
-    refused = {(each.get("sender"), each["status"]) for each in found["worker"]["refused"]}
+    requests = found["refused"]["requests"]
+    refused = {(each.get("sender"), each["status"]) for each in requests}
     assert refused == {(None, 401)}
     assert found["sender_problems"] == {}
     assert len(worker.fhir_double.received) == asked
