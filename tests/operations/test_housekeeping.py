@@ -56,7 +56,9 @@ async def swept(route: Route) -> None:
     await sweep(keeping(route, route.queue_sender))
 
 
-def keeping(route: Route, queue_sender: Any, runs: Any = None) -> Housekeeping:
+def keeping(
+    route: Route, queue_sender: Any, runs: Any = None, flow: FlowLog | None = None
+) -> Housekeeping:
     return Housekeeping(
         journal=route.journal,
         guard_store=route.guard_store,
@@ -67,6 +69,7 @@ def keeping(route: Route, queue_sender: Any, runs: Any = None) -> Housekeeping:
         now=route.clock,
         ages=AGES,
         runs=runs,
+        flow=flow,
     )
 
 
