@@ -61,12 +61,12 @@ _RETRY_OPTIONS: Any = {"initial_backoff": 1, "increment_base": 2, "random_jitter
 _NO_INBOX = InboxSettings()
 
 CONTAINER = azure_blobs.CONTAINER
-TABLES = (
-    *azure_store.TABLES,
-    *azure_guard_store.TABLES,
+# The tables of stores that have one each, in the order in which they are opened.
+_SINGLE_TABLES = (
     *(azure_pending_lookups.TABLE, azure_activity.TABLE, azure_audit.TABLE),
     *(azure_row_keys.TABLE, azure_data_routes.TABLE, azure_flow.TABLE),
 )
+TABLES = (*azure_store.TABLES, *azure_guard_store.TABLES, *_SINGLE_TABLES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,14 +164,7 @@ async def open_stores(
     ) = await asyncio.gather(
         azure_store.open_journal(blobs, tables),
         azure_guard_store.open_guard_store(tables),
-        asyncio.gather(
-            open_table(tables, azure_pending_lookups.TABLE),
-            open_table(tables, azure_activity.TABLE),
-            open_table(tables, azure_audit.TABLE),
-            open_table(tables, azure_row_keys.TABLE),
-            open_table(tables, azure_data_routes.TABLE),
-            open_table(tables, azure_flow.TABLE),
-        ),
+        asyncio.gather(*(open_table(tables, name) for name in _SINGLE_TABLES)),
         asyncio.gather(*(_ensure_queue(queue) for queue in queues.values())),
     )
     return Stores(

@@ -182,8 +182,8 @@ def _render_refusals(report: StatusReport) -> list[str]:
     if not part.by_sender:
         return [f"refused requests  none since {since}"]
     rows = [
-        (f"  {each.sender or 'of no listed sender'}", str(each.status), str(each.count))
-        for each in part.by_sender
+        (f"  {refusal.sender or 'of no listed sender'}", str(refusal.status), str(refusal.count))
+        for refusal in part.by_sender
     ]
     return [f"refused requests since {since}", *_align(rows, right=(2,))]
 

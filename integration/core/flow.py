@@ -52,7 +52,7 @@ class FlowCounts:
         return {name: count for name in NAMES if (count := getattr(self, name))}
 
 
-NAMES = tuple(each.name for each in fields(FlowCounts))
+NAMES = tuple(column.name for column in fields(FlowCounts))
 
 _BY_STATUS = {401: "unproven", 403: "forbidden", 429: "throttled"}
 _ROWS = "created updated deactivated deleted refused parked".split()
@@ -101,7 +101,7 @@ def find_hour(moment: datetime) -> datetime:
 def list_hours(last: datetime, number: int) -> list[datetime]:
     """Return so many hours up to that of `last`, the oldest first."""
     hour = find_hour(last)
-    return [hour - timedelta(hours=number - 1 - each) for each in range(number)]
+    return [hour - timedelta(hours=ago) for ago in reversed(range(number))]
 
 
 def add_counts(many: Iterable[FlowCounts]) -> FlowCounts:

@@ -179,10 +179,10 @@ class FlowRecorder:
 
 
 def _choose_key(
-    known: dict[Key, FlowCounts] | dict[Key, int], key: Key, rest: Key, most: int
+    known: dict[Key, FlowCounts] | dict[Key, int], key: Key, rest: Key, limit: int
 ) -> Key:
     """Return the key, or that of the rest when there are enough others."""
-    return key if key in known or len(known) < most else rest
+    return key if key in known or len(known) < limit else rest
 
 
 def _cut(element: UnmappedElement) -> UnmappedElement:

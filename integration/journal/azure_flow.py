@@ -8,7 +8,7 @@ that have the longest names.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -82,7 +82,7 @@ def _to_entity(flow: HourFlow) -> dict[str, Any]:
     day, row = build_activity_key(flow.hour, 0, flow.worker)
     content = _Content(
         {name: counts.list_counted() for name, counts in flow.senders.items()},
-        [(each.type, each.path, each.note, number) for each, number in flow.unmapped.items()],
+        [(*astuple(element), number) for element, number in flow.unmapped.items()],
     )
     text = msgspec.json.encode(content).decode()
     parts = [text[start : start + _PART] for start in range(0, len(text), _PART)]

@@ -73,7 +73,7 @@ class LiveFlow:
 
     async def list_flows(self, since: datetime) -> FlowPage:
         stored = await self.log.list_flows(since)
-        own = {(flow.hour, flow.worker): flow for flow in self.recorder.list_hours()}
-        own = {key: flow for key, flow in own.items() if flow.hour >= since}
-        others = [flow for flow in stored.flows if (flow.hour, flow.worker) not in own]
-        return FlowPage((*own.values(), *others), stored.is_cut)
+        counted = {(flow.hour, flow.worker): flow for flow in self.recorder.list_hours()}
+        counted = {key: flow for key, flow in counted.items() if flow.hour >= since}
+        others = [flow for flow in stored.flows if (flow.hour, flow.worker) not in counted]
+        return FlowPage((*counted.values(), *others), stored.is_cut)

@@ -68,17 +68,17 @@ class FlowReport:
         return self.by_hour[0].hour
 
 
-async def find_flow(flow: FlowReader, params: Mapping[str, str], now: datetime) -> FlowReport:
+async def find_flow(log: FlowReader, params: Mapping[str, str], now: datetime) -> FlowReport:
     """Return what passed by the query parameters PARAMETERS. Raises Rejected."""
-    return await report_flow(flow, _parse_hours(params.get("hours")), now)
+    return await report_flow(log, _parse_hours(params.get("hours")), now)
 
 
-async def report_flow(flow: FlowReader, hours: int, now: datetime) -> FlowReport:
+async def report_flow(log: FlowReader, hours: int, now: datetime) -> FlowReport:
     """Return what passed in so many hours, that of `now` included. Raises Unavailable."""
     shown = list_hours(now, hours)
-    page = await flow.list_flows(shown[0])
+    page = await log.list_flows(shown[0])
     # A worker whose clock is ahead may have begun the next hour.
-    flows = [each for each in page.flows if shown[0] <= each.hour <= shown[-1]]
+    flows = [flow for flow in page.flows if shown[0] <= flow.hour <= shown[-1]]
     return FlowReport(
         time=now,
         by_hour=tuple(HourCounts(hour, _sum_hour(flows, hour)) for hour in shown),

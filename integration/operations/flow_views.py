@@ -14,10 +14,11 @@ def describe_flow(report: FlowReport) -> dict[str, Any]:
     return {
         "time": report.time,
         "since": report.since,
-        "hours": [{"hour": each.hour, **asdict(each.counts)} for each in report.by_hour],
-        "senders": [_describe_sender(each) for each in report.by_sender],
+        "hours": [{"hour": part.hour, **asdict(part.counts)} for part in report.by_hour],
+        "senders": [_describe_sender(sender) for sender in report.by_sender],
         "unmapped": [
-            {**_describe_element(each), "count": count} for each, count in report.unmapped.items()
+            {**_describe_element(element), "count": count}
+            for element, count in report.unmapped.items()
         ],
         "more": report.is_cut,
     }

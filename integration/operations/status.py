@@ -384,7 +384,7 @@ async def _find_refusals(flow: FlowReader, now: datetime) -> RefusedRequests:
         for sender in report.by_sender
         for status, count in sender.counts.by_refusal.items()
     )
-    return RefusedRequests(report.since, tuple(each for each in counted if each.count))
+    return RefusedRequests(report.since, tuple(refusal for refusal in counted if refusal.count))
 
 
 async def _describe_housekeeping(check: StatusCheck, now: datetime) -> HousekeepingState:

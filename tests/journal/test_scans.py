@@ -345,9 +345,19 @@ async def test_a_status_report_reads_the_newest_and_what_is_open(
     assert many == few
     scanned, operations, found = few
     assert scanned <= 10 + 1 + 4  # the newest and one more; the index with its own two rows
-    # A page, the index, two rows of it, its end; the run; errors and warnings.
-    assert operations <= 8
+    # A page, the index, two rows of it, its end; the run; errors and warnings; the flow.
+    assert operations <= 9
     assert (found.open, found.parked, found.more) == (2, 2, False)
+
+
+async def test_a_flow_report_of_days_takes_one_operation(recorded: Recorded) -> None:
+    log = AzureFlowLog(recorded.tables.get_table_client(f"{recorded.namespace}flow"))
+    hours = [NOON - timedelta(hours=number) for number in range(200)]
+    await log.save_flows([HourFlow(hour=hour, worker=name) for hour in hours for name in "abc"])
+    before = recorded.queries.operations
+    page = await log.list_flows(NOON - timedelta(hours=167))
+    assert recorded.queries.operations - before == 1
+    assert (len(page.flows), page.is_cut) == (168 * 3, False)
 
 
 async def test_a_list_of_what_is_rare_is_cut_off_and_can_be_continued(

@@ -203,7 +203,7 @@ async def test_a_replayed_entry_that_is_refused_again_is_counted_once(counted: R
     assert await counts_of(counted) == once
 
 
-async def test_what_is_held_at_the_door_is_counted_as_accepted(counted: Route) -> None:
+async def test_what_is_held_when_it_comes_is_counted_as_accepted(counted: Route) -> None:
     sender = make_unlisted_sender("feed")
     policy = SenderPolicy(refused_deliveries="hold")
     held = replace(sender, sender=replace(sender.sender, policy=policy))
