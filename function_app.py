@@ -31,6 +31,8 @@ from integration.operations.attention import find_concerns
 from integration.operations.audit import PARAMETERS as AUDIT_PARAMETERS
 from integration.operations.audit import find_audit_entries, record_answer
 from integration.operations.delivery_list import LIST_PARAMETERS, list_deliveries
+from integration.operations.flow import PARAMETERS as FLOW_PARAMETERS
+from integration.operations.flow import find_flow
 from integration.operations.health import check_upstreams
 from integration.operations.housekeeping import sweep
 from integration.operations.status import report_status
@@ -294,6 +296,16 @@ async def audit(req: func.HttpRequest, query: Query) -> func.HttpResponse:
         raise MethodNotAllowed("GET")
     page = await find_audit_entries(parts.audit.log, query)
     return responses.build_audit_page(req, query, page)
+
+
+@app.route("flow", methods=METHODS)
+@endpoint(FLOW_PARAMETERS)
+async def flow(req: func.HttpRequest, query: Query) -> func.HttpResponse:
+    """Report what passed in the last hours, by hour and by sender, and what was not mapped."""
+    parts = await wiring.get_parts()
+    if req.method != "GET":
+        raise MethodNotAllowed("GET")
+    return responses.build_flow(await find_flow(parts.flow, query, parts.now()))
 
 
 @app.route("health", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)

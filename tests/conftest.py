@@ -18,6 +18,7 @@ import pytest
 from hypothesis import settings
 
 from integration.core.activity_recorder import ActivityRecorder
+from integration.core.flow_recorder import FlowRecorder
 from integration.core.http import Upstream
 from integration.core.model import Delivery, EntryResult, WorkItem
 from integration.core.rate_limiter import Limiter, build_full_limit
@@ -137,6 +138,7 @@ class Route:
     maps: Mapping[str, EntityMap] = field(default_factory=mirrored_maps)
     all_maps: Mapping[str, EntityMap] = field(default_factory=every_map)
     on_delete: str = "deactivate"
+    flow: FlowRecorder = field(default_factory=FlowRecorder)
     first_items: dict[str, WorkItem] = field(default_factory=dict)  # by delivery
     _ids: Iterator[int] = field(default_factory=lambda: count(1))
     _tokens: Iterator[int] = field(default_factory=lambda: count(1))
@@ -148,6 +150,7 @@ class Route:
             queue=self.queue_sender,
             now=self.clock,
             new_id=lambda now: make_delivery_id(now, next(self._ids)),
+            flow=self.flow,
             **{"max_bytes": 1_000_000, "limits": self.limits, **self.settings},
         )
 
@@ -184,6 +187,7 @@ class Route:
             max_duration=self.max_duration,
             sources=self.sources,
             activities=self.activities,
+            flow=self.flow,
         )
 
     @property
@@ -198,6 +202,7 @@ class Route:
             max_age=self.max_age,
             activities=self.activities,
             row_keys=self.row_keys,
+            flow=self.flow,
         )
 
     @property

@@ -55,6 +55,7 @@ PURE_MODULES = {
     "core.decimal_json",
     "core.json_names",
     "core.errors",
+    "core.flow",
     "core.model",
     "core.state_version",
     "journal.audit_entry",

@@ -61,6 +61,7 @@ var tables = [
   'dataroutes'
   'deliveries'
   'deliverykeys'
+  'flow'
   'opendeliveries'
   'pendinglookups'
   'rowkeys'

@@ -63,6 +63,7 @@ def build_mirror(shared: SharedParts) -> Mirror:
         now=shared.now,
         max_age=shared.max_age,
         activities=shared.activities,
+        flow=shared.flow,
         change_queues=shared.data_routes.get_change_queues,
         current_queues=shared.data_routes.read_change_queues,
         row_keys=stores.row_keys,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from integration.app.settings import Settings, get_events_queue, get_housekeeping_schedule_text
 from integration.core.cron import Schedule, find_next, parse
+from integration.journal.flow_log import FlowReader
 from integration.operations.health import UpstreamCheck
 from integration.operations.housekeeping import Ages, Housekeeping
 from integration.operations.status import StatusCheck
@@ -46,6 +47,7 @@ def build_housekeeping(
         ),
         max_duration=max_duration,
         runs=stores.runs,
+        flow=stores.flow,
     )
 
 
@@ -56,13 +58,16 @@ def build_status_check(
     now: Callable[[], datetime],
     sender_problems: Mapping[str, str] = _NONE,
     upstream_check: UpstreamCheck | None = None,
+    flow: FlowReader | None = None,
 ) -> StatusCheck:
-    """Build what a report on the status is made from. `senders`: the names of the listed ones."""
+    """Build what a report on the status is made from. `senders`: the names of the listed ones.
+    `flow`: what passed; None: as it is stored."""
     return StatusCheck(
         journal=stores.journal,
         queue_reader=stores.queue_reader,
         activity=stores.activity,
         runs=stores.runs,
+        flow=flow or stores.flow,
         queues=(
             *(RELAY_QUEUE, MIRROR_QUEUE, get_events_queue(), EXTERNAL_QUEUE),
             *(INBOX_QUEUE, ANSWER_QUEUE),

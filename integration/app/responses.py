@@ -27,6 +27,8 @@ from integration.odata import payload
 from integration.operations import views
 from integration.operations.audit_events import build_audit_event
 from integration.operations.deliveries import DeliveryStatus, ReplayPage
+from integration.operations.flow import FlowReport
+from integration.operations.flow_views import describe_flow
 from integration.operations.health import CheckedStates
 from integration.operations.status import StatusReport
 from integration.operations.status_views import describe_status
@@ -332,6 +334,12 @@ def build_status(report: StatusReport) -> func.HttpResponse:
     """Respond with 200 and every part of the report, those that could not be read included."""
     headers = {"Cache-Control": "no-store"}
     return _build_json(describe_status(report), 200, headers, media="application/json")
+
+
+def build_flow(report: FlowReport) -> func.HttpResponse:
+    """Respond with what passed in the last hours."""
+    headers = {"Cache-Control": "no-store"}
+    return _build_json(describe_flow(report), 200, headers, media="application/json")
 
 
 def _build_json(

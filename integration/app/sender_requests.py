@@ -17,6 +17,7 @@ from integration.app import responses
 from integration.app.raw_query import parse_query, split_condition
 from integration.app.wiring import Parts
 from integration.core.errors import Issue, MethodNotAllowed, Rejected
+from integration.core.flow import count_refusal
 from integration.core.model import Status
 from integration.fhir.capability_statement import build_capability_statement
 from integration.intake import dialects
@@ -61,7 +62,7 @@ async def answer_sender_request(
     except Rejected as error:
         # What stands in the address is anybody's text.
         is_listed = name in (parts.identification.senders or {})
-        parts.status_check.refusals.add(name if is_listed else None, error.status)
+        parts.flow_recorder.count(name if is_listed else None, count_refusal(error.status))
         raise
 
 

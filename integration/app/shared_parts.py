@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from integration.app.settings import Settings
 from integration.core.activity_recorder import ActivityRecorder
+from integration.core.flow_recorder import FlowRecorder
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
 from integration.journal.audit_recorder import AuditRecorder
@@ -31,6 +32,7 @@ class SharedParts:
     guard: WriteGuard
     data_routes: DataRoutes
     activities: ActivityRecorder
+    flow: FlowRecorder
     audit: AuditRecorder
     load_maps: Callable[[], Maps]
     now: Callable[[], datetime]

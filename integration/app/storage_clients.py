@@ -21,6 +21,7 @@ from integration.journal import (
     azure_audit,
     azure_blobs,
     azure_data_routes,
+    azure_flow,
     azure_guard_store,
     azure_housekeeping_runs,
     azure_inbox,
@@ -33,6 +34,7 @@ from integration.journal.audit_log import AuditLog
 from integration.journal.azure_errors import translate_storage_errors
 from integration.journal.azure_tables import open_table
 from integration.journal.data_routes import DataRouteStore
+from integration.journal.flow_log import FlowLog
 from integration.journal.guard_store import GuardStore
 from integration.journal.housekeeping_runs import HousekeepingRuns
 from integration.journal.inbox_files import InboxFiles
@@ -59,12 +61,12 @@ _RETRY_OPTIONS: Any = {"initial_backoff": 1, "increment_base": 2, "random_jitter
 _NO_INBOX = InboxSettings()
 
 CONTAINER = azure_blobs.CONTAINER
-TABLES = (
-    *azure_store.TABLES,
-    *azure_guard_store.TABLES,
+# The tables of stores that have one each, in the order in which they are opened.
+_SINGLE_TABLES = (
     *(azure_pending_lookups.TABLE, azure_activity.TABLE, azure_audit.TABLE),
-    *(azure_row_keys.TABLE, azure_data_routes.TABLE),
+    *(azure_row_keys.TABLE, azure_data_routes.TABLE, azure_flow.TABLE),
 )
+TABLES = (*azure_store.TABLES, *azure_guard_store.TABLES, *_SINGLE_TABLES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class Stores:
     row_keys: RowKeys
     data_routes: DataRouteStore
     runs: HousekeepingRuns
+    flow: FlowLog
     queue_reader: QueueReader
     inbox: InboxFiles | None = None
 
@@ -100,6 +103,7 @@ class StatusStores:
     journal: Journal
     activity: ActivityLog
     runs: HousekeepingRuns
+    flow: FlowLog
     queue_reader: QueueReader
 
 
@@ -152,16 +156,15 @@ async def open_stores(
     blobs, tables = clients.blobs, clients.tables
     names = (RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE, INBOX_QUEUE, ANSWER_QUEUE)
     queues = {name: build_queue_client(clients, name) for name in names}
-    journal, guard_store, (waits, activity, audit, row_keys, data_routes), _ = await asyncio.gather(
+    (
+        journal,
+        guard_store,
+        (waits, activity, audit, row_keys, data_routes, flow),
+        _,
+    ) = await asyncio.gather(
         azure_store.open_journal(blobs, tables),
         azure_guard_store.open_guard_store(tables),
-        asyncio.gather(
-            open_table(tables, azure_pending_lookups.TABLE),
-            open_table(tables, azure_activity.TABLE),
-            open_table(tables, azure_audit.TABLE),
-            open_table(tables, azure_row_keys.TABLE),
-            open_table(tables, azure_data_routes.TABLE),
-        ),
+        asyncio.gather(*(open_table(tables, name) for name in _SINGLE_TABLES)),
         asyncio.gather(*(_ensure_queue(queue) for queue in queues.values())),
     )
     return Stores(
@@ -174,6 +177,7 @@ async def open_stores(
         row_keys=azure_row_keys.AzureRowKeys(row_keys),
         data_routes=azure_data_routes.AzureDataRouteStore(data_routes),
         runs=_build_runs(clients),
+        flow=azure_flow.AzureFlowLog(flow),
         queue_reader=_build_queue_reader(clients),
         inbox=await _open_inbox(blobs, inbox, credential, exit_stack),
     )
@@ -188,6 +192,7 @@ def build_status_stores(clients: StorageClients) -> StatusStores:
             clients.tables.get_table_client(azure_activity.TABLE)
         ),
         runs=_build_runs(clients),
+        flow=azure_flow.AzureFlowLog(clients.tables.get_table_client(azure_flow.TABLE)),
         queue_reader=_build_queue_reader(clients),
     )
 

@@ -40,6 +40,7 @@ from integration.change_events.from_fhir import Events
 from integration.core.activity_recorder import ActivityRecorder
 from integration.core.byte_budget import ByteBudget
 from integration.core.errors import Misconfigured
+from integration.core.flow_recorder import FlowRecorder
 from integration.core.model import Policy
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
@@ -50,6 +51,7 @@ from integration.intake.inbox import Inbox
 from integration.journal.activity_log import ActivityLog
 from integration.journal.audit_log import AuditLog
 from integration.journal.audit_recorder import AuditRecorder
+from integration.journal.flow_log import FlowReader, LiveFlow
 from integration.journal.store import Journal
 from integration.journal.table_keys import make_delivery_id
 from integration.journal.write_guard import WriteGuard
@@ -105,6 +107,8 @@ class Parts:
     change_events: Events
     housekeeping: Housekeeping
     activity: ActivityLog
+    flow: FlowReader
+    flow_recorder: FlowRecorder
     audit: AuditRecorder
     reader_headers: ReaderHeaders
     data_routes: DataRoutes
@@ -185,6 +189,8 @@ async def _build_parts(settings: Settings) -> Parts:
         stores.activity.add if settings.activity_days else None, utc_now, delay=_ACTIVITY_DELAY
     )
     _exit_stack.push_async_callback(activities.flush)
+    flow = FlowRecorder(store=stores.flow.save_flows, worker=_make_token(), now=utc_now)
+    _exit_stack.push_async_callback(flow.flush)
     context = ClientContext(credential, activities, _exit_stack)
     shared = SharedParts(
         settings=settings,
@@ -201,11 +207,13 @@ async def _build_parts(settings: Settings) -> Parts:
             event_types=frozenset(settings.feed.event_types),
         ),
         activities=activities,
+        flow=flow,
         audit=_build_audit(settings, stores.audit),
         load_maps=build_maps_loader(map_files),
         now=utc_now,
         new_id=new_delivery_id,
     )
+    live_flow = LiveFlow(stores.flow, flow)
     intake = _build_intake(shared)
     identification = build_identification(
         settings, stores.journal, context, now=utc_now, new_token=_make_token
@@ -217,6 +225,7 @@ async def _build_parts(settings: Settings) -> Parts:
         now=utc_now,
         sender_problems=identification.secrets.problems,
         upstream_check=upstream_check,
+        flow=live_flow,
     )
     return Parts(
         journal=stores.journal,
@@ -236,6 +245,8 @@ async def _build_parts(settings: Settings) -> Parts:
         ),
         housekeeping=build_housekeeping(settings, stores, utc_now, MAX_DURATION),
         activity=stores.activity,
+        flow=live_flow,
+        flow_recorder=flow,
         audit=shared.audit,
         reader_headers=ReaderHeaders(settings.senders.sender_header, settings.audit.user_header),
         data_routes=shared.data_routes,
@@ -354,6 +365,7 @@ def _build_intake(shared: SharedParts) -> Intake:
         limits=_build_limits(settings),
         write_orders=settings.write_order,
         budget=ByteBudget(deliveries.max_bytes_in_flight),
+        flow=shared.flow,
     )
 
 
@@ -377,6 +389,7 @@ def _build_relay(shared: SharedParts, sources: Sources) -> Relay:
         max_duration=MAX_DURATION,
         sources=sources,
         activities=shared.activities,
+        flow=shared.flow,
         # Its own: in Azure no other side runs in this process, and elsewhere neither side shall
         # keep the other from its work.
         budget=ByteBudget(shared.settings.deliveries.max_bytes_in_flight),

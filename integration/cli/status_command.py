@@ -1,7 +1,7 @@
 """`python -m integration status`: what GET /api/status tells, read from storage alone.
 
 So it also answers when the app does not. What only a worker knows, it cannot tell: the last check
-of the upstreams, the requests that were refused, and which secrets of senders are set in Azure.
+of the upstreams, and which secrets of senders are set in Azure.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from integration.operations.status import StatusReport, report_status
 from integration.operations.status_views import describe_status
 from integration.senders.load import read_senders
 
-_FROM_STORAGE = ("time", "queues", "deliveries", "senders", "upstreams", "housekeeping")
+_FROM_STORAGE = (
+    *("time", "queues", "deliveries", "senders", "upstreams", "housekeeping"),
+    "refused",
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

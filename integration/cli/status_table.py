@@ -35,6 +35,7 @@ def render_status(report: StatusReport) -> list[str]:
         _render_queues(report),
         _render_deliveries(report),
         _render_senders(report),
+        _render_refusals(report),
         _render_upstreams(report),
         _render_housekeeping(report),
     ):
@@ -74,6 +75,8 @@ def _find_delivery_concerns(report: StatusReport) -> Iterator[str]:
         yield f"deliveries: {least}{parked}: GET /api/deliveries?status=parked has the reasons"
     if isinstance(report.senders, Unreadable):
         yield f"senders: cannot be read: {report.senders.reason}"
+    if isinstance(report.refusals, Unreadable):
+        yield f"refused requests: cannot be read: {report.refusals.reason}"
 
 
 def _find_upstream_concerns(report: StatusReport) -> Iterator[str]:
@@ -169,6 +172,20 @@ def _render_senders(report: StatusReport) -> list[str]:
             age = _format_age(report.time - delivery.accepted)
             rows.append((name, f"{age} ago: {_describe_end(delivery)}"))
     return _align(rows)
+
+
+def _render_refusals(report: StatusReport) -> list[str]:
+    part = report.refusals
+    if isinstance(part, Unreadable):
+        return [f"refused requests  cannot be read: {part.reason}"]
+    since = _format_time(part.since)
+    if not part.by_sender:
+        return [f"refused requests  none since {since}"]
+    rows = [
+        (f"  {refusal.sender or 'of no listed sender'}", str(refusal.status), str(refusal.count))
+        for refusal in part.by_sender
+    ]
+    return [f"refused requests since {since}", *_align(rows, right=(2,))]
 
 
 def _describe_silence(part: LastDeliveries) -> str:

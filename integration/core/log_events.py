@@ -155,6 +155,12 @@ LOG_EVENTS = {
         "entries reason",
         "storage did not take `entries` of the activity log; logged once until it takes some again",
     ),
+    "flow.not_stored": _event(
+        logging.WARNING,
+        "hours reason",
+        "storage did not take what a worker counted in `hours`; it is tried again each minute, and "
+        "logged once until it takes some again",
+    ),
     "audit.dropped": _event(
         logging.ERROR,
         "kind delivery reason",

@@ -297,6 +297,8 @@ class WorkItem:
     version: StateVersion | None = None
     is_create: bool = False  # it has heard that the resource was created
     file: str | None = None  # inbox: the sender, and the digest of the name of its file
+    # mirror: who sent the delivery, so that its rows are counted with it; None: it is not known.
+    sender: str | None = field(default=None, compare=False, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ import msgspec
 
 from integration.core.byte_budget import ByteBudget
 from integration.core.errors import Issue, Rejected
+from integration.core.flow import FlowCounts
+from integration.core.flow_recorder import FlowRecorder
 from integration.core.log_events import log_event
 from integration.core.model import (
     DEFAULT_POLICY,
@@ -77,6 +79,7 @@ class Intake:
     limits: Limits = DEFAULT_LIMITS
     write_orders: Mapping[str, str] = field(default_factory=lambda: {"": "arrival"})  # by sender
     budget: ByteBudget = field(default_factory=ByteBudget)
+    flow: FlowRecorder = field(default_factory=FlowRecorder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +150,15 @@ async def _hold(intake: Intake, parsed: ParsedRequest, error: Rejected) -> Accep
     await intake.journal.put_concern(concern)
     held = replace(held, attention=concern.id)
     # Under an id of its own where its key was used before for another request.
-    await intake.journal.add_delivery(held, Payload(request, parsed.body))
+    added = await intake.journal.add_delivery(held, Payload(request, parsed.body))
+    _count_accepted(intake, added)
     log_event("delivery.held", delivery=held.id, reason=reason)
     return Accepted(held.id, error.issues[:MAX_ISSUES])
+
+
+def _count_accepted(intake: Intake, added: Delivery | None) -> None:
+    if added is not None and added.etag:  # else an earlier attempt has added it
+        intake.flow.count(added.sender, FlowCounts(accepted=1))
 
 
 def parse_headers(intake: Intake, request: IncomingRequest) -> ParsedRequest:
@@ -269,6 +278,7 @@ async def _keep_and_queue(intake: Intake, checked: CheckedRequest) -> Accepted:
     if added is None:
         raise _refuse_key()  # of a request that ended after its bytes were stored
     accepted = added if added.etag else None  # else it may have begun
+    _count_accepted(intake, added)
     await intake.queue.send(RELAY_QUEUE, WorkItem(delivery.id, accepted=accepted))
     log_event(
         "delivery.accepted",

@@ -1,4 +1,4 @@
-"""VERB identify: who has sent a request. Only then is anything of it parsed, kept or counted.
+"""VERB identify: who has sent a request. Only then is anything of it parsed or kept.
 
 The Functions host checks the key of `/api/fhir`. Whoever has no key, as most vendors, has an
 address of its own, which the host lets everybody call: there the proof of `senders.toml` decides.

@@ -17,6 +17,8 @@ from datetime import datetime
 
 from integration.core.activity_recorder import ActivityContext, ActivityRecorder
 from integration.core.errors import Misconfigured, Unavailable
+from integration.core.flow import count_row
+from integration.core.flow_recorder import FlowRecorder
 from integration.core.log_events import log_event
 from integration.core.model import Category, RowResult, WorkItem
 from integration.core.state_version import ATTEMPTS_UNTIL_BELIEVED
@@ -25,6 +27,7 @@ from integration.journal.row_concerns import choose_row_kind, drop_row_concern, 
 from integration.journal.row_keys import MemoryRowKeys, RecordedRow, RowKeys
 from integration.journal.store import Journal
 from integration.mapping.model import EntityMap
+from integration.mapping.notes import parse_note
 from integration.mirror.row_sink import RowSink
 from integration.queues.names import MIRROR_QUEUE
 from integration.queues.queue_sender import ChangeQueues, QueueSender
@@ -54,6 +57,7 @@ class Mirror:
     change_queues: ChangeQueues | None = None  # None: every type that has a map is mirrored
     current_queues: ChangeQueues | None = None  # the same, as they are now: without a cache
     row_keys: RowKeys = field(default_factory=MemoryRowKeys)
+    flow: FlowRecorder = field(default_factory=FlowRecorder)
 
 
 async def mirror_resource(mirror: Mirror, item: WorkItem) -> None:
@@ -74,6 +78,7 @@ async def mirror_resource(mirror: Mirror, item: WorkItem) -> None:
             await _requeue_or_park(mirror, item, error, began)
             return
         await _record_result(mirror, result, recorded, began)
+        _count_row(mirror, item, result)
 
 
 async def mirror_or_raise(mirror: Mirror, item: WorkItem) -> RowResult:
@@ -87,6 +92,7 @@ async def mirror_or_raise(mirror: Mirror, item: WorkItem) -> RowResult:
         began = mirror.now()
         result, recorded = await _write_rows(mirror, item)
         await _record_result(mirror, result, recorded, began)
+        _count_row(mirror, item, result)
     return result
 
 
@@ -98,6 +104,7 @@ async def park(mirror: Mirror, item: WorkItem, reason: str) -> None:
         _record_activity(mirror, result, mirror.now(), error=True)
         await _raise_concern(mirror, result, ConcernKind.ROW_PARKED)
         await mirror.journal.record_row_result(result)
+        mirror.flow.count(item.sender, count_row(result.action))
 
 
 async def _is_mirrored(mirror: Mirror, item: WorkItem) -> bool:
@@ -208,6 +215,12 @@ async def _record_result(
         action=result.action,
         notes=len(result.notes),
     )
+
+
+def _count_row(mirror: Mirror, item: WorkItem, result: RowResult) -> None:
+    type_ = _get_type(item)
+    mirror.flow.count(item.sender, count_row(result.action))
+    mirror.flow.count_unmapped(parse_note(type_, note) for note in result.notes)
 
 
 def _record_activity(mirror: Mirror, result: RowResult, began: datetime, *, error: bool) -> None:

@@ -27,7 +27,7 @@ from integration.journal.store import Journal
 from integration.journal.table_keys import is_delivery_id
 from integration.operations import query_parameters
 from integration.operations.delivery_list import ListQuery, list_with_concerns
-from integration.operations.lost_rows import list_rows_without_result
+from integration.operations.lost_rows import build_row_item, list_rows_without_result
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
 from integration.queues.queue_sender import QueueSender
 
@@ -165,7 +165,7 @@ async def replay(
     """
     delivery = await _get_delivery(journal, id_)
     if delivery.status is Status.DONE:
-        is_queued = await _replay_rows(journal, queue, id_)
+        is_queued = await _replay_rows(journal, queue, delivery)
         # Last: afterwards it is not done, and a replay that is repeated queues it.
         is_queued |= await _resend_refused(journal, queue, delivery, now, terms)
         if not is_queued:
@@ -233,7 +233,7 @@ async def _replay_group(
 
     async def is_queued(delivery: Delivery) -> bool:
         if group is ConcernGroup.ROWS:
-            return await _replay_rows(journal, queue, delivery.id)
+            return await _replay_rows(journal, queue, delivery)
         return await _resend_refused(journal, queue, delivery, now, terms)
 
     page = sorted(found.deliveries, key=lambda delivery: delivery.id)
@@ -288,13 +288,13 @@ async def _resend_refused(
     return await _requeue(journal, queue, delivery, now, terms)
 
 
-async def _replay_rows(journal: Journal, queue: QueueSender, id_: str) -> bool:
+async def _replay_rows(journal: Journal, queue: QueueSender, delivery: Delivery) -> bool:
     """Queue the rows that are not as they should be. Return whether there are any."""
-    rows = await journal.list_row_results(id_)
+    rows = await journal.list_row_results(delivery.id)
     items = [
-        WorkItem(id_, resource=row.resource) for row in rows if row.action in _REPLAYABLE_ACTIONS
+        build_row_item(delivery, row.resource) for row in rows if row.action in _REPLAYABLE_ACTIONS
     ]
-    items += await list_rows_without_result(journal, id_)
+    items += await list_rows_without_result(journal, delivery)
     await asyncio.gather(*(queue.send(MIRROR_QUEUE, item) for item in items))
     return bool(items)
 

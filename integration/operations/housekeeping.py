@@ -20,12 +20,14 @@ from integration.core.model import Delivery, Status, WorkItem
 from integration.journal.activity_log import ActivityLog
 from integration.journal.audit_log import AuditLog
 from integration.journal.concerns import park_open
+from integration.journal.flow_log import FlowLog
 from integration.journal.guard_store import GuardStore
 from integration.journal.housekeeping_runs import HousekeepingRun, HousekeepingRuns
 from integration.journal.lane_bits import list_open_lanes
 from integration.journal.row_keys import RowKeys
 from integration.journal.store import IndexEntry, Journal
 from integration.journal.table_keys import make_delivery_id, parse_accepted_time
+from integration.operations.flow import MAX_HOURS
 from integration.operations.lost_rows import list_rows_without_result
 from integration.operations.stale_concerns import drop_stale_concerns
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
@@ -37,6 +39,9 @@ MAX_DELIVERIES = 1000
 # The most entries of the activity log, and of the audit log, that one run deletes: a hundred
 # transactions.
 MAX_LOG_ENTRIES = 10_000
+
+# How long the counts of an hour are kept: as long as anybody can ask for them.
+_FLOW_AGE = timedelta(hours=MAX_HOURS + 24)
 
 # Deliveries that are worked on at the same time.
 _MAX_CONCURRENT = 16
@@ -87,7 +92,8 @@ class Ages:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Housekeeping:
     """What housekeeping needs. `max_duration`: seconds after which a run deletes no more. `runs`:
-    where it is recorded what a run did; None: nowhere."""
+    where it is recorded what a run did; None: nowhere. `flow`: the counts of what passed; None:
+    there are none."""
 
     journal: Journal
     guard_store: GuardStore
@@ -99,6 +105,7 @@ class Housekeeping:
     ages: Ages
     max_duration: float = inf
     runs: HousekeepingRuns | None = None
+    flow: FlowLog | None = None
 
 
 def choose_step(delivery: Delivery, now: datetime, ages: Ages) -> Step | None:
@@ -166,6 +173,9 @@ async def sweep(housekeeping: Housekeeping) -> None:
     ages = housekeeping.ages
     activity = await housekeeping.activity.delete_before(now - ages.activity, MAX_LOG_ENTRIES)
     audit = await housekeeping.audit.delete_before(now - ages.audit, MAX_LOG_ENTRIES)
+    flow = 0
+    if housekeeping.flow is not None:
+        flow = await housekeeping.flow.delete_before(now - _FLOW_AGE, MAX_LOG_ENTRIES)
     concerns = await drop_stale_concerns(housekeeping.journal, housekeeping.row_keys, now)
     done = HousekeepingRun(
         began=now,
@@ -178,7 +188,7 @@ async def sweep(housekeeping: Housekeeping) -> None:
         audit=audit,
         concerns=concerns,
         failed=len(failed),
-        more=more_entries or more_ended or unfinished or MAX_LOG_ENTRIES in (activity, audit),
+        more=more_entries or more_ended or unfinished or MAX_LOG_ENTRIES in (activity, audit, flow),
     )
     await _record_run(housekeeping, done, failed)
     if failed:
@@ -302,7 +312,7 @@ async def _queue_lost_rows(housekeeping: Housekeeping, delivery: Delivery, now: 
         or await journal.count_mirrored(delivery.id) >= delivery.queued_rows
     ):
         return False
-    items = await list_rows_without_result(journal, delivery.id)
+    items = await list_rows_without_result(journal, delivery)
     await _queue_again(housekeeping, MIRROR_QUEUE, delivery, items)
     if items:
         await journal.update_delivery(delivery.id, only_if=_ENDED, checked=now)

@@ -15,12 +15,13 @@ from typing import TypeVar
 from integration.core.cron import Schedule, find_next
 from integration.core.errors import IntegrationError, Unavailable
 from integration.core.model import OPEN, Activity, Category, Delivery, Status
-from integration.core.refusal_counts import RefusalCount, RefusalCounts
 from integration.journal.activity_log import ActivityFilter, ActivityLog, ActivityPage
 from integration.journal.delivery_filter import DeliveryFilter
+from integration.journal.flow_log import FlowReader
 from integration.journal.housekeeping_runs import HousekeepingRun, HousekeepingRuns
 from integration.journal.store import Journal, Page
 from integration.journal.table_keys import parse_accepted_time
+from integration.operations.flow import DEFAULT_HOURS, report_flow
 from integration.operations.health import CheckedStates, UpstreamCheck, get_last_states
 from integration.queues.queue_reader import QueueReader, QueueState
 
@@ -114,10 +115,27 @@ class HousekeepingState:
     is_overdue: bool
 
 
+@dataclass(frozen=True, slots=True)
+class RefusalCount:
+    """So many answers of one status. `sender`: whose address it was; None: of no listed sender."""
+
+    sender: str | None
+    status: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRequests:
+    """The requests of senders that were answered 401, 403 or 429 since then."""
+
+    since: datetime
+    by_sender: tuple[RefusalCount, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusReport:
-    """All parts. `refusals`: of this worker, since it `started`; `upstreams`: the last answer of
-    `check_upstreams` in this worker."""
+    """All parts. `upstreams`: the last answer of `check_upstreams` in this worker, which
+    `started` then."""
 
     time: datetime
     queues: Mapping[str, QueueState | Unreadable]
@@ -128,7 +146,7 @@ class StatusReport:
     upstreams: CheckedStates | None
     sender_problems: Mapping[str, str]
     started: datetime
-    refusals: tuple[RefusalCount, ...]
+    refusals: RefusedRequests | Unreadable
 
     @property
     def unreadable(self) -> tuple[Unreadable, ...]:
@@ -142,7 +160,7 @@ class StatusReport:
 
     @property
     def _stored(self) -> tuple[object, ...]:
-        parts = (self.deliveries, self.senders, self.activity, self.housekeeping)
+        parts = (self.deliveries, self.senders, self.activity, self.housekeeping, self.refusals)
         return (*self.queues.values(), *parts)
 
 
@@ -172,13 +190,13 @@ class StatusCheck:
     queue_reader: QueueReader
     activity: ActivityLog
     runs: HousekeepingRuns
+    flow: FlowReader
     queues: Sequence[str]
     senders: Collection[str]
     sender_problems: Mapping[str, str]
     schedule: Schedule | None
     started: datetime
     now: Callable[[], datetime]
-    refusals: RefusalCounts = field(default_factory=RefusalCounts)
     upstream_check: UpstreamCheck | None = None
     timeout: float = _TIMEOUT
     newest: int = NEWEST
@@ -203,11 +221,12 @@ async def report_status(check: StatusCheck) -> StatusReport:
 async def _build_report(check: StatusCheck) -> StatusReport:
     now = check.now()
     names = [queue for name in check.queues for queue in (name, f"{name}-poison")]
-    queues, (deliveries, senders), activity, housekeeping = await asyncio.gather(
+    queues, (deliveries, senders), activity, housekeeping, refusals = await asyncio.gather(
         asyncio.gather(*(_read(check, check.queue_reader.measure(name)) for name in names)),
         _read_deliveries(check, now),
         _read(check, _find_trouble(check.activity, now)),
         _read(check, _describe_housekeeping(check, now)),
+        _read(check, _find_refusals(check.flow, now)),
     )
     return StatusReport(
         time=now,
@@ -219,7 +238,7 @@ async def _build_report(check: StatusCheck) -> StatusReport:
         upstreams=get_last_states(check.upstream_check) if check.upstream_check else None,
         sender_problems=check.sender_problems,
         started=check.started,
-        refusals=check.refusals.list_counts(),
+        refusals=refusals,
     )
 
 
@@ -356,6 +375,16 @@ def _describe_trouble(
         last_error=next(iter(own_errors), None),
         last_warning=next(iter(own_warnings), None),
     )
+
+
+async def _find_refusals(flow: FlowReader, now: datetime) -> RefusedRequests:
+    report = await report_flow(flow, DEFAULT_HOURS, now)
+    counted = (
+        RefusalCount(sender.name or None, status, count)
+        for sender in report.by_sender
+        for status, count in sender.counts.by_refusal.items()
+    )
+    return RefusedRequests(report.since, tuple(refusal for refusal in counted if refusal.count))
 
 
 async def _describe_housekeeping(check: StatusCheck, now: datetime) -> HousekeepingState:

@@ -13,6 +13,7 @@ from integration.operations.status import (
     HousekeepingState,
     LastDeliveries,
     OpenDeliveries,
+    RefusedRequests,
     StatusReport,
     Unreadable,
     UpstreamTrouble,
@@ -41,10 +42,8 @@ def describe_status(report: StatusReport) -> dict[str, Any]:
         },
         "housekeeping": _describe_part(report.housekeeping, report.time),
         "sender_problems": report.sender_problems,
-        "worker": {
-            "started": report.started,
-            "refused": [_drop_missing(asdict(count)) for count in report.refusals],
-        },
+        "refused": _describe_part(report.refusals, report.time),
+        "worker": {"started": report.started},
     }
 
 
@@ -81,6 +80,9 @@ def _describe_part(part: object, now: datetime) -> dict[str, Any]:
                     _describe_trouble(name, trouble) for name, trouble in part.by_upstream.items()
                 ],
             }
+        case RefusedRequests(since=since, by_sender=by_sender):
+            requests = [_drop_missing(asdict(count)) for count in by_sender]
+            return {"since": since, "requests": requests}
         case HousekeepingState():
             return {
                 "last": None if part.last is None else asdict(part.last),

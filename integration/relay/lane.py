@@ -438,8 +438,10 @@ async def _settle(
     changes = list_changes(delivery, attempt.unit, results, matches or {}, restored or {})
     queues = await context.change_queues()
     followed = [name for name in sorted(changes) if name.partition("/")[0] in queues]
+    sender = progress.delivery.sender or None
+    items = {name: replace(changes[name][1], sender=sender) for name in followed}
     await asyncio.gather(
-        *(context.queue.send(queues[name.partition("/")[0]], changes[name][1]) for name in followed)
+        *(context.queue.send(queues[name.partition("/")[0]], items[name]) for name in followed)
     )
     mirrored: dict[int, list[str]] = {}
     for name in followed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -13,6 +13,8 @@ from typing import Any
 from integration.core.activity_recorder import ActivityRecorder
 from integration.core.byte_budget import ByteBudget
 from integration.core.errors import Issue, Misconfigured, Rejected, Unavailable
+from integration.core.flow import FlowCounts
+from integration.core.flow_recorder import FlowRecorder
 from integration.core.log_events import log_event
 from integration.core.model import (
     TO_BE_PLANNED,
@@ -86,6 +88,7 @@ class Relay:
     max_duration: float = inf
     sources: Sources = NO_SOURCES
     activities: ActivityRecorder = field(default_factory=ActivityRecorder)
+    flow: FlowRecorder = field(default_factory=FlowRecorder)
     budget: ByteBudget = field(default_factory=ByteBudget)  # of planning
     max_wait: float = _MAX_WAIT
 
@@ -439,6 +442,7 @@ async def _finish(relay: Relay, delivery: Delivery, results: Sequence[EntryResul
     if not is_done:  # it was cancelled during its last unit, or another worker was quicker
         await _record_cancelled(relay, delivery)
         return
+    _count_entries(relay, seen, counts)
     if is_held:
         log_event("delivery.held", delivery=delivery.id, reason=reason)
         return
@@ -461,7 +465,18 @@ async def _finish(relay: Relay, delivery: Delivery, results: Sequence[EntryResul
 async def _record_cancelled(relay: Relay, delivery: Delivery) -> None:
     """Record what was written of a cancelled delivery."""
     counts = count_results(await relay.journal.list_entry_results(delivery.id))
-    await relay.journal.update_delivery(
-        delivery.id, only_if=frozenset({Status.CANCELLED}), **counts
+    seen = await relay.journal.get_delivery(delivery.id)
+    is_set = await relay.journal.update_delivery(
+        delivery.id, only_if=frozenset({Status.CANCELLED}), seen=seen, **counts
     )
+    if is_set and seen is not None:
+        _count_entries(relay, seen, counts)
     await queue_answer(relay.queue, delivery)
+
+
+def _count_entries(relay: Relay, seen: Delivery, counts: Mapping[str, int]) -> None:
+    """Count the entries of a delivery that has ended. `seen`: as it was before; what it states has
+    been counted when it ended for the first time."""
+    names = ("written", "skipped", "superseded", "refused")
+    added = {name: max(0, counts[name] - getattr(seen, name)) for name in names}
+    relay.flow.count(seen.sender, FlowCounts(**added))

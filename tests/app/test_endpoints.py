@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -26,10 +26,12 @@ from azure.functions.timer import TimerRequest
 from azure.storage.queue.aio import QueueClient, QueueServiceClient
 
 import function_app
-from integration.app import wiring
+from integration.app import storage_clients, wiring
+from integration.app.settings import read_settings
 from integration.core.model import Delivery, DeliveryRequest, Status
 from integration.journal.store import Payload
 from integration.journal.table_keys import make_delivery_id
+from integration.operations.flow import report_flow
 from integration.queues.queue_sender import parse_work_item
 from local.dataverse.app import create_app
 from local.processes import PROJECT
@@ -62,6 +64,7 @@ ADDRESSES: dict[str, list[dict[str, str]]] = {
     "replay_all": [{}],
     "deliveries": [{}],
     "attention": [{}],
+    "flow": [{}],
     "activity": [{}],
     "audit": [{}],
     "upstreams": [{}],
@@ -692,6 +695,8 @@ WRONG_QUERIES = [
     ("deliveries", "GET", {}, "patient=x"),
     ("attention", "GET", {}, "kind="),
     ("attention", "GET", {}, "since=2026-03-02"),
+    *(("flow", "GET", {}, f"hours={hours}") for hours in ("", "0", "169", "-1", "1.5", "x", "²")),
+    ("flow", "GET", {}, "since=2026-03-02"),
     ("activity", "GET", {}, "since="),
     ("activity", "GET", {}, "patient=p7"),
     ("audit", "GET", {}, "patient=p7"),
@@ -902,13 +907,54 @@ async def test_the_status_tells_what_is_queued_and_parked_and_who_was_refused(
     assert last["delivery"]["status"] == "parked"
     assert found["housekeeping"]["last"]["failed"] == 0
     assert not found["housekeeping"]["overdue"]
-    refused = {(each.get("sender"), each["status"]) for each in found["worker"]["refused"]}
+    requests = found["refused"]["requests"]
+    refused = {(each.get("sender"), each["status"]) for each in requests}
     assert refused == {(None, 401)}
     assert found["sender_problems"] == {}
     assert len(worker.fhir_double.received) == asked
     assert MARKER not in json.dumps(found)
     assert await get_status() != found  # the clock went back: a new one
     await worker.claims("relay")
+
+
+# --- what passed -------------------------------------------------------------------------------
+
+
+@one_worker
+@pytest.mark.azurite
+async def test_what_passed_is_counted_and_stored_by_the_worker(worker: Worker) -> None:
+    (parts, *_) = worker.parts
+
+    async def flow(hours: int = 1) -> Any:
+        response = await knock(function_app.flow, "GET", "flow", params={"hours": str(hours)})
+        assert response.status_code == 200
+        assert response.headers["Cache-Control"] == "no-store"
+        return read(response)
+
+    async def count(name: str) -> int:
+        return sum(hour[name] for hour in (await flow(2))["hours"])
+
+    before = {name: await count(name) for name in ("accepted", "written", "unproven")}
+    delivery = delivery_of(await post(bundle(entry(patient(active=True)))))
+    await function_app.relay(message(delivery=delivery))
+    stranger = {"sender": "nobody", "type": "", "id": ""}
+    await knock(function_app.sender_intake, "POST", "senders/nobody/fhir", route_params=stranger)
+    after = {name: await count(name) for name in before}
+    assert {name: after[name] - before[name] for name in before} == dict.fromkeys(before, 1)
+    assert len((await flow(168))["hours"]) == 168
+    assert MARKER not in json.dumps(await flow())
+
+    await parts.flow_recorder.flush()
+    storage = read_settings().storage
+    async with contextlib.AsyncExitStack() as stack:
+        stores = storage_clients.build_status_stores(
+            storage_clients.open_clients(storage, None, stack)
+        )
+        report = await report_flow(stores.flow, 2, parts.now())
+    stored = [asdict(each.counts) for each in report.by_hour]
+    assert {name: sum(each[name] for each in stored) for name in after} == after
+    await worker.claims("relay")
+    await worker.claims("mirror")
 
 
 # --- who was shown what ------------------------------------------------------------------------

@@ -17,6 +17,8 @@ from integration.operations.status import (
     HousekeepingState,
     LastDeliveries,
     OpenDeliveries,
+    RefusalCount,
+    RefusedRequests,
     StatusReport,
     Unreadable,
     UpstreamTrouble,
@@ -40,7 +42,7 @@ WELL = StatusReport(
     upstreams=None,
     sender_problems={},
     started=NOW,
-    refusals=(),
+    refusals=RefusedRequests(NOW - timedelta(hours=23, minutes=30), ()),
 )
 
 
@@ -75,6 +77,8 @@ def test_where_all_is_well_a_report_is_short() -> None:
         "deliveries  none is open",
         "",
         "sender  none is listed, and none has sent anything",
+        "",
+        "refused requests  none since 2026-03-01 04:00 UTC",
         "",
         "upstreams  no error and no warning since 2026-03-02 02:30 UTC",
         "",
@@ -111,6 +115,10 @@ def test_what_is_not_well_is_told_where_it_belongs_and_at_the_end() -> None:
             more=False,
         ),
         sender_problems={"west": "west: set WEST_TOKEN"},
+        refusals=RefusedRequests(
+            NOW - timedelta(hours=23, minutes=30),
+            (RefusalCount(None, 401, 3), RefusalCount("lab", 429, 12)),
+        ),
     )
     assert render_status(report)[2:] == [
         "queue  waiting  oldest  poison  oldest",
@@ -125,6 +133,10 @@ def test_what_is_not_well_is_told_where_it_belongs_and_at_the_end() -> None:
         "lab     30 s ago: done, 1 of 2 entries refused",
         "north   9 h ago: parked",
         "west    none among the newest 500, which begin at 2026-02-27 03:30 UTC",
+        "",
+        "refused requests since 2026-03-01 04:00 UTC",
+        "  of no listed sender  401   3",
+        "  lab                  429  12",
         "",
         "upstreams since 2026-03-02 02:30 UTC",
         "  Dataverse  3 errors   the last 90 s ago (create: 500)",

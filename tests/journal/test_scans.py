@@ -12,6 +12,7 @@ from azure.core.pipeline.transport import AioHttpTransport
 from azure.data.tables.aio import TableClient, TableServiceClient
 from azure.storage.blob.aio import BlobServiceClient
 
+from integration.core.flow import HourFlow
 from integration.core.model import (
     Activity,
     Category,
@@ -29,6 +30,7 @@ from integration.journal.audit_recorder import record
 from integration.journal.azure_activity import AzureActivityLog
 from integration.journal.azure_audit import AzureAuditLog
 from integration.journal.azure_data_routes import AzureDataRouteStore
+from integration.journal.azure_flow import AzureFlowLog
 from integration.journal.azure_guard_store import AzureGuardStore
 from integration.journal.azure_housekeeping_runs import AzureHousekeepingRuns
 from integration.journal.azure_pending_lookups import AzurePendingLookups
@@ -90,7 +92,17 @@ async def recorded(azurite: Running, namespace: str) -> AsyncIterator[Recorded]:
         TableServiceClient.from_connection_string(storage, transport=transport) as tables,
     ):
         container = await blobs.create_container(namespace)
-        for use in (*USES, "activity", "audit", "routes", "lookups", "rowkeys", "locks", "claims"):
+        for use in (
+            *USES,
+            "activity",
+            "audit",
+            "flow",
+            "routes",
+            "lookups",
+            "rowkeys",
+            "locks",
+            "claims",
+        ):
             await own.create_table(f"{namespace}{use}")
         opened = [tables.get_table_client(f"{namespace}{use}") for use in USES]
         yield Recorded(AzureJournal(container, *opened), queries, tables, own, namespace)
@@ -118,6 +130,10 @@ async def test_no_other_store_scans_a_partition(recorded: Recorded) -> None:
     await lookups.add("Patient/p1", "Patient/p2", LookupState.WAITING)
     assert len(await lookups.list_resources("Patient/p1", LookupState.WAITING)) == 1
     assert await AzureDataRouteStore(opened("routes")).list_routes() == {}
+    flow = AzureFlowLog(opened("flow"))
+    await flow.save_flows([HourFlow(hour=NOON, worker="a")])
+    assert len((await flow.list_flows(NOON - timedelta(days=7))).flows) == 1
+    await flow.delete_before(NOON, 10)
     guard = AzureGuardStore(opened("locks"), opened("claims"))
     await guard.write({"a" * 64: WriteLock(written_by=DELIVERY.id)})
     await guard.write_claim(
@@ -302,6 +318,7 @@ async def test_a_status_report_reads_the_newest_and_what_is_open(
                 activity=AzureActivityLog(
                     recorded.tables.get_table_client(f"{recorded.namespace}activity")
                 ),
+                flow=AzureFlowLog(recorded.tables.get_table_client(f"{recorded.namespace}flow")),
                 runs=AzureHousekeepingRuns(
                     recorded.tables.get_table_client(f"{recorded.namespace}open")
                 ),
@@ -328,9 +345,19 @@ async def test_a_status_report_reads_the_newest_and_what_is_open(
     assert many == few
     scanned, operations, found = few
     assert scanned <= 10 + 1 + 4  # the newest and one more; the index with its own two rows
-    # A page, the index, two rows of it, its end; the run; errors and warnings.
-    assert operations <= 8
+    # A page, the index, two rows of it, its end; the run; errors and warnings; the flow.
+    assert operations <= 9
     assert (found.open, found.parked, found.more) == (2, 2, False)
+
+
+async def test_a_flow_report_of_days_takes_one_operation(recorded: Recorded) -> None:
+    log = AzureFlowLog(recorded.tables.get_table_client(f"{recorded.namespace}flow"))
+    hours = [NOON - timedelta(hours=number) for number in range(200)]
+    await log.save_flows([HourFlow(hour=hour, worker=name) for hour in hours for name in "abc"])
+    before = recorded.queries.operations
+    page = await log.list_flows(NOON - timedelta(hours=167))
+    assert recorded.queries.operations - before == 1
+    assert (len(page.flows), page.is_cut) == (168 * 3, False)
 
 
 async def test_a_list_of_what_is_rare_is_cut_off_and_can_be_continued(

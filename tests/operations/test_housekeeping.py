@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from integration.core.errors import Rejected, Unavailable
+from integration.core.flow import HourFlow, find_hour
 from integration.core.model import (
     Activity,
     Category,
@@ -23,6 +24,7 @@ from integration.core.model import (
 from integration.fhir.units import Limits
 from integration.journal.audit_entry import AccessKind, Reader, build_access
 from integration.journal.audit_recorder import record
+from integration.journal.flow_log import FlowLog, MemoryFlowLog
 from integration.journal.housekeeping_runs import HousekeepingRun, MemoryHousekeepingRuns
 from integration.journal.store import MemoryJournal, never
 from integration.journal.synthetic_deliveries import add_synthetic_delivery
@@ -56,7 +58,9 @@ async def swept(route: Route) -> None:
     await sweep(keeping(route, route.queue_sender))
 
 
-def keeping(route: Route, queue_sender: Any, runs: Any = None) -> Housekeeping:
+def keeping(
+    route: Route, queue_sender: Any, runs: Any = None, flow: FlowLog | None = None
+) -> Housekeeping:
     return Housekeeping(
         journal=route.journal,
         guard_store=route.guard_store,
@@ -67,6 +71,7 @@ def keeping(route: Route, queue_sender: Any, runs: Any = None) -> Housekeeping:
         now=route.clock,
         ages=AGES,
         runs=runs,
+        flow=flow,
     )
 
 
@@ -535,6 +540,16 @@ async def test_activity_is_deleted_by_whole_days_after_its_time(
 
     assert {entry.time for entry in route.activity.entries} == set(kept)
     assert caplog.records[-1].__dict__["activity"] == 2
+
+
+async def test_counts_of_the_flow_are_kept_as_long_as_they_can_be_asked_for(route: Route) -> None:
+    log, hour = MemoryFlowLog(), find_hour(route.clock())
+    hours = [hour - timedelta(hours=number) for number in range(24 * 10)]
+    await log.save_flows([HourFlow(hour=each, worker="w") for each in hours])
+    await sweep(keeping(route, route.queue_sender, flow=log))
+    kept = {flow.hour for flow in log.flows.values()}
+    assert set(hours[: 24 * 7]) <= kept
+    assert len(kept) < 24 * 9
 
 
 async def test_audit_entries_are_deleted_by_whole_days_after_their_own_time(

@@ -14,8 +14,11 @@ import pytest
 
 from integration.core.cron import parse
 from integration.core.errors import Misconfigured, Unavailable
+from integration.core.flow import count_refusal, find_hour
+from integration.core.flow_recorder import FlowRecorder
 from integration.core.model import Activity, Category, Delivery, Status
 from integration.journal.activity_log import ActivityPage, MemoryActivityLog
+from integration.journal.flow_log import LiveFlow, MemoryFlowLog
 from integration.journal.housekeeping_runs import HousekeepingRun, MemoryHousekeepingRuns
 from integration.journal.store import IndexEntry, MemoryJournal, Page
 from integration.journal.table_keys import make_delivery_id
@@ -86,6 +89,7 @@ def checking(clock: Clock, **changes: Any) -> StatusCheck:
         "queue_reader": MemoryQueueReader(),
         "activity": MemoryActivityLog(),
         "runs": MemoryHousekeepingRuns(),
+        "flow": MemoryFlowLog(),
         "queues": ("relay", "mirror"),
         "senders": ("lab", "west"),
         "sender_problems": {},
@@ -415,16 +419,28 @@ async def test_of_a_schedule_that_is_not_understood_nothing_is_said(clock: Clock
     assert (found.due, found.is_overdue) == (None, False)
 
 
-# --- this worker -------------------------------------------------------------------------------
+# --- refused requests --------------------------------------------------------------------------
 
 
-async def test_refusals_of_this_worker_and_missing_settings_are_told(clock: Clock) -> None:
-    check = checking(clock, sender_problems={"lab": "lab: set LAB_SECRET"})
-    for sender, code in (("lab", 401), ("lab", 401), (None, 401), ("lab", 400), ("west", 429)):
-        check.refusals.add(sender, code)
+async def test_refused_requests_of_a_day_and_missing_settings_are_told(clock: Clock) -> None:
+    log = MemoryFlowLog()
+    other, own = (
+        FlowRecorder(store=log.save_flows, worker=name, now=clock, call_later=lambda *_: None)
+        for name in ("other", "own")
+    )
+    other.count("old", count_refusal(403))
+    await other.flush()
+    clock.later(DAY)
+    for sender, code in (("lab", 401), (None, 401), ("lab", 400), ("west", 429)):
+        other.count(sender, count_refusal(code))
+    await other.flush()
+    own.count("lab", count_refusal(401))  # not stored yet
+    problems = {"lab": "lab: set LAB_SECRET"}
+    check = checking(clock, sender_problems=problems, flow=LiveFlow(log, own))
     described = describe_status(await report_status(check))
-    assert described["sender_problems"] == {"lab": "lab: set LAB_SECRET"}
-    assert described["worker"]["refused"] == [
+    assert described["sender_problems"] == problems
+    assert described["refused"]["since"] == find_hour(clock()) - timedelta(hours=23)
+    assert described["refused"]["requests"] == [
         {"status": 401, "count": 1},
         {"sender": "lab", "status": 401, "count": 2},
         {"sender": "west", "status": 429, "count": 1},
@@ -433,7 +449,7 @@ async def test_refusals_of_this_worker_and_missing_settings_are_told(clock: Cloc
 
 # --- together ----------------------------------------------------------------------------------
 
-STORED = ("journal", "queue_reader", "activity", "runs")
+STORED = ("journal", "queue_reader", "activity", "runs", "flow")
 
 
 @pytest.mark.parametrize("part", STORED)
@@ -442,7 +458,7 @@ async def test_a_part_that_cannot_be_read_says_so_and_harms_no_other(
     clock: Clock, part: str, trouble_: type
 ) -> None:
     report = await report_status(checking(clock, timeout=0.02, **{part: trouble_()}))
-    lost = {"journal": 2, "queue_reader": 4, "activity": 1, "runs": 1}
+    lost = {"journal": 2, "queue_reader": 4, "activity": 1, "runs": 1, "flow": 1}
     assert len(report.unreadable) == lost[part]
     reason = "storage: ServiceRequestError" if trouble_ is Broken else "not read within 0 s"
     assert {each.reason for each in report.unreadable} == {reason}

@@ -1,0 +1,31 @@
+"""Notes of many rows are told apart by element and reason, not by place and number."""
+
+from __future__ import annotations
+
+import pytest
+
+from integration.core.flow import UnmappedElement
+from integration.mapping.notes import parse_note
+
+PATH = "name.where(use = 'official').family"
+
+
+@pytest.mark.parametrize(
+    ("note", "path", "text"),
+    [
+        (f"lastname: too long @ {PATH} (patient.toml:57)", PATH, "lastname: too long"),
+        (f"lastname: too long @ {PATH}", PATH, "lastname: too long"),
+        ("v: too long @ meta.versionId (patient.toml)", "meta.versionId", "v: too long"),
+        (
+            "telecom: 3 more than the map has columns for @ telecom.skip(2) (patient.toml:9)",
+            "telecom.skip(2)",
+            "telecom: more than the map has columns for",
+        ),
+        ("answered 400 0x80040265", "", "answered 400 0x80040265"),
+        ("managingorg: the Organization is not in Dataverse yet", "", None),
+    ],
+)
+def test_a_note_is_an_element_and_what_is_said_of_it(
+    note: str, path: str, text: str | None
+) -> None:
+    assert parse_note("Patient", note) == UnmappedElement("Patient", path, text or note)
