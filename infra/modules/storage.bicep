@@ -50,6 +50,8 @@ var queues = [
   'inbox-events-poison'
   'inbox-answers'
   'inbox-answers-poison'
+  'jobs'
+  'jobs-poison'
   eventsQueue
   '${eventsQueue}-poison'
 ]
@@ -61,6 +63,7 @@ var tables = [
   'dataroutes'
   'deliveries'
   'deliverykeys'
+  'jobs'
   'opendeliveries'
   'pendinglookups'
   'rowkeys'

@@ -16,6 +16,7 @@ from integration.queues.names import (
     ANSWER_QUEUE,
     EXTERNAL_QUEUE,
     INBOX_QUEUE,
+    JOB_QUEUE,
     MIRROR_QUEUE,
     RELAY_QUEUE,
 )
@@ -46,6 +47,7 @@ def build_housekeeping(
         ),
         max_duration=max_duration,
         runs=stores.runs,
+        jobs=stores.jobs,
     )
 
 
@@ -65,7 +67,7 @@ def build_status_check(
         runs=stores.runs,
         queues=(
             *(RELAY_QUEUE, MIRROR_QUEUE, get_events_queue(), EXTERNAL_QUEUE),
-            *(INBOX_QUEUE, ANSWER_QUEUE),
+            *(INBOX_QUEUE, ANSWER_QUEUE, JOB_QUEUE),
         ),
         senders=senders,
         sender_problems=sender_problems,

@@ -24,6 +24,7 @@ from integration.journal import (
     azure_guard_store,
     azure_housekeeping_runs,
     azure_inbox,
+    azure_jobs,
     azure_pending_lookups,
     azure_row_keys,
     azure_store,
@@ -36,6 +37,7 @@ from integration.journal.data_routes import DataRouteStore
 from integration.journal.guard_store import GuardStore
 from integration.journal.housekeeping_runs import HousekeepingRuns
 from integration.journal.inbox_files import InboxFiles
+from integration.journal.jobs import Jobs
 from integration.journal.pending_lookups import PendingLookups
 from integration.journal.row_keys import RowKeys
 from integration.journal.store import Journal
@@ -44,6 +46,7 @@ from integration.queues.names import (
     ANSWER_QUEUE,
     EXTERNAL_QUEUE,
     INBOX_QUEUE,
+    JOB_QUEUE,
     MIRROR_QUEUE,
     RELAY_QUEUE,
 )
@@ -63,7 +66,7 @@ TABLES = (
     *azure_store.TABLES,
     *azure_guard_store.TABLES,
     *(azure_pending_lookups.TABLE, azure_activity.TABLE, azure_audit.TABLE),
-    *(azure_row_keys.TABLE, azure_data_routes.TABLE),
+    *(azure_row_keys.TABLE, azure_data_routes.TABLE, azure_jobs.TABLE),
 )
 
 
@@ -89,6 +92,7 @@ class Stores:
     row_keys: RowKeys
     data_routes: DataRouteStore
     runs: HousekeepingRuns
+    jobs: Jobs
     queue_reader: QueueReader
     inbox: InboxFiles | None = None
 
@@ -150,9 +154,9 @@ async def open_stores(
     """
     clients = open_clients(storage, credential, exit_stack)
     blobs, tables = clients.blobs, clients.tables
-    names = (RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE, INBOX_QUEUE, ANSWER_QUEUE)
+    names = (RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE, INBOX_QUEUE, ANSWER_QUEUE, JOB_QUEUE)
     queues = {name: build_queue_client(clients, name) for name in names}
-    journal, guard_store, (waits, activity, audit, row_keys, data_routes), _ = await asyncio.gather(
+    journal, guard_store, opened, _ = await asyncio.gather(
         azure_store.open_journal(blobs, tables),
         azure_guard_store.open_guard_store(tables),
         asyncio.gather(
@@ -161,9 +165,11 @@ async def open_stores(
             open_table(tables, azure_audit.TABLE),
             open_table(tables, azure_row_keys.TABLE),
             open_table(tables, azure_data_routes.TABLE),
+            open_table(tables, azure_jobs.TABLE),
         ),
         asyncio.gather(*(_ensure_queue(queue) for queue in queues.values())),
     )
+    waits, activity, audit, row_keys, data_routes, jobs = opened
     return Stores(
         journal=journal,
         queue=AzureQueueSender(queues.__getitem__),
@@ -174,6 +180,7 @@ async def open_stores(
         row_keys=azure_row_keys.AzureRowKeys(row_keys),
         data_routes=azure_data_routes.AzureDataRouteStore(data_routes),
         runs=_build_runs(clients),
+        jobs=azure_jobs.AzureJobs(jobs),
         queue_reader=_build_queue_reader(clients),
         inbox=await _open_inbox(blobs, inbox, credential, exit_stack),
     )

@@ -297,6 +297,7 @@ class WorkItem:
     version: StateVersion | None = None
     is_create: bool = False  # it has heard that the resource was created
     file: str | None = None  # inbox: the sender, and the digest of the name of its file
+    job: str | None = None  # jobs: the id of the job of which a slice is to be done
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,14 +99,17 @@ class AzureOpenDeliveries(AzureBlobs):
         self, statuses: frozenset[Status], since: datetime | None, until: datetime | None
     ) -> AsyncIterator[Delivery]:
         """Do the part of `scan_deliveries` that is for open deliveries."""
-        ids = {entry.delivery async for entry in self.scan_index(None)}
-        newer = build_newer_filters(await self.get_indexed_until())
-        ids |= {id_ async for id_ in self._scan_ids(newer)}
-        chosen = sorted((id_ for id_ in ids if is_between(id_, since, until)), reverse=True)
-        for part in _split(chosen):
+        chosen = await self.list_open(since, until)
+        for part in _split(chosen[::-1]):
             for delivery in await asyncio.gather(*(self.get_delivery(id_) for id_ in part)):
                 if delivery is not None and delivery.status in statuses:
                     yield delivery
+
+    async def list_open(self, since: datetime | None, until: datetime | None) -> list[str]:
+        ids = {entry.delivery async for entry in self.scan_index(None)}
+        newer = build_newer_filters(await self.get_indexed_until())
+        ids |= {id_ async for id_ in self._scan_ids(newer)}
+        return sorted(id_ for id_ in ids if is_between(id_, since, until))
 
     async def _scan_ids(self, filters: Iterable[str]) -> AsyncIterator[str]:
         """Iterate over the ids of the open deliveries in these ranges of keys."""

@@ -103,6 +103,11 @@ class Journal(Concerns, Protocol):
         """Iterate over all deliveries with one of these statuses that were accepted from `since`
         to `until`, both included, newest first. For open deliveries it reads no others."""
 
+    async def list_open(self, since: datetime | None, until: datetime | None) -> list[str]:
+        """Return the ids of the open deliveries that were accepted from `since` to `until`, both
+        included, the oldest first. It reads keys alone: one that has just ended may be among them.
+        """
+
     async def index_open(self, until: datetime) -> None:
         """Add to the index the open deliveries that were accepted up to `until`, due at once. It
         reads what was accepted since it was called last."""
@@ -304,6 +309,10 @@ class MemoryJournal(MemoryConcerns):
         for id_ in sorted(self.deliveries, reverse=True):
             if self.deliveries[id_].status in statuses and is_between(id_, since, until):
                 yield self.deliveries[id_]
+
+    async def list_open(self, since: datetime | None, until: datetime | None) -> list[str]:
+        found = [item.id async for item in self.scan_deliveries(OPEN, since, until)]
+        return found[::-1]
 
     async def index_open(self, until: datetime) -> None:
         async for delivery in self.scan_deliveries(OPEN, self.indexed_until, until):

@@ -139,15 +139,23 @@ async def cancel(journal: Journal, id_: str, now: datetime, sender: str | None =
     Raises Rejected: with 404 for an unknown delivery, with 409 for one that is done.
     """
     delivery = await _get_delivery(journal, id_, sender)
+    if not await cancel_seen(journal, delivery, now):
+        text = "the delivery is done already and can no longer be cancelled"
+        raise Rejected(Issue("conflict", text), status=409)
+    return delivery
+
+
+async def cancel_seen(journal: Journal, delivery: Delivery, now: datetime) -> bool:
+    """Do the same with a delivery that was read. Return False if it is done."""
     if delivery.answer_due:
-        await journal.index_delivery(id_, now)  # housekeeping queues the answer of a parked one
+        # Housekeeping queues the answer of a parked one.
+        await journal.index_delivery(delivery.id, now)
     if not await change_with_concern(
         journal, delivery, None, only_if=_CANCELLABLE, status=Status.CANCELLED, finished=now
     ):
-        text = "the delivery is done already and can no longer be cancelled"
-        raise Rejected(Issue("conflict", text), status=409)
-    log_event("delivery.cancelled", delivery=id_)
-    return delivery
+        return False
+    log_event("delivery.cancelled", delivery=delivery.id)
+    return True
 
 
 async def replay(
@@ -167,10 +175,10 @@ async def replay(
     if delivery.status is Status.DONE:
         is_queued = await _replay_rows(journal, queue, id_)
         # Last: afterwards it is not done, and a replay that is repeated queues it.
-        is_queued |= await _resend_refused(journal, queue, delivery, now, terms)
+        is_queued |= await resend_refused(journal, queue, delivery, now, terms)
         if not is_queued:
             raise Rejected(Issue("conflict", _describe_nothing(delivery)), status=409)
-    elif not await _requeue(journal, queue, delivery, now, terms):
+    elif not await requeue(journal, queue, delivery, now, terms):
         text = f"only a parked delivery can be replayed, and this one is {delivery.status}"
         raise Rejected(Issue("conflict", text), status=409)
     return delivery
@@ -204,7 +212,7 @@ async def replay_all(
     after = page[-1].id if len(oldest) > len(page) else None
     if not dry_run:
         page = [
-            item for item in page if await _requeue(journal, queue, item, now, replay_filter.terms)
+            item for item in page if await requeue(journal, queue, item, now, replay_filter.terms)
         ]
     return ReplayPage(tuple(page), after)
 
@@ -234,7 +242,7 @@ async def _replay_group(
     async def is_queued(delivery: Delivery) -> bool:
         if group is ConcernGroup.ROWS:
             return await _replay_rows(journal, queue, delivery.id)
-        return await _resend_refused(journal, queue, delivery, now, terms)
+        return await resend_refused(journal, queue, delivery, now, terms)
 
     page = sorted(found.deliveries, key=lambda delivery: delivery.id)
     if not dry_run:
@@ -278,14 +286,14 @@ def _describe_nothing(delivery: Delivery) -> str:
     )
 
 
-async def _resend_refused(
+async def resend_refused(
     journal: Journal, queue: QueueSender, delivery: Delivery, now: datetime, terms: ReplayTerms
 ) -> bool:
     """Queue a delivery that is done again, for its refused entries. Return False if it has none, or
     may not be sent any more."""
     if not delivery.refused or now - delivery.accepted >= terms.retention:
         return False
-    return await _requeue(journal, queue, delivery, now, terms)
+    return await requeue(journal, queue, delivery, now, terms)
 
 
 async def _replay_rows(journal: Journal, queue: QueueSender, id_: str) -> bool:
@@ -299,7 +307,7 @@ async def _replay_rows(journal: Journal, queue: QueueSender, id_: str) -> bool:
     return bool(items)
 
 
-async def _requeue(
+async def requeue(
     journal: Journal, queue: QueueSender, delivery: Delivery, now: datetime, terms: ReplayTerms
 ) -> bool:
     """Queue a parked delivery again, or one that is done and has refused entries, or one whose

@@ -22,10 +22,12 @@ from integration.journal.audit_log import AuditLog
 from integration.journal.concerns import park_open
 from integration.journal.guard_store import GuardStore
 from integration.journal.housekeeping_runs import HousekeepingRun, HousekeepingRuns
+from integration.journal.jobs import Jobs
 from integration.journal.lane_bits import list_open_lanes
 from integration.journal.row_keys import RowKeys
 from integration.journal.store import IndexEntry, Journal
 from integration.journal.table_keys import make_delivery_id, parse_accepted_time
+from integration.operations.jobs import queue_lost_jobs
 from integration.operations.lost_rows import list_rows_without_result
 from integration.operations.stale_concerns import drop_stale_concerns
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
@@ -87,7 +89,7 @@ class Ages:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Housekeeping:
     """What housekeeping needs. `max_duration`: seconds after which a run deletes no more. `runs`:
-    where it is recorded what a run did; None: nowhere."""
+    where it is recorded what a run did; None: nowhere. `jobs`: None: there are none."""
 
     journal: Journal
     guard_store: GuardStore
@@ -99,6 +101,7 @@ class Housekeeping:
     ages: Ages
     max_duration: float = inf
     runs: HousekeepingRuns | None = None
+    jobs: Jobs | None = None
 
 
 def choose_step(delivery: Delivery, now: datetime, ages: Ages) -> Step | None:
@@ -167,6 +170,9 @@ async def sweep(housekeeping: Housekeeping) -> None:
     activity = await housekeeping.activity.delete_before(now - ages.activity, MAX_LOG_ENTRIES)
     audit = await housekeeping.audit.delete_before(now - ages.audit, MAX_LOG_ENTRIES)
     concerns = await drop_stale_concerns(housekeeping.journal, housekeeping.row_keys, now)
+    if housekeeping.jobs is not None:
+        await queue_lost_jobs(housekeeping.jobs, housekeeping.queue, now)
+        await housekeeping.jobs.delete_jobs_before(now - ages.retention, MAX_DELIVERIES)
     done = HousekeepingRun(
         began=now,
         ended=housekeeping.now(),
