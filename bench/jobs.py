@@ -1,0 +1,232 @@
+"""Measure a job that replays 10,000 parked deliveries, until each has reached the FHIR server.
+
+Each resource has two states, of two deliveries. So it shows whether something was written twice, or
+an older state over a newer one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from secrets import token_hex
+from typing import Any
+from uuid import UUID, uuid5
+
+from bench.route import MeasuredRoute, encode
+from bench.watch import count_storage_operations
+from integration.app import storage_clients
+from integration.app.settings import read_settings
+from integration.app.storage_clients import Stores
+from integration.app.wiring import utc_now
+from integration.core.model import Delivery, DeliveryRequest, Status, WorkItem
+from integration.journal.concern import ConcernKind, build_delivery_concern
+from integration.journal.jobs import OPEN_STATES, Job, JobKind
+from integration.journal.store import Payload
+from integration.journal.table_keys import make_delivery_id
+from integration.operations.job_request import JobRequest, build_job_filter
+from integration.operations.jobs import JobParts, do_slice, start_job
+from local.access import build_fhir_headers
+
+DELIVERIES = 1_000
+STATES = 2
+PATIENCE = 1800  # seconds
+NAMESPACE = UUID("7d0f7f0a-5a0e-4b8f-9f43-6f3a0a2b1c12")
+
+_CONCURRENT = 16
+_READ = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """What a job came to. `seconds`: of the job itself; `arrived`: seconds until all was at the
+    FHIR server; `operations`: of the storage for each delivery; `doubled`: resources with more
+    versions than states; `stale`: that show an older state."""
+
+    job: Job
+    seconds: float
+    operations: float
+    arrived: float = 0.0
+    doubled: int = 0
+    missing: int = 0
+    stale: int = 0
+
+
+async def measure_alone(route: MeasuredRoute, number: int = DELIVERIES) -> Replayed:
+    """Replay parked deliveries in this process, into a queue that nobody reads."""
+    async with _open_stores(route) as stores:
+        await _park(stores, "alone", number)
+        parts = JobParts(
+            jobs=stores.jobs,
+            journal=stores.journal,
+            queue=_JobsAlone(stores.queue),
+            now=utc_now,
+            new_token=lambda: token_hex(8),
+        )
+        counted, begun = count_storage_operations(route.log), time.perf_counter()
+        job = await start_job(parts, _ask("alone"))
+        while job.state in OPEN_STATES:
+            await do_slice(parts, WorkItem("", job=job.id))
+            job = await stores.jobs.get_job(job.id) or job
+        seconds = time.perf_counter() - begun
+        operations = count_storage_operations(route.log) - counted
+        return Replayed(job=job, seconds=seconds, operations=operations / number)
+
+
+async def measure_route(route: MeasuredRoute, number: int = DELIVERIES) -> Replayed:
+    """Have the host replay parked deliveries, by one request, and wait until all have arrived."""
+    async with _open_stores(route) as stores:
+        ids = await _park(stores, "route", number)
+        counted, begun = count_storage_operations(route.log), time.perf_counter()
+        body = {"kind": "replay", "filter": {"sender": "route"}, "started_by": "bench"}
+        answer = await route.http.post(f"{route.host}/api/jobs", json=body)
+        assert answer.status_code == 202, answer.text
+        async with asyncio.timeout(PATIENCE):
+            job = await _wait_for_end(stores, str(answer.json()["id"]))
+            seconds = time.perf_counter() - begun
+            for id_ in ids:
+                await _wait_until_done(stores, id_)
+        arrived = time.perf_counter() - begun
+        operations = (count_storage_operations(route.log) - counted) / number
+    result = Replayed(job=job, seconds=seconds, operations=operations, arrived=arrived)
+    return await _check_resources(route, result, number)
+
+
+@dataclass(frozen=True, slots=True)
+class _JobsAlone:
+    """Sends replayed work to the real queue, whose operation counts, where nobody takes it for a
+    long time; slices are called by hand."""
+
+    queue: Any
+
+    async def send(self, queue: str, item: WorkItem, delay: float = 0) -> None:
+        if item.job is None:
+            await self.queue.send(queue, item, 24 * 3600.0)
+
+
+@asynccontextmanager
+async def _open_stores(route: MeasuredRoute) -> AsyncIterator[Stores]:
+    async with AsyncExitStack() as stack:
+        storage = read_settings(route.running.settings()).storage
+        yield await storage_clients.open_stores(storage, None, stack)
+
+
+def _ask(sender: str) -> JobRequest:
+    job_filter = build_job_filter(JobKind.REPLAY, {"sender": sender})
+    return JobRequest(kind=JobKind.REPLAY, filter=job_filter, started_by="bench")
+
+
+async def _park(stores: Stores, sender: str, number: int) -> list[str]:
+    """Add parked deliveries, as an outage leaves them. Return their ids, the oldest first."""
+    accepted = utc_now() - timedelta(days=4)
+    made = [_make_delivery(sender, accepted, index) for index in range(number)]
+
+    async def park(delivery: Delivery, payload: Payload) -> None:
+        parked = utc_now()
+        concern = build_delivery_concern(
+            ConcernKind.PARKED, delivery.id, sender, parked, reason="FHIR server: answered 503"
+        )
+        await stores.journal.put_concern(concern)
+        delivery = replace(delivery, attention=concern.id, parked=parked, reason=concern.reason)
+        await stores.journal.add_delivery(delivery, payload)
+        await stores.journal.index_delivery(delivery.id, parked + timedelta(days=1))
+
+    await _do_all(park(*one) for one in made)
+    return [delivery.id for delivery, _ in made]
+
+
+def _make_delivery(sender: str, first: datetime, index: int) -> tuple[Delivery, Payload]:
+    accepted = first + timedelta(milliseconds=index)
+    resource = {
+        "resourceType": "Observation",
+        "id": _name(sender, index // STATES),
+        "status": "final",
+        "code": {"coding": [{"system": "http://loinc.org", "code": "29463-7"}]},
+        "valueQuantity": {"value": index % STATES, "unit": "kg"},
+    }
+    request = {"method": "PUT", "url": f"Observation/{resource['id']}"}
+    body = encode(
+        {
+            "resourceType": "Bundle",
+            "type": "batch",
+            "entry": [{"resource": resource, "request": request}],
+        }
+    )
+    id_ = make_delivery_id(accepted, index)
+    delivery = Delivery(
+        id=id_,
+        sender=sender,
+        key=id_,
+        digest=id_,
+        accepted=accepted,
+        status=Status.PARKED,
+        kind="batch",
+        entries=1,
+        bytes=len(body),
+    )
+    return delivery, Payload(DeliveryRequest("POST"), body)
+
+
+def _name(sender: str, number: int) -> str:
+    return str(uuid5(NAMESPACE, f"{sender} {number}"))
+
+
+async def _do_all(work: Iterable[Awaitable[None]]) -> None:
+    places = asyncio.Semaphore(_CONCURRENT)
+
+    async def do(one: Awaitable[None]) -> None:
+        async with places:
+            await one
+
+    await asyncio.gather(*map(do, work))
+
+
+async def _wait_for_end(stores: Stores, id_: str) -> Job:
+    while True:
+        job = await stores.jobs.get_job(id_)
+        assert job is not None
+        if job.state not in OPEN_STATES:
+            return job
+        await asyncio.sleep(1)
+
+
+async def _wait_until_done(stores: Stores, id_: str) -> None:
+    while True:
+        delivery = await stores.journal.get_delivery(id_)
+        assert delivery is not None
+        if delivery.status is Status.DONE:
+            assert delivery.refused == 0
+            return
+        await asyncio.sleep(0.5)
+
+
+async def _check_resources(route: MeasuredRoute, result: Replayed, number: int) -> Replayed:
+    """Add what the FHIR server has of the resources."""
+    names = [_name("route", index) for index in range(number // STATES)]
+    found = await _read_all(route, names)
+    versions = [int(resource["meta"]["versionId"]) for resource in found]
+    values = [resource["valueQuantity"]["value"] for resource in found]
+    return replace(
+        result,
+        missing=len(names) - len(found),
+        doubled=sum(version > STATES for version in versions),
+        stale=sum(value != STATES - 1 for value in values),
+    )
+
+
+async def _read_all(route: MeasuredRoute, names: Sequence[str]) -> list[dict[str, Any]]:
+    headers = build_fhir_headers(read_settings(route.running.settings()).fhir.scope)
+    found = []
+    for start in range(0, len(names), _READ):
+        reads = [
+            {"request": {"method": "GET", "url": f"Observation/{name}"}}
+            for name in names[start : start + _READ]
+        ]
+        body = {"resourceType": "Bundle", "type": "batch", "entry": reads}
+        answer = await route.http.post(route.running.fhir_url, json=body, headers=headers)
+        assert answer.status_code == 200, answer.text
+        found += [entry["resource"] for entry in answer.json()["entry"] if "resource" in entry]
+    return found
