@@ -227,8 +227,8 @@ async def _measure_jobs(route: MeasuredRoute, _: Latency) -> None:
     _print_result("job_doubled", together.doubled)
     _print_result("job_stale", together.stale)
     print(
-        f"  ({together.job.done:,} replayed in {together.seconds:.0f} s, {together.missing} missing; "
-        f"{together.operations:.1f} storage operations each with those of the relay)"
+        f"  ({together.job.done:,} replayed in {together.seconds:.0f} s, {together.missing} "
+        f"missing; {together.operations:.1f} storage operations each with those of the relay)"
     )
 
 

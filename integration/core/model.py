@@ -187,6 +187,7 @@ class Delivery:
     attention: str = ""  # the id of its concern: see integration.journal.attention
     round: int = 0  # how often its refused entries were sent again
     replayed: datetime | None = None  # by an operator; its age counts from here
+    job: str = ""  # the id of the job that has replayed or cancelled it last
     unqueued: bool = False  # replayed, and its work item is not known to be in the queue yet
     checked: datetime | None = None  # when housekeeping last checked its progress
     lanes_done_at_check: int = 0  # lanes that were done at that time

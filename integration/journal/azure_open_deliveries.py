@@ -9,7 +9,7 @@ next, so that what is due is a range.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,6 +21,7 @@ from azure.data.tables.aio import TableClient
 from integration.core.model import OPEN, Delivery, Status
 from integration.journal import delivery_entity
 from integration.journal.azure_blobs import AzureBlobs
+from integration.journal.azure_day_rows import split_into_transactions
 from integration.journal.azure_errors import translate_storage_errors
 from integration.journal.azure_tables import RETRY_WRITES
 from integration.journal.store import IndexEntry
@@ -78,6 +79,17 @@ class AzureOpenDeliveries(AzureBlobs):
             await self.open_deliveries.upsert_entity(
                 entity, mode=UpdateMode.REPLACE, **RETRY_WRITES
             )
+
+    async def index_deliveries(self, ids: Sequence[str], due: datetime) -> None:
+        rows = [
+            {"PartitionKey": _OPEN_PARTITION, "RowKey": build_index_key(id_, due)}
+            for id_ in sorted(set(ids))
+        ]
+        async with translate_storage_errors():
+            for part in split_into_transactions(rows):
+                await self.open_deliveries.submit_transaction(
+                    [("upsert", row, {"mode": UpdateMode.REPLACE}) for row in part], **RETRY_WRITES
+                )
 
     async def scan_index(self, due: datetime | None) -> AsyncIterator[IndexEntry]:
         query = f"PartitionKey eq '{_OPEN_PARTITION}'"

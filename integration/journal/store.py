@@ -91,6 +91,16 @@ class Journal(Concerns, Protocol):
         statuses; with `only_plan`, only if its plan has this number. Return whether the fields were
         set. `seen`: the delivery as it was read, which saves a read when it is still like that."""
 
+    async def update_deliveries(
+        self, changes: Sequence[tuple[Delivery, Mapping[str, Any]]]
+    ) -> list[bool]:
+        """Set some fields of each of these deliveries whose row is still as it was read. Return for
+        each whether they were set. A hundred of one day take one operation."""
+
+    async def mark_queued(self, ids: Sequence[str]) -> None:
+        """Record that the work items of these deliveries are queued: `unqueued` of none is set any
+        more. A hundred of one day take one operation."""
+
     async def list_deliveries(
         self, criteria: DeliveryFilter, limit: int, after: str | None
     ) -> Page:
@@ -117,6 +127,9 @@ class Journal(Concerns, Protocol):
 
     async def index_delivery(self, id_: str, due: datetime) -> None:
         """Add one delivery to the index."""
+
+    async def index_deliveries(self, ids: Sequence[str], due: datetime) -> None:
+        """Add these deliveries to the index. A hundred take one operation."""
 
     def scan_index(self, due: datetime | None) -> AsyncIterator[IndexEntry]:
         """Iterate over the index, the earliest due first: over what is due by then; None: over all
@@ -291,6 +304,22 @@ class MemoryJournal(MemoryConcerns):
         self._set_delivery(replace(self.deliveries[id_], **bound_texts(changes)))
         return True
 
+    async def update_deliveries(
+        self, changes: Sequence[tuple[Delivery, Mapping[str, Any]]]
+    ) -> list[bool]:
+        done = []
+        for seen, values in changes:
+            current = self.deliveries.get(seen.id)
+            done.append(current is not None and current.etag == seen.etag)
+            if done[-1]:
+                await self.update_delivery(seen.id, **values)
+        return done
+
+    async def mark_queued(self, ids: Sequence[str]) -> None:
+        for id_ in ids:
+            if id_ in self.deliveries:
+                await self.update_delivery(id_, unqueued=False)
+
     async def list_deliveries(
         self, criteria: DeliveryFilter, limit: int, after: str | None
     ) -> Page:
@@ -324,6 +353,10 @@ class MemoryJournal(MemoryConcerns):
 
     async def index_delivery(self, id_: str, due: datetime) -> None:
         self.index[build_index_key(id_, due)] = id_
+
+    async def index_deliveries(self, ids: Sequence[str], due: datetime) -> None:
+        for id_ in ids:
+            await self.index_delivery(id_, due)
 
     async def scan_index(self, due: datetime | None) -> AsyncIterator[IndexEntry]:
         for key in sorted(self.index):

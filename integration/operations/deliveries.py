@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from integration.core.errors import Issue, Rejected
 from integration.core.log_events import log_event
@@ -139,23 +140,15 @@ async def cancel(journal: Journal, id_: str, now: datetime, sender: str | None =
     Raises Rejected: with 404 for an unknown delivery, with 409 for one that is done.
     """
     delivery = await _get_delivery(journal, id_, sender)
-    if not await cancel_seen(journal, delivery, now):
-        text = "the delivery is done already and can no longer be cancelled"
-        raise Rejected(Issue("conflict", text), status=409)
-    return delivery
-
-
-async def cancel_seen(journal: Journal, delivery: Delivery, now: datetime) -> bool:
-    """Do the same with a delivery that was read. Return False if it is done."""
     if delivery.answer_due:
-        # Housekeeping queues the answer of a parked one.
-        await journal.index_delivery(delivery.id, now)
+        await journal.index_delivery(id_, now)  # housekeeping queues the answer of a parked one
     if not await change_with_concern(
         journal, delivery, None, only_if=_CANCELLABLE, status=Status.CANCELLED, finished=now
     ):
-        return False
-    log_event("delivery.cancelled", delivery=delivery.id)
-    return True
+        text = "the delivery is done already and can no longer be cancelled"
+        raise Rejected(Issue("conflict", text), status=409)
+    log_event("delivery.cancelled", delivery=id_)
+    return delivery
 
 
 async def replay(
@@ -291,7 +284,7 @@ async def resend_refused(
 ) -> bool:
     """Queue a delivery that is done again, for its refused entries. Return False if it has none, or
     may not be sent any more."""
-    if not delivery.refused or now - delivery.accepted >= terms.retention:
+    if not may_resend_refused(delivery, now, terms):
         return False
     return await requeue(journal, queue, delivery, now, terms)
 
@@ -307,36 +300,48 @@ async def _replay_rows(journal: Journal, queue: QueueSender, id_: str) -> bool:
     return bool(items)
 
 
-async def requeue(
-    journal: Journal, queue: QueueSender, delivery: Delivery, now: datetime, terms: ReplayTerms
-) -> bool:
-    """Queue a parked delivery again, or one that is done and has refused entries, or one whose
-    replay broke off. Return whether it was one of these.
+def may_resend_refused(delivery: Delivery, now: datetime, terms: ReplayTerms) -> bool:
+    """Whether the refused entries of a delivery that is done may be sent again. Pure."""
+    return bool(delivery.refused) and now - delivery.accepted < terms.retention
+
+
+def build_requeue(delivery: Delivery, now: datetime) -> dict[str, Any]:
+    """Return what changes when a delivery is queued again. Pure.
 
     It is planned anew, with the limits of now: they may be what was mended. Its refused entries
     are sent in a new round, whose results replace theirs.
     """
+    return {
+        "status": Status.ACCEPTED,
+        "reason": None,
+        "parked": None,
+        "finished": None,
+        "replayed": now,
+        "unqueued": True,
+        "planner": TO_BE_PLANNED,
+        "round": delivery.round + 1 if delivery.refused else delivery.round,
+    }
+
+
+async def requeue(
+    journal: Journal, queue: QueueSender, delivery: Delivery, now: datetime, terms: ReplayTerms
+) -> bool:
+    """Queue a parked delivery again, or one that is done and has refused entries, or one whose
+    replay broke off. Return whether it was one of these: see build_requeue."""
     # The status first, since a worker that gets the work item early must find it accepted. If this
     # ends in between, `unqueued` tells housekeeping, and the next replay.
     id_ = delivery.id
     if delivery.unqueued and delivery.status is Status.ACCEPTED:
         is_due = True
     else:
-        changes = await _judge_anew(journal, delivery, terms)
+        changes = await judge_anew(journal, delivery, terms)
         await journal.index_delivery(id_, now)  # for housekeeping, which looks at it soon
         is_due = await change_with_concern(
             journal,
             delivery,
             None,
             only_if=_PARKED | {Status.DONE} if delivery.refused else _PARKED,
-            status=Status.ACCEPTED,
-            reason=None,
-            parked=None,
-            finished=None,
-            replayed=now,
-            unqueued=True,
-            planner=TO_BE_PLANNED,
-            round=delivery.round + 1 if delivery.refused else delivery.round,
+            **build_requeue(delivery, now),
             **changes,
         )
     if is_due:
@@ -345,7 +350,7 @@ async def requeue(
     return is_due
 
 
-async def _judge_anew(journal: Journal, delivery: Delivery, terms: ReplayTerms) -> dict[str, bool]:
+async def judge_anew(journal: Journal, delivery: Delivery, terms: ReplayTerms) -> dict[str, bool]:
     """Keep with a delivery how its sender is judged now, if entries of it were refused or it was
     held when it came. Return what changes with that: an answer that is a file is written again.
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import TypeVar
 
-from integration.core.errors import Rejected
 from integration.core.model import OPEN, Delivery, Status, WorkItem
 from integration.journal.concern import Concern, ConcernGroup
 from integration.journal.delivery_filter import matches
 from integration.journal.jobs import Job, JobKind
 from integration.journal.store import Journal
-from integration.operations.deliveries import ReplayTerms, cancel_seen, requeue, resend_refused
-from integration.operations.delivery_list import read_deliveries
+from integration.operations.deliveries import ReplayTerms, may_resend_refused
 from integration.operations.job_cursor import (
     Cursor,
     count_key,
@@ -31,23 +27,40 @@ from integration.operations.job_targets import (
     list_open_ids,
     list_segment,
 )
+from integration.operations.many_deliveries import (
+    cancel_many,
+    do_side_by_side,
+    replay_many,
+    send_all,
+)
 from integration.queues.names import MIRROR_QUEUE
 from integration.queues.queue_sender import QueueSender
 
 # Things after which progress is saved. What a killed worker has done since is looked at again.
 PART = 100
 
-# Things that are worked on at the same time.
-_MAX_CONCURRENT = 16
-
-_Thing = TypeVar("_Thing")
+# How often what others change meanwhile is read.
+_TRIES = 3
 
 
-class Result(StrEnum):
-    """What became of one thing."""
+class Step(StrEnum):
+    """What is done about one concern."""
 
-    DONE = "done"
-    LEFT_OUT = "left out"
+    CHANGE = "change"  # replay or cancel its delivery
+    SEND = "send"  # its delivery was replayed, and is not known to be in the queue
+    SEND_ROW = "send row"
+    COUNT = "count"  # this job has changed it: its worker ended before it could say so
+    LEAVE_OUT = "leave out"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one thing: one of the counts is 1."""
+
+    done: int = 0
+    left_out: int = 0
+    failed: int = 0
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,92 +137,126 @@ async def _work_on_open(tools: Tools, job: Job) -> AsyncIterator[Part]:
         cursor = replace(cursor, is_counted=True)
         yield Part(cursor=encode_cursor(cursor), found=len(ids))
 
-    async def work(id_: str) -> Result:
-        delivery = await tools.journal.get_delivery(id_)
-        if delivery is None or not matches(delivery, job.filter.criteria):
-            return Result.LEFT_OUT
-        return await _work_on_delivery(tools, job, delivery)
-
     for start in range(0, len(ids), PART):
         part = ids[start : start + PART]
-        results = await _work_side_by_side(work, part)
+        results = await _cancel_open(tools, job, part)
         yield _sum_up(replace(cursor, end=part[-1]), results)
     yield Part(cursor=encode_cursor(cursor), is_last=True)
 
 
-async def _work_on_part(
-    tools: Tools, job: Job, concerns: Sequence[Concern]
-) -> list[Result | Rejected]:
-    async def work(pair: tuple[Concern, Delivery | None]) -> Result:
-        concern, delivery = pair
-        if delivery is None:
-            return Result.LEFT_OUT
-        if is_target(concern, delivery, job.filter):
-            if job.filter.group is not ConcernGroup.ROWS:
-                return await _work_on_delivery(tools, job, delivery)
-            await tools.queue.send(MIRROR_QUEUE, WorkItem(delivery.id, resource=concern.resource))
-            return Result.DONE
-        is_broken_off = delivery.status is Status.ACCEPTED and delivery.unqueued
-        if is_broken_off and job.kind is JobKind.REPLAY:
-            return await _work_on_delivery(tools, job, delivery)
-        return Result.DONE if _was_done(job, delivery) else Result.LEFT_OUT
+async def _cancel_open(tools: Tools, job: Job, ids: Sequence[str]) -> list[Outcome]:
+    async def read(ids: Sequence[str]) -> list[Delivery]:
+        found = await do_side_by_side(tools.journal.get_delivery, ids)
+        return [
+            item
+            for item in found
+            if item is not None and item.status in OPEN and matches(item, job.filter.criteria)
+        ]
 
-    read = await read_deliveries(tools.journal, concerns)
-    return await _work_side_by_side(work, list(zip(concerns, read, strict=True)))
+    outcomes = dict.fromkeys(ids, Outcome(left_out=1))
+    left = list(ids)
+    for _ in range(_TRIES):
+        cancelled = await cancel_many(tools.journal, await read(left), tools.now(), job=job.id)
+        outcomes |= {id_: Outcome(done=1) for id_, is_done in cancelled.items() if is_done}
+        left = [id_ for id_, is_done in cancelled.items() if not is_done]
+    return list(outcomes.values())
 
 
-def _was_done(job: Job, delivery: Delivery) -> bool:
-    """Whether it was done since the job began: by a worker that ended before it could say so. It
-    decides how a thing is counted, and nothing else."""
-    if job.kind is JobKind.CANCEL:
-        moment = delivery.finished if delivery.status is Status.CANCELLED else None
-    else:
-        moment = delivery.replayed if job.filter.group is not ConcernGroup.ROWS else None
-    return moment is not None and moment >= job.started
+async def _work_on_part(tools: Tools, job: Job, concerns: Sequence[Concern]) -> list[Outcome]:
+    """Work on some concerns. What somebody changes meanwhile is read again."""
+    outcomes: dict[str, Outcome] = {}
+    left = list(concerns)
+    for _ in range(_TRIES):
+        ids = list(dict.fromkeys(concern.delivery for concern in left))
+        found = dict(zip(ids, await do_side_by_side(tools.journal.get_delivery, ids), strict=True))
+        read = [found[concern.delivery] for concern in left]
+        outcomes |= await _work_on_pairs(tools, job, list(zip(left, read, strict=True)))
+        left = [concern for concern in left if concern.id not in outcomes]
+        if not left:
+            break
+    return [outcomes.get(concern.id, Outcome(left_out=1)) for concern in concerns]
 
 
-async def _work_on_delivery(tools: Tools, job: Job, delivery: Delivery) -> Result:
+async def _work_on_pairs(
+    tools: Tools, job: Job, pairs: Sequence[tuple[Concern, Delivery | None]]
+) -> dict[str, Outcome]:
+    """Work on concerns whose deliveries were read. Return what became of each, by its id; a
+    delivery that was changed meanwhile has no outcome."""
+    outcomes: dict[str, Outcome] = {}
+    targets: dict[str, tuple[str, Delivery]] = {}  # with their concerns, by delivery
+    broken_off: dict[str, str] = {}
+    rows: list[WorkItem] = []
+    for concern, delivery in pairs:
+        step = _choose(job, concern, delivery, tools)
+        outcomes[concern.id] = Outcome(left_out=1)
+        if delivery is None or step is Step.LEAVE_OUT:
+            continue
+        if step is Step.CHANGE:
+            targets[delivery.id] = (concern.id, delivery)
+            del outcomes[concern.id]
+            continue
+        outcomes[concern.id] = Outcome(done=1)
+        if step is Step.SEND:
+            broken_off[delivery.id] = concern.id
+        elif step is Step.SEND_ROW:
+            rows.append(WorkItem(delivery.id, resource=concern.resource))
+
+    async def send_row(item: WorkItem) -> None:
+        await tools.queue.send(MIRROR_QUEUE, item)
+
+    await do_side_by_side(send_row, rows)
+    await send_all(tools.journal, tools.queue, list(broken_off))
+    await tools.journal.delete_concerns(list(broken_off.values()))
+    changed = await _change(tools, job, [delivery for _, delivery in targets.values()])
+    for id_, result in changed.items():
+        if isinstance(result, str):
+            outcomes[targets[id_][0]] = Outcome(failed=1, reason=result)
+        elif result:
+            outcomes[targets[id_][0]] = Outcome(done=1)
+    return outcomes
+
+
+def _choose(job: Job, concern: Concern, delivery: Delivery | None, tools: Tools) -> Step:
+    """Return what to do about a concern whose delivery was read. Pure, but for the clock.
+
+    What this job has changed once it does not change again, though it may have failed again.
+    """
+    if delivery is None:
+        return Step.LEAVE_OUT
+    if job.filter.group is ConcernGroup.ROWS:
+        return Step.SEND_ROW if is_target(concern, delivery, job.filter) else Step.LEAVE_OUT
+    if job.kind is JobKind.REPLAY and delivery.status is Status.ACCEPTED and delivery.unqueued:
+        return Step.SEND
+    is_wanted = is_target(concern, delivery, job.filter)
+    if delivery.job == job.id:
+        return Step.LEAVE_OUT if is_wanted else Step.COUNT
+    if not is_wanted:
+        return Step.LEAVE_OUT
+    is_done = delivery.status is Status.DONE
+    if is_done and not may_resend_refused(delivery, tools.now(), tools.terms):
+        return Step.LEAVE_OUT
+    return Step.CHANGE
+
+
+async def _change(
+    tools: Tools, job: Job, deliveries: Sequence[Delivery]
+) -> Mapping[str, bool | str]:
+    if not deliveries:
+        return {}
     now = tools.now()
     if job.kind is JobKind.CANCEL:
-        is_done = delivery.status in OPEN and await cancel_seen(tools.journal, delivery, now)
-    elif delivery.status is Status.DONE:
-        is_done = await resend_refused(tools.journal, tools.queue, delivery, now, tools.terms)
-    else:
-        is_done = await requeue(tools.journal, tools.queue, delivery, now, tools.terms)
-    return Result.DONE if is_done else Result.LEFT_OUT
+        return await cancel_many(tools.journal, deliveries, now, job=job.id)
+    return await replay_many(tools.journal, tools.queue, deliveries, now, tools.terms, job=job.id)
 
 
-async def _work_side_by_side(
-    work: Callable[[_Thing], Awaitable[Result]], things: Sequence[_Thing]
-) -> list[Result | Rejected]:
-    """Do some things at the same time. Return what became of each. Raises what is no Rejected,
-    after all have ended: the part is repeated then."""
-    semaphore = asyncio.Semaphore(_MAX_CONCURRENT)
-
-    async def run(thing: _Thing) -> Result | Rejected:
-        async with semaphore:
-            try:
-                return await work(thing)
-            except Rejected as error:
-                return error
-
-    ended = await asyncio.gather(*map(run, things), return_exceptions=True)
-    results: list[Result | Rejected] = []
-    for one in ended:
-        if isinstance(one, BaseException) and not isinstance(one, Rejected):
-            raise one
-        results.append(one)
-    return results
-
-
-def _sum_up(cursor: Cursor, results: Sequence[Result | Rejected], *, is_last: bool = False) -> Part:
-    failures = [result for result in results if isinstance(result, Rejected)]
+def _sum_up(cursor: Cursor, outcomes: Sequence[Outcome], *, is_last: bool = False) -> Part:
+    reasons = [outcome.reason for outcome in outcomes if outcome.reason is not None]
     return Part(
         cursor=encode_cursor(cursor),
-        looked_at=len(results),
-        done=results.count(Result.DONE),
-        left_out=results.count(Result.LEFT_OUT),
-        failed=len(failures),
-        reason=str(failures[-1]) if failures else None,
+        looked_at=len(outcomes),
+        done=sum(outcome.done for outcome in outcomes),
+        left_out=sum(outcome.left_out for outcome in outcomes),
+        failed=sum(outcome.failed for outcome in outcomes),
+        reason=reasons[-1] if reasons else None,
         is_last=is_last,
     )
