@@ -31,7 +31,7 @@ from integration.operations.job_request import JobRequest, build_job_filter
 from integration.operations.jobs import JobParts, do_slice, start_job
 from local.access import build_fhir_headers
 
-DELIVERIES = 1_000
+DELIVERIES = 10_000
 STATES = 2
 PATIENCE = 1800  # seconds
 NAMESPACE = UUID("7d0f7f0a-5a0e-4b8f-9f43-6f3a0a2b1c12")
@@ -134,7 +134,7 @@ async def _park(stores: Stores, sender: str, number: int) -> list[str]:
         await stores.journal.add_delivery(delivery, payload)
         await stores.journal.index_delivery(delivery.id, parked + timedelta(days=1))
 
-    await _do_all(park(*one) for one in made)
+    await _do_all(park(*item) for item in made)
     return [delivery.id for delivery, _ in made]
 
 
@@ -177,9 +177,9 @@ def _name(sender: str, number: int) -> str:
 async def _do_all(work: Iterable[Awaitable[None]]) -> None:
     places = asyncio.Semaphore(_CONCURRENT)
 
-    async def do(one: Awaitable[None]) -> None:
+    async def do(step: Awaitable[None]) -> None:
         async with places:
-            await one
+            await step
 
     await asyncio.gather(*map(do, work))
 

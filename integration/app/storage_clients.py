@@ -62,11 +62,14 @@ _RETRY_OPTIONS: Any = {"initial_backoff": 1, "increment_base": 2, "random_jitter
 _NO_INBOX = InboxSettings()
 
 CONTAINER = azure_blobs.CONTAINER
+_OTHER_TABLES = (
+    *(azure_pending_lookups.TABLE, azure_activity.TABLE, azure_audit.TABLE),
+    *(azure_row_keys.TABLE, azure_data_routes.TABLE, azure_jobs.TABLE),
+)
 TABLES = (
     *azure_store.TABLES,
     *azure_guard_store.TABLES,
-    *(azure_pending_lookups.TABLE, azure_activity.TABLE, azure_audit.TABLE),
-    *(azure_row_keys.TABLE, azure_data_routes.TABLE, azure_jobs.TABLE),
+    *_OTHER_TABLES,
 )
 
 
@@ -159,14 +162,7 @@ async def open_stores(
     journal, guard_store, opened, _ = await asyncio.gather(
         azure_store.open_journal(blobs, tables),
         azure_guard_store.open_guard_store(tables),
-        asyncio.gather(
-            open_table(tables, azure_pending_lookups.TABLE),
-            open_table(tables, azure_activity.TABLE),
-            open_table(tables, azure_audit.TABLE),
-            open_table(tables, azure_row_keys.TABLE),
-            open_table(tables, azure_data_routes.TABLE),
-            open_table(tables, azure_jobs.TABLE),
-        ),
+        asyncio.gather(*(open_table(tables, name) for name in _OTHER_TABLES)),
         asyncio.gather(*(_ensure_queue(queue) for queue in queues.values())),
     )
     waits, activity, audit, row_keys, data_routes, jobs = opened

@@ -118,8 +118,8 @@ async def do_side_by_side(
 
     ended = await asyncio.gather(*map(run, things), return_exceptions=True)
     results: list[_Result] = []
-    for one in ended:
-        if isinstance(one, BaseException):
-            raise one
-        results.append(one)
+    for result in ended:
+        if isinstance(result, BaseException):
+            raise result
+        results.append(result)
     return results

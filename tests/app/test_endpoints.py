@@ -62,6 +62,8 @@ ADDRESSES: dict[str, list[dict[str, str]]] = {
     "replay_all": [{}],
     "deliveries": [{}],
     "attention": [{}],
+    "jobs": [{}],
+    "job": [{"id": "f" * 30}],
     "activity": [{}],
     "audit": [{}],
     "upstreams": [{}],
@@ -255,7 +257,7 @@ def test_every_method_has_a_endpoint_so_that_a_wrong_one_is_told_the_right_ones(
 
 def test_every_queue_has_a_endpoint_for_what_failed_again_and_again() -> None:
     queues = {at for _, trigger, at, _ in documented() if trigger == "queue"}
-    named = ("relay", "mirror", "fhir-events", "external-events", "inbox-events", "inbox-answers")
+    named = ("relay", "mirror", "fhir-events", "external-events", "inbox-events", "inbox-answers", "jobs")
     assert queues == {*named, *(f"{name}-poison" for name in named)}
 
 

@@ -144,10 +144,9 @@ async def either(
         return
     azurite: Running = request.getfixturevalue("azurite")
     async with AsyncExitStack() as stack:
-        blobs, tables = (
-            await stack.enter_async_context(client.from_connection_string(azurite.storage))
-            for client in (BlobServiceClient, TableServiceClient)
-        )
+        storage = azurite.storage
+        blobs = await stack.enter_async_context(BlobServiceClient.from_connection_string(storage))
+        tables = await stack.enter_async_context(TableServiceClient.from_connection_string(storage))
         opened = [await tables.create_table(f"{namespace}{use}") for use in (*USES, "jobs")]
         container = await blobs.create_container(namespace)
         yield Bench(clock, AzureJournal(container, *opened[:-1]), AzureJobs(opened[-1]))
