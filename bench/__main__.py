@@ -216,7 +216,6 @@ async def _measure_signatures(route: MeasuredRoute, _: Latency) -> None:
 
 
 async def _measure_jobs(route: MeasuredRoute, _: Latency) -> None:
-    print(f"  (parking 2 * {jobs.DELIVERIES:,} deliveries)", flush=True)
     alone = await jobs.measure_alone(route)
     _print_result("job_replayed_per_second", alone.job.done / alone.seconds)
     _print_result("job_storage_operations_per_delivery", alone.operations)

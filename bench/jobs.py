@@ -1,4 +1,4 @@
-"""Measure a job that replays 10,000 parked deliveries, until each has reached the FHIR server.
+"""Measure a job that replays 10,000 parked deliveries; and one whose deliveries the relay sends.
 
 Each resource has two states, of two deliveries. So it shows whether something was written twice, or
 an older state over a newer one.
@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from secrets import token_hex
 from typing import Any
 from uuid import UUID, uuid5
+
+from azure.data.tables.aio import TableClient
 
 from bench.route import MeasuredRoute, encode
 from bench.watch import count_storage_operations
@@ -23,20 +25,24 @@ from integration.app.settings import read_settings
 from integration.app.storage_clients import Stores
 from integration.app.wiring import utc_now
 from integration.core.model import Delivery, DeliveryRequest, Status, WorkItem
+from integration.journal.azure_day_rows import split_into_transactions
+from integration.journal.azure_store import AzureJournal
 from integration.journal.concern import ConcernKind, build_delivery_concern
+from integration.journal.delivery_entity import to_entity
 from integration.journal.jobs import OPEN_STATES, Job, JobKind
 from integration.journal.store import Payload
-from integration.journal.table_keys import make_delivery_id
+from integration.journal.table_keys import get_day_partition, make_delivery_id
 from integration.operations.job_request import JobRequest, build_job_filter
 from integration.operations.jobs import JobParts, do_slice, start_job
+from integration.operations.many_deliveries import do_side_by_side
 from local.access import build_fhir_headers
 
 DELIVERIES = 10_000
+SENT = 2_000  # of those that the relay sends, too
 STATES = 2
 PATIENCE = 1800  # seconds
 NAMESPACE = UUID("7d0f7f0a-5a0e-4b8f-9f43-6f3a0a2b1c12")
 
-_CONCURRENT = 16
 _READ = 500
 
 
@@ -58,7 +64,7 @@ class Replayed:
 async def measure_alone(route: MeasuredRoute, number: int = DELIVERIES) -> Replayed:
     """Replay parked deliveries in this process, into a queue that nobody reads."""
     async with _open_stores(route) as stores:
-        await _park(stores, "alone", number)
+        await _park(stores, "alone", number, has_bytes=False)
         parts = JobParts(
             jobs=stores.jobs,
             journal=stores.journal,
@@ -76,7 +82,7 @@ async def measure_alone(route: MeasuredRoute, number: int = DELIVERIES) -> Repla
         return Replayed(job=job, seconds=seconds, operations=operations / number)
 
 
-async def measure_route(route: MeasuredRoute, number: int = DELIVERIES) -> Replayed:
+async def measure_route(route: MeasuredRoute, number: int = SENT) -> Replayed:
     """Have the host replay parked deliveries, by one request, and wait until all have arrived."""
     async with _open_stores(route) as stores:
         ids = await _park(stores, "route", number)
@@ -119,23 +125,44 @@ def _ask(sender: str) -> JobRequest:
     return JobRequest(kind=JobKind.REPLAY, filter=job_filter, started_by="bench")
 
 
-async def _park(stores: Stores, sender: str, number: int) -> list[str]:
-    """Add parked deliveries, as an outage leaves them. Return their ids, the oldest first."""
-    accepted = utc_now() - timedelta(days=4)
-    made = [_make_delivery(sender, accepted, index) for index in range(number)]
+async def _park(stores: Stores, sender: str, number: int, *, has_bytes: bool = True) -> list[str]:
+    """Add parked deliveries, as an outage leaves them. Return their ids, the oldest first.
 
-    async def park(delivery: Delivery, payload: Payload) -> None:
-        parked = utc_now()
+    Their rows are written a hundred at a time: one by one it takes longer than what is measured.
+    """
+    journal = stores.journal
+    assert isinstance(journal, AzureJournal)
+    first, parked = utc_now() - timedelta(days=4), utc_now()
+    made = [_make_delivery(sender, first, index) for index in range(number)]
+    rows, concerns = [], []
+    for index, (delivery, _) in enumerate(made):
+        since = parked + timedelta(microseconds=index)
         concern = build_delivery_concern(
-            ConcernKind.PARKED, delivery.id, sender, parked, reason="FHIR server: answered 503"
+            ConcernKind.PARKED, delivery.id, sender, since, reason="FHIR server: answered 503"
         )
-        await stores.journal.put_concern(concern)
-        delivery = replace(delivery, attention=concern.id, parked=parked, reason=concern.reason)
-        await stores.journal.add_delivery(delivery, payload)
-        await stores.journal.index_delivery(delivery.id, parked + timedelta(days=1))
-
-    await _do_all(park(*item) for item in made)
+        concerns.append(concern)
+        changed = replace(delivery, attention=concern.id, parked=since, reason=concern.reason)
+        rows.append(to_entity(changed))
+    await journal.put_concern(concerns[0])
+    day = get_day_partition(parked)
+    sample = dict(await journal.attention.get_entity(day, concerns[0].id))
+    copies = [
+        {**sample, "RowKey": concern.id, "delivery": concern.delivery, "since": concern.since}
+        for concern in concerns
+    ]
+    await _put_all(journal.deliveries, rows)
+    await _put_all(journal.attention, copies)
+    await journal.index_deliveries([delivery.id for delivery, _ in made], parked + timedelta(1))
+    if has_bytes:
+        await do_side_by_side(
+            lambda item: journal.save_payload(item[0].id, item[0].digest, item[1]), made
+        )
     return [delivery.id for delivery, _ in made]
+
+
+async def _put_all(table: TableClient, entities: Sequence[dict[str, Any]]) -> None:
+    for part in split_into_transactions(entities):
+        await table.submit_transaction([("upsert", entity) for entity in part])
 
 
 def _make_delivery(sender: str, first: datetime, index: int) -> tuple[Delivery, Payload]:
@@ -172,16 +199,6 @@ def _make_delivery(sender: str, first: datetime, index: int) -> tuple[Delivery, 
 
 def _name(sender: str, number: int) -> str:
     return str(uuid5(NAMESPACE, f"{sender} {number}"))
-
-
-async def _do_all(work: Iterable[Awaitable[None]]) -> None:
-    places = asyncio.Semaphore(_CONCURRENT)
-
-    async def do(step: Awaitable[None]) -> None:
-        async with places:
-            await step
-
-    await asyncio.gather(*map(do, work))
 
 
 async def _wait_for_end(stores: Stores, id_: str) -> Job:
