@@ -222,13 +222,33 @@ async def _save_over(jobs: Jobs, seen: Job, changed: Job) -> Job | None:
 
 
 def _log_end(job: Job) -> None:
-    events = {JobState.DONE: "job.done", JobState.STOPPED: "job.stopped"}
-    log_event(
-        events.get(job.state, "job.failed"),
-        job=job.id,
-        kind=job.kind,
-        looked_at=job.looked_at,
-        done=job.done,
-        left_out=job.left_out,
-        failed=job.failed,
-    )
+    if job.state is JobState.DONE:
+        log_event(
+            "job.done",
+            job=job.id,
+            kind=job.kind,
+            looked_at=job.looked_at,
+            done=job.done,
+            left_out=job.left_out,
+            failed=job.failed,
+        )
+    elif job.state is JobState.STOPPED:
+        log_event(
+            "job.stopped",
+            job=job.id,
+            kind=job.kind,
+            looked_at=job.looked_at,
+            done=job.done,
+            left_out=job.left_out,
+            failed=job.failed,
+        )
+    else:
+        log_event(
+            "job.failed",
+            job=job.id,
+            kind=job.kind,
+            looked_at=job.looked_at,
+            done=job.done,
+            left_out=job.left_out,
+            failed=job.failed,
+        )
