@@ -23,6 +23,7 @@ from integration.intake.inbox import drop_message, queue_left_files, take_files
 from integration.mirror.mirror import mirror_resource
 from integration.mirror.mirror import park as park_row
 from integration.operations import deliveries as operations
+from integration.operations import jobs as job_verbs
 from integration.operations.activity import PARAMETERS as ACTIVITY_PARAMETERS
 from integration.operations.activity import find_activity
 from integration.operations.answers import leave_answer, write_answer
@@ -35,11 +36,13 @@ from integration.operations.flow import PARAMETERS as FLOW_PARAMETERS
 from integration.operations.flow import find_flow
 from integration.operations.health import check_upstreams
 from integration.operations.housekeeping import sweep
+from integration.operations.job_request import parse_job_request
 from integration.operations.status import report_status
 from integration.queues.names import (
     ANSWER_QUEUE,
     EXTERNAL_QUEUE,
     INBOX_QUEUE,
+    JOB_QUEUE,
     MIRROR_QUEUE,
     RELAY_QUEUE,
 )
@@ -173,6 +176,22 @@ async def external_poison(msg: func.QueueMessage) -> None:
     await drop_notification(parts.external_events, item, "notifying Dataverse failed repeatedly")
 
 
+@app.queue_trigger("msg", JOB_QUEUE, STORAGE)
+@trigger
+async def job_slice(msg: func.QueueMessage) -> None:
+    """Do a slice of a job that an operator has started."""
+    parts = await wiring.get_parts()
+    await job_verbs.do_slice(parts.jobs, parse_work_item(msg.get_body()))
+
+
+@app.queue_trigger("msg", f"{JOB_QUEUE}-poison", STORAGE)
+@trigger
+async def job_poison(msg: func.QueueMessage) -> None:
+    """End a job whose work item failed repeatedly."""
+    parts = await wiring.get_parts()
+    await job_verbs.give_up(parts.jobs, parse_work_item(msg.get_body()))
+
+
 @app.route("odata/{*path}", methods=METHODS)
 @odata_endpoint
 async def odata(req: func.HttpRequest) -> func.HttpResponse:
@@ -273,6 +292,38 @@ async def attention(req: func.HttpRequest, query: Query) -> func.HttpResponse:
         raise MethodNotAllowed("GET")
     page = await find_concerns(parts.journal, query)
     return responses.build_attention_page(req, query, page)
+
+
+@app.route("jobs", methods=METHODS)
+@endpoint(job_verbs.LIST_PARAMETERS)
+async def jobs(req: func.HttpRequest, query: Query) -> func.HttpResponse:
+    """List the jobs, newest first. POST starts one: replay or cancel all that matches."""
+    parts = await wiring.get_parts()
+    match req.method:
+        case "GET":
+            page = await job_verbs.list_jobs(parts.jobs.jobs, query)
+            return responses.build_job_page(req, query, page)
+        case "POST":
+            responses.refuse_parameters(query)
+            reader = responses.build_reader(req, parts.reader_headers)
+            wanted = parse_job_request(responses.parse_json_body(req), reader.user)
+            started = await job_verbs.start_job(parts.jobs, wanted)
+            return responses.build_started_job(responses.find_root(req, parts.public_url), started)
+    raise MethodNotAllowed("GET", "POST")
+
+
+@app.route("jobs/{id}", methods=METHODS)
+@endpoint()
+async def job(req: func.HttpRequest, query: Query) -> func.HttpResponse:
+    """Show how far a job is. DELETE stops it."""
+    parts = await wiring.get_parts()
+    id_ = req.route_params["id"]
+    match req.method:
+        case "GET":
+            return responses.build_job(await job_verbs.get_job(parts.jobs.jobs, id_))
+        case "DELETE":
+            return responses.build_job(await job_verbs.stop_job(parts.jobs.jobs, id_), 202)
+    raise MethodNotAllowed("GET", "DELETE")
 
 
 @app.route("activity", methods=METHODS)

@@ -25,6 +25,7 @@ import psutil
 from bench import (
     arrival,
     feed,
+    jobs,
     mapping,
     planning,
     scale,
@@ -214,6 +215,22 @@ async def _measure_signatures(route: MeasuredRoute, _: Latency) -> None:
         _print_result(f"time_to_answer_{scheme}_over_function_key", ratio)
 
 
+async def _measure_jobs(route: MeasuredRoute, _: Latency) -> None:
+    alone = await jobs.measure_alone(route)
+    _print_result("job_replayed_per_second", alone.job.done / alone.seconds)
+    _print_result("job_storage_operations_per_delivery", alone.operations)
+    print(f"  ({alone.job.done:,} in {alone.seconds:.0f} s, by one worker, and nothing else runs)")
+    together = await jobs.measure_route(route)
+    _print_result("job_replayed_per_second_beside_the_relay", together.job.done / together.seconds)
+    _print_result("job_seconds_until_all_arrived", together.arrived)
+    _print_result("job_doubled", together.doubled)
+    _print_result("job_stale", together.stale)
+    print(
+        f"  ({together.job.done:,} replayed in {together.seconds:.0f} s, {together.missing} "
+        f"missing; {together.operations:.1f} storage operations each with those of the relay)"
+    )
+
+
 def _make_bodies(seed: str, number: int) -> list[bytes]:
     return [encode(build_transaction([ENTRIES], seed=f"{seed} {index}")) for index in range(number)]
 
@@ -240,6 +257,7 @@ _ON_ROUTE: Mapping[str, Callable[[MeasuredRoute, Latency], Awaitable[None]]] = {
     "scale": _measure_scale,
     "related-lists": _measure_related_lists,
     "signatures": _measure_signatures,
+    "jobs": _measure_jobs,
 }
 
 

@@ -15,6 +15,7 @@ from integration.queues.names import (
     ANSWER_QUEUE,
     EXTERNAL_QUEUE,
     INBOX_QUEUE,
+    JOB_QUEUE,
     MIRROR_QUEUE,
     RELAY_QUEUE,
 )
@@ -41,7 +42,10 @@ async def _create_all(running: Running) -> None:
         await storage_clients.open_stores(settings.storage, None, stack, settings.inbox)
     events = get_events_queue(collected)
     async with QueueServiceClient.from_connection_string(running.storage) as service:
-        known = (RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE, INBOX_QUEUE, ANSWER_QUEUE)
+        known = (
+            *(RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE),
+            *(INBOX_QUEUE, ANSWER_QUEUE, JOB_QUEUE),
+        )
         queues = (*known, events)
         for name in (events, *(f"{queue}-poison" for queue in queues)):
             try:

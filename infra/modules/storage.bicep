@@ -50,6 +50,8 @@ var queues = [
   'inbox-events-poison'
   'inbox-answers'
   'inbox-answers-poison'
+  'jobs'
+  'jobs-poison'
   eventsQueue
   '${eventsQueue}-poison'
 ]
@@ -62,6 +64,7 @@ var tables = [
   'deliveries'
   'deliverykeys'
   'flow'
+  'jobs'
   'opendeliveries'
   'pendinglookups'
   'rowkeys'

@@ -17,6 +17,7 @@ from integration.queues.names import (
     ANSWER_QUEUE,
     EXTERNAL_QUEUE,
     INBOX_QUEUE,
+    JOB_QUEUE,
     MIRROR_QUEUE,
     RELAY_QUEUE,
 )
@@ -48,6 +49,7 @@ def build_housekeeping(
         max_duration=max_duration,
         runs=stores.runs,
         flow=stores.flow,
+        jobs=stores.jobs,
     )
 
 
@@ -70,7 +72,7 @@ def build_status_check(
         flow=flow or stores.flow,
         queues=(
             *(RELAY_QUEUE, MIRROR_QUEUE, get_events_queue(), EXTERNAL_QUEUE),
-            *(INBOX_QUEUE, ANSWER_QUEUE),
+            *(INBOX_QUEUE, ANSWER_QUEUE, JOB_QUEUE),
         ),
         senders=senders,
         sender_problems=sender_problems,

@@ -21,6 +21,7 @@ from integration.journal.activity_log import ActivityPage
 from integration.journal.attention import ConcernPage
 from integration.journal.audit_entry import Reader
 from integration.journal.audit_log import AuditPage
+from integration.journal.jobs import Job, JobPage
 from integration.journal.store import Page
 from integration.odata import headers as odata_headers
 from integration.odata import payload
@@ -30,6 +31,7 @@ from integration.operations.deliveries import DeliveryStatus, ReplayPage
 from integration.operations.flow import FlowReport
 from integration.operations.flow_views import describe_flow
 from integration.operations.health import CheckedStates
+from integration.operations.job_request import describe_job
 from integration.operations.status import StatusReport
 from integration.operations.status_views import describe_status
 from integration.senders.proofs.proof import SignedRequest
@@ -271,6 +273,35 @@ def build_attention_page(
 ) -> func.HttpResponse:
     """List what needs attention, with the URL of the next page."""
     body = {"attention": [views.describe_concern(concern) for concern in result.concerns]}
+    return _build_json(
+        body | _build_next_link(req, query, result.after), 200, media="application/json"
+    )
+
+
+def refuse_parameters(query: Mapping[str, str]) -> None:
+    """Refuse the query parameters of a list where something is started. Raises Rejected."""
+    if query:
+        text = "a job is described by the body of the request alone"
+        raise Rejected(Issue("not-supported", text, ", ".join(sorted(query))))
+
+
+def build_started_job(root: str, job: Job) -> func.HttpResponse:
+    """Respond with 202 and the address where the job shows its progress."""
+    headers = {"Location": f"{root}{_PREFIX}jobs/{job.id}"}
+    return _build_json(describe_job(job), 202, headers, media="application/json")
+
+
+def build_job(job: Job, status: int = 200) -> func.HttpResponse:
+    """Show how far a job is."""
+    headers = {"Cache-Control": "no-store"}
+    return _build_json(describe_job(job), status, headers, media="application/json")
+
+
+def build_job_page(
+    req: func.HttpRequest, query: Mapping[str, str], result: JobPage
+) -> func.HttpResponse:
+    """List jobs, with the URL of the next page."""
+    body = {"jobs": [describe_job(job) for job in result.jobs]}
     return _build_json(
         body | _build_next_link(req, query, result.after), 200, media="application/json"
     )

@@ -25,6 +25,7 @@ from integration.journal import (
     azure_guard_store,
     azure_housekeeping_runs,
     azure_inbox,
+    azure_jobs,
     azure_pending_lookups,
     azure_row_keys,
     azure_store,
@@ -38,6 +39,7 @@ from integration.journal.flow_log import FlowLog
 from integration.journal.guard_store import GuardStore
 from integration.journal.housekeeping_runs import HousekeepingRuns
 from integration.journal.inbox_files import InboxFiles
+from integration.journal.jobs import Jobs
 from integration.journal.pending_lookups import PendingLookups
 from integration.journal.row_keys import RowKeys
 from integration.journal.store import Journal
@@ -46,6 +48,7 @@ from integration.queues.names import (
     ANSWER_QUEUE,
     EXTERNAL_QUEUE,
     INBOX_QUEUE,
+    JOB_QUEUE,
     MIRROR_QUEUE,
     RELAY_QUEUE,
 )
@@ -64,7 +67,7 @@ CONTAINER = azure_blobs.CONTAINER
 # The tables of stores that have one each, in the order in which they are opened.
 _SINGLE_TABLES = (
     *(azure_pending_lookups.TABLE, azure_activity.TABLE, azure_audit.TABLE),
-    *(azure_row_keys.TABLE, azure_data_routes.TABLE, azure_flow.TABLE),
+    *(azure_row_keys.TABLE, azure_data_routes.TABLE, azure_flow.TABLE, azure_jobs.TABLE),
 )
 TABLES = (*azure_store.TABLES, *azure_guard_store.TABLES, *_SINGLE_TABLES)
 
@@ -92,6 +95,7 @@ class Stores:
     data_routes: DataRouteStore
     runs: HousekeepingRuns
     flow: FlowLog
+    jobs: Jobs
     queue_reader: QueueReader
     inbox: InboxFiles | None = None
 
@@ -154,19 +158,15 @@ async def open_stores(
     """
     clients = open_clients(storage, credential, exit_stack)
     blobs, tables = clients.blobs, clients.tables
-    names = (RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE, INBOX_QUEUE, ANSWER_QUEUE)
+    names = (RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE, INBOX_QUEUE, ANSWER_QUEUE, JOB_QUEUE)
     queues = {name: build_queue_client(clients, name) for name in names}
-    (
-        journal,
-        guard_store,
-        (waits, activity, audit, row_keys, data_routes, flow),
-        _,
-    ) = await asyncio.gather(
+    journal, guard_store, opened, _ = await asyncio.gather(
         azure_store.open_journal(blobs, tables),
         azure_guard_store.open_guard_store(tables),
         asyncio.gather(*(open_table(tables, name) for name in _SINGLE_TABLES)),
         asyncio.gather(*(_ensure_queue(queue) for queue in queues.values())),
     )
+    waits, activity, audit, row_keys, data_routes, flow, jobs = opened
     return Stores(
         journal=journal,
         queue=AzureQueueSender(queues.__getitem__),
@@ -178,6 +178,7 @@ async def open_stores(
         data_routes=azure_data_routes.AzureDataRouteStore(data_routes),
         runs=_build_runs(clients),
         flow=azure_flow.AzureFlowLog(flow),
+        jobs=azure_jobs.AzureJobs(jobs),
         queue_reader=_build_queue_reader(clients),
         inbox=await _open_inbox(blobs, inbox, credential, exit_stack),
     )

@@ -62,6 +62,7 @@ from integration.operations.answers import Answers
 from integration.operations.deliveries import ReplayTerms
 from integration.operations.health import UpstreamCheck
 from integration.operations.housekeeping import Housekeeping
+from integration.operations.jobs import JobParts
 from integration.operations.status import StatusCheck
 from integration.pages.parts import PagesParts
 from integration.pages.people import SignIn
@@ -114,6 +115,7 @@ class Parts:
     data_routes: DataRoutes
     identification: Identification
     replay_terms: ReplayTerms
+    jobs: JobParts
     inbox: Inbox | None
     answers: Answers
     site_url: str | None
@@ -218,6 +220,7 @@ async def _build_parts(settings: Settings) -> Parts:
     identification = build_identification(
         settings, stores.journal, context, now=utc_now, new_token=_make_token
     )
+    replay_terms = build_replay_terms(settings, intake, identification)
     upstream_check = UpstreamCheck(stores.journal, shared.fhir, shared.dataverse, utc_now)
     status_check = build_status_check(
         stores,
@@ -251,7 +254,15 @@ async def _build_parts(settings: Settings) -> Parts:
         reader_headers=ReaderHeaders(settings.senders.sender_header, settings.audit.user_header),
         data_routes=shared.data_routes,
         identification=identification,
-        replay_terms=build_replay_terms(settings, intake, identification),
+        replay_terms=replay_terms,
+        jobs=JobParts(
+            jobs=stores.jobs,
+            journal=stores.journal,
+            queue=stores.queue,
+            now=utc_now,
+            new_token=_make_token,
+            terms=replay_terms,
+        ),
         inbox=build_inbox(settings, stores, intake, identification),
         answers=build_answers(settings, stores, utc_now),
         site_url=settings.senders.site_url,

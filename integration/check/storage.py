@@ -24,11 +24,15 @@ from integration.queues.names import (
     ANSWER_QUEUE,
     EXTERNAL_QUEUE,
     INBOX_QUEUE,
+    JOB_QUEUE,
     MIRROR_QUEUE,
     RELAY_QUEUE,
 )
 
-_APP_QUEUES = (RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE, INBOX_QUEUE, ANSWER_QUEUE)
+_APP_QUEUES = (
+    *(RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE),
+    *(INBOX_QUEUE, ANSWER_QUEUE, JOB_QUEUE),
+)
 
 # Seconds. The message is invisible nearly as long as it lives: even if it cannot be deleted, no
 # trigger sees it.

@@ -179,6 +179,26 @@ LOG_EVENTS = {
         "how many deliveries, write locks, activity and audit entries it handled; `concerns`: how "
         "many it dropped, since they were mended; `more`: the next run goes on",
     ),
+    "job.started": _event(logging.INFO, "job kind", "an operator has started a job"),
+    "job.done": _event(
+        logging.INFO,
+        "job kind looked_at done left_out failed",
+        "a job has worked on all that it found; `left_out`: did not match any more; `failed`: the "
+        "job says why the last one did",
+    ),
+    "job.stopped": _event(
+        logging.INFO,
+        "job kind looked_at done left_out failed",
+        "an operator has stopped a job; what is done stays done",
+    ),
+    "job.failed": _event(
+        logging.ERROR,
+        "job kind looked_at done left_out failed",
+        "the work of a job failed repeatedly; what is done stays done",
+    ),
+    "job.queued_again": _event(
+        logging.WARNING, "job kind", "a job made no progress; housekeeping queued it again"
+    ),
     "request.unproven": _event(
         logging.WARNING,
         "sender scheme reason",

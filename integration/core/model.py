@@ -187,6 +187,7 @@ class Delivery:
     attention: str = ""  # the id of its concern: see integration.journal.attention
     round: int = 0  # how often its refused entries were sent again
     replayed: datetime | None = None  # by an operator; its age counts from here
+    job: str = ""  # the id of the job that has replayed or cancelled it last
     unqueued: bool = False  # replayed, and its work item is not known to be in the queue yet
     checked: datetime | None = None  # when housekeeping last checked its progress
     lanes_done_at_check: int = 0  # lanes that were done at that time
@@ -299,6 +300,7 @@ class WorkItem:
     file: str | None = None  # inbox: the sender, and the digest of the name of its file
     # mirror: who sent the delivery, so that its rows are counted with it; None: it is not known.
     sender: str | None = field(default=None, compare=False, kw_only=True)
+    job: str | None = None  # jobs: the id of the job of which a slice is to be done
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ housekeeping drops it. docs/decisions/0035-what-needs-attention-has-an-index.md
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -45,6 +46,9 @@ class Concerns(Protocol):
     async def delete_concern(self, id_: str) -> None:
         """Delete a concern. One that is not there is no error."""
 
+    async def delete_concerns(self, ids: Sequence[str]) -> None:
+        """Delete these concerns. A hundred of one day take one operation."""
+
     async def list_concerns(
         self, criteria: ConcernFilter, limit: int, after: str | None
     ) -> ConcernPage:
@@ -63,6 +67,10 @@ class MemoryConcerns:
 
     async def delete_concern(self, id_: str) -> None:
         self.concerns.pop(id_, None)
+
+    async def delete_concerns(self, ids: Sequence[str]) -> None:
+        for id_ in ids:
+            await self.delete_concern(id_)
 
     async def list_concerns(
         self, criteria: ConcernFilter, limit: int, after: str | None

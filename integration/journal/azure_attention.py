@@ -6,7 +6,7 @@ is a range of keys of this table alone, which holds nothing of what is well.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -21,10 +21,11 @@ from integration.journal.azure_day_rows import (
     decode_continuation,
     encode_position,
     read_rows,
+    split_into_transactions,
 )
 from integration.journal.azure_errors import translate_storage_errors
 from integration.journal.azure_open_deliveries import AzureOpenDeliveries
-from integration.journal.azure_tables import RETRY_WRITES
+from integration.journal.azure_tables import RETRY_WRITES, delete_entities
 from integration.journal.concern import Concern, ConcernKind
 from integration.journal.table_keys import (
     get_day_partition,
@@ -51,6 +52,15 @@ class AzureAttention(AzureOpenDeliveries):
             await self.attention.delete_entity(
                 get_day_partition(parse_activity_time(id_)), id_, **RETRY_WRITES
             )
+
+    async def delete_concerns(self, ids: Sequence[str]) -> None:
+        keys = [
+            {"PartitionKey": get_day_partition(parse_activity_time(id_)), "RowKey": id_}
+            for id_ in sorted(set(ids))
+        ]
+        async with translate_storage_errors():
+            for part in split_into_transactions(keys):
+                await delete_entities(self.attention, part)
 
     async def list_concerns(
         self, criteria: ConcernFilter, limit: int, after: str | None

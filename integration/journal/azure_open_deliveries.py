@@ -9,7 +9,7 @@ next, so that what is due is a range.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,6 +21,7 @@ from azure.data.tables.aio import TableClient
 from integration.core.model import OPEN, Delivery, Status
 from integration.journal import delivery_entity
 from integration.journal.azure_blobs import AzureBlobs
+from integration.journal.azure_day_rows import split_into_transactions
 from integration.journal.azure_errors import translate_storage_errors
 from integration.journal.azure_tables import RETRY_WRITES
 from integration.journal.store import IndexEntry
@@ -79,6 +80,17 @@ class AzureOpenDeliveries(AzureBlobs):
                 entity, mode=UpdateMode.REPLACE, **RETRY_WRITES
             )
 
+    async def index_deliveries(self, ids: Sequence[str], due: datetime) -> None:
+        rows = [
+            {"PartitionKey": _OPEN_PARTITION, "RowKey": build_index_key(id_, due)}
+            for id_ in sorted(set(ids))
+        ]
+        async with translate_storage_errors():
+            for part in split_into_transactions(rows):
+                await self.open_deliveries.submit_transaction(
+                    [("upsert", row, {"mode": UpdateMode.REPLACE}) for row in part], **RETRY_WRITES
+                )
+
     async def scan_index(self, due: datetime | None) -> AsyncIterator[IndexEntry]:
         query = f"PartitionKey eq '{_OPEN_PARTITION}'"
         if due is not None:
@@ -99,14 +111,17 @@ class AzureOpenDeliveries(AzureBlobs):
         self, statuses: frozenset[Status], since: datetime | None, until: datetime | None
     ) -> AsyncIterator[Delivery]:
         """Do the part of `scan_deliveries` that is for open deliveries."""
-        ids = {entry.delivery async for entry in self.scan_index(None)}
-        newer = build_newer_filters(await self.get_indexed_until())
-        ids |= {id_ async for id_ in self._scan_ids(newer)}
-        chosen = sorted((id_ for id_ in ids if is_between(id_, since, until)), reverse=True)
-        for part in _split(chosen):
+        chosen = await self.list_open(since, until)
+        for part in _split(chosen[::-1]):
             for delivery in await asyncio.gather(*(self.get_delivery(id_) for id_ in part)):
                 if delivery is not None and delivery.status in statuses:
                     yield delivery
+
+    async def list_open(self, since: datetime | None, until: datetime | None) -> list[str]:
+        ids = {entry.delivery async for entry in self.scan_index(None)}
+        newer = build_newer_filters(await self.get_indexed_until())
+        ids |= {id_ async for id_ in self._scan_ids(newer)}
+        return sorted(id_ for id_ in ids if is_between(id_, since, until))
 
     async def _scan_ids(self, filters: Iterable[str]) -> AsyncIterator[str]:
         """Iterate over the ids of the open deliveries in these ranges of keys."""

@@ -117,6 +117,26 @@ class AzureJournal(AzureAttention):
 
         return await self._change(id_, choose, seen) is not None
 
+    async def update_deliveries(
+        self, changes: Sequence[tuple[Delivery, Mapping[str, Any]]]
+    ) -> list[bool]:
+        rows: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+            seen.id: (
+                _build_merge(seen.id, values),
+                {"etag": seen.etag or "", "match_condition": MatchConditions.IfNotModified},
+            )
+            for seen, values in changes
+        }
+        merged = await azure_tables.merge_entities(self.deliveries, list(rows.values()))
+        done = dict(zip(rows, merged, strict=True))
+        return [done[seen.id] for seen, _ in changes]
+
+    async def mark_queued(self, ids: Sequence[str]) -> None:
+        changes = {"unqueued": False}
+        await azure_tables.merge_entities(
+            self.deliveries, [(_build_merge(id_, changes), {}) for id_ in sorted(set(ids))]
+        )
+
     async def begin_plan(self, id_: str, plan: int, **changes: Any) -> bool:
         unplanned: dict[str, Any] = {
             "queued_lanes": b"",
@@ -180,16 +200,11 @@ class AzureJournal(AzureAttention):
 
     async def _merge(self, id_: str, changes: Mapping[str, Any], etag: str | None = None) -> str:
         """Set these fields, with `etag` only if the row still has it. Return its new etag."""
-        partition, row = build_delivery_key(id_)
-        properties = delivery_entity.to_changes(changes)
         condition: dict[str, Any] = {}
         if etag is not None:
             condition = {"etag": etag, "match_condition": MatchConditions.IfNotModified}
         answer = await self.deliveries.update_entity(
-            {"PartitionKey": partition, "RowKey": row, **properties},
-            mode=UpdateMode.MERGE,
-            **condition,
-            **RETRY_WRITES,
+            _build_merge(id_, changes), mode=UpdateMode.MERGE, **condition, **RETRY_WRITES
         )
         return str(answer["etag"])
 
@@ -335,6 +350,12 @@ class AzureJournal(AzureAttention):
                 return await self.subscriptions.get_entity(*keys)
             except ResourceNotFoundError:
                 return None
+
+
+def _build_merge(id_: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    partition, row = build_delivery_key(id_)
+    keys = {"PartitionKey": partition, "RowKey": row}
+    return {**keys, **delivery_entity.to_changes(changes)}
 
 
 async def open_journal(blobs: BlobServiceClient, tables: TableServiceClient) -> AzureJournal:

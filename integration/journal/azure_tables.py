@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from azure.core import MatchConditions
-from azure.core.exceptions import ResourceNotFoundError
-from azure.data.tables import TableEntity, TableTransactionError
+from azure.core.exceptions import ResourceModifiedError, ResourceNotFoundError
+from azure.data.tables import TableEntity, TableTransactionError, UpdateMode
 from azure.data.tables.aio import TableClient, TableServiceClient
 
 from integration.journal.azure_errors import translate_storage_errors
@@ -15,6 +17,9 @@ from integration.journal.azure_errors import translate_storage_errors
 # By itself the SDK does not repeat a POST or PATCH whose answer was lost. Ours may be repeated: an
 # insert that happened is answered "exists", and a merge sets the same values again.
 RETRY_WRITES: Any = {"retry_on_methods": frozenset({"GET", "POST", "PATCH", "PUT", "DELETE"})}
+
+# Of one request: https://learn.microsoft.com/rest/api/storageservices/performing-entity-group-transactions
+_MAX_ENTITIES = 100
 
 
 async def open_table(tables: TableServiceClient, name: str) -> TableClient:
@@ -41,3 +46,47 @@ async def delete_entities(table: TableClient, entities: Sequence[Mapping[str, An
             raise
         for entity in entities:  # of one that is not there the SDK says nothing
             await table.delete_entity(entity["PartitionKey"], entity["RowKey"])
+
+
+async def merge_entities(
+    table: TableClient, merges: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
+) -> list[bool]:
+    """Merge entities, each with the options of its write, such as those of `match_etag`. Return for
+    each whether its row was there and met the condition. Raises Unavailable or Misconfigured.
+
+    A hundred of one partition go in one request, which is done as a whole or not at all. Where one
+    of them does not meet its condition, they are merged one by one:
+    https://learn.microsoft.com/rest/api/storageservices/performing-entity-group-transactions
+    """
+    merged: list[bool] = []
+    for _, group in groupby(merges, lambda merge: merge[0]["PartitionKey"]):
+        part = list(group)
+        for start in range(0, len(part), _MAX_ENTITIES):
+            merged += await _merge_part(table, part[start : start + _MAX_ENTITIES])
+    return merged
+
+
+async def _merge_part(
+    table: TableClient, part: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
+) -> list[bool]:
+    operations = [
+        ("update", entity, {"mode": UpdateMode.MERGE, **options}) for entity, options in part
+    ]
+    async with translate_storage_errors():
+        try:
+            await table.submit_transaction(operations, **RETRY_WRITES)
+        except (TableTransactionError, ResourceModifiedError, ResourceNotFoundError) as error:
+            if error.status_code not in (404, 412):
+                raise
+        else:
+            return [True] * len(part)
+    return list(await asyncio.gather(*(_merge(table, *merge) for merge in part)))
+
+
+async def _merge(table: TableClient, entity: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
+    async with translate_storage_errors():
+        try:
+            await table.update_entity(entity, mode=UpdateMode.MERGE, **options, **RETRY_WRITES)
+        except (ResourceModifiedError, ResourceNotFoundError):
+            return False
+    return True

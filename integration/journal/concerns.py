@@ -6,7 +6,7 @@ A worker that ends in between leaves a concern that no delivery names: housekeep
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -57,6 +57,14 @@ async def change_with_concern(
         if current is None or current.attention != concern.id:
             await journal.delete_concern(concern.id)
     return is_set
+
+
+def drop_with(seen: Delivery, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return changes after which a delivery needs no attention and waits for nothing. Its concern
+    is to be deleted afterwards. Pure."""
+    waits = _NOT_WAITING if seen.waiting is not None else {}
+    named = {"attention": ""} if seen.attention else {}
+    return {**waits, **named, **changes}
 
 
 async def park_open(

@@ -91,6 +91,16 @@ class Journal(Concerns, Protocol):
         statuses; with `only_plan`, only if its plan has this number. Return whether the fields were
         set. `seen`: the delivery as it was read, which saves a read when it is still like that."""
 
+    async def update_deliveries(
+        self, changes: Sequence[tuple[Delivery, Mapping[str, Any]]]
+    ) -> list[bool]:
+        """Set some fields of each of these deliveries whose row is still as it was read. Return for
+        each whether they were set. A hundred of one day take one operation."""
+
+    async def mark_queued(self, ids: Sequence[str]) -> None:
+        """Record that the work items of these deliveries are queued: `unqueued` of none is set any
+        more. A hundred of one day take one operation."""
+
     async def list_deliveries(
         self, criteria: DeliveryFilter, limit: int, after: str | None
     ) -> Page:
@@ -103,6 +113,11 @@ class Journal(Concerns, Protocol):
         """Iterate over all deliveries with one of these statuses that were accepted from `since`
         to `until`, both included, newest first. For open deliveries it reads no others."""
 
+    async def list_open(self, since: datetime | None, until: datetime | None) -> list[str]:
+        """Return the ids of the open deliveries that were accepted from `since` to `until`, both
+        included, the oldest first. It reads keys alone: one that has just ended may be among them.
+        """
+
     async def index_open(self, until: datetime) -> None:
         """Add to the index the open deliveries that were accepted up to `until`, due at once. It
         reads what was accepted since it was called last."""
@@ -112,6 +127,9 @@ class Journal(Concerns, Protocol):
 
     async def index_delivery(self, id_: str, due: datetime) -> None:
         """Add one delivery to the index."""
+
+    async def index_deliveries(self, ids: Sequence[str], due: datetime) -> None:
+        """Add these deliveries to the index. A hundred take one operation."""
 
     def scan_index(self, due: datetime | None) -> AsyncIterator[IndexEntry]:
         """Iterate over the index, the earliest due first: over what is due by then; None: over all
@@ -286,6 +304,22 @@ class MemoryJournal(MemoryConcerns):
         self._set_delivery(replace(self.deliveries[id_], **bound_texts(changes)))
         return True
 
+    async def update_deliveries(
+        self, changes: Sequence[tuple[Delivery, Mapping[str, Any]]]
+    ) -> list[bool]:
+        done = []
+        for seen, values in changes:
+            current = self.deliveries.get(seen.id)
+            done.append(current is not None and current.etag == seen.etag)
+            if done[-1]:
+                await self.update_delivery(seen.id, **values)
+        return done
+
+    async def mark_queued(self, ids: Sequence[str]) -> None:
+        for id_ in ids:
+            if id_ in self.deliveries:
+                await self.update_delivery(id_, unqueued=False)
+
     async def list_deliveries(
         self, criteria: DeliveryFilter, limit: int, after: str | None
     ) -> Page:
@@ -305,6 +339,10 @@ class MemoryJournal(MemoryConcerns):
             if self.deliveries[id_].status in statuses and is_between(id_, since, until):
                 yield self.deliveries[id_]
 
+    async def list_open(self, since: datetime | None, until: datetime | None) -> list[str]:
+        found = [item.id async for item in self.scan_deliveries(OPEN, since, until)]
+        return found[::-1]
+
     async def index_open(self, until: datetime) -> None:
         async for delivery in self.scan_deliveries(OPEN, self.indexed_until, until):
             await self.index_delivery(delivery.id, parse_accepted_time(delivery.id))
@@ -315,6 +353,10 @@ class MemoryJournal(MemoryConcerns):
 
     async def index_delivery(self, id_: str, due: datetime) -> None:
         self.index[build_index_key(id_, due)] = id_
+
+    async def index_deliveries(self, ids: Sequence[str], due: datetime) -> None:
+        for id_ in ids:
+            await self.index_delivery(id_, due)
 
     async def scan_index(self, due: datetime | None) -> AsyncIterator[IndexEntry]:
         for key in sorted(self.index):

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from integration.core.errors import Issue, Rejected
 from integration.core.log_events import log_event
@@ -167,10 +168,10 @@ async def replay(
     if delivery.status is Status.DONE:
         is_queued = await _replay_rows(journal, queue, delivery)
         # Last: afterwards it is not done, and a replay that is repeated queues it.
-        is_queued |= await _resend_refused(journal, queue, delivery, now, terms)
+        is_queued |= await resend_refused(journal, queue, delivery, now, terms)
         if not is_queued:
             raise Rejected(Issue("conflict", _describe_nothing(delivery)), status=409)
-    elif not await _requeue(journal, queue, delivery, now, terms):
+    elif not await requeue(journal, queue, delivery, now, terms):
         text = f"only a parked delivery can be replayed, and this one is {delivery.status}"
         raise Rejected(Issue("conflict", text), status=409)
     return delivery
@@ -204,7 +205,7 @@ async def replay_all(
     after = page[-1].id if len(oldest) > len(page) else None
     if not dry_run:
         page = [
-            item for item in page if await _requeue(journal, queue, item, now, replay_filter.terms)
+            item for item in page if await requeue(journal, queue, item, now, replay_filter.terms)
         ]
     return ReplayPage(tuple(page), after)
 
@@ -234,7 +235,7 @@ async def _replay_group(
     async def is_queued(delivery: Delivery) -> bool:
         if group is ConcernGroup.ROWS:
             return await _replay_rows(journal, queue, delivery)
-        return await _resend_refused(journal, queue, delivery, now, terms)
+        return await resend_refused(journal, queue, delivery, now, terms)
 
     page = sorted(found.deliveries, key=lambda delivery: delivery.id)
     if not dry_run:
@@ -278,14 +279,14 @@ def _describe_nothing(delivery: Delivery) -> str:
     )
 
 
-async def _resend_refused(
+async def resend_refused(
     journal: Journal, queue: QueueSender, delivery: Delivery, now: datetime, terms: ReplayTerms
 ) -> bool:
     """Queue a delivery that is done again, for its refused entries. Return False if it has none, or
     may not be sent any more."""
-    if not delivery.refused or now - delivery.accepted >= terms.retention:
+    if not may_resend_refused(delivery, now, terms):
         return False
-    return await _requeue(journal, queue, delivery, now, terms)
+    return await requeue(journal, queue, delivery, now, terms)
 
 
 async def _replay_rows(journal: Journal, queue: QueueSender, delivery: Delivery) -> bool:
@@ -299,36 +300,48 @@ async def _replay_rows(journal: Journal, queue: QueueSender, delivery: Delivery)
     return bool(items)
 
 
-async def _requeue(
-    journal: Journal, queue: QueueSender, delivery: Delivery, now: datetime, terms: ReplayTerms
-) -> bool:
-    """Queue a parked delivery again, or one that is done and has refused entries, or one whose
-    replay broke off. Return whether it was one of these.
+def may_resend_refused(delivery: Delivery, now: datetime, terms: ReplayTerms) -> bool:
+    """Whether the refused entries of a delivery that is done may be sent again. Pure."""
+    return bool(delivery.refused) and now - delivery.accepted < terms.retention
+
+
+def build_requeue(delivery: Delivery, now: datetime) -> dict[str, Any]:
+    """Return what changes when a delivery is queued again. Pure.
 
     It is planned anew, with the limits of now: they may be what was mended. Its refused entries
     are sent in a new round, whose results replace theirs.
     """
+    return {
+        "status": Status.ACCEPTED,
+        "reason": None,
+        "parked": None,
+        "finished": None,
+        "replayed": now,
+        "unqueued": True,
+        "planner": TO_BE_PLANNED,
+        "round": delivery.round + 1 if delivery.refused else delivery.round,
+    }
+
+
+async def requeue(
+    journal: Journal, queue: QueueSender, delivery: Delivery, now: datetime, terms: ReplayTerms
+) -> bool:
+    """Queue a parked delivery again, or one that is done and has refused entries, or one whose
+    replay broke off. Return whether it was one of these: see build_requeue."""
     # The status first, since a worker that gets the work item early must find it accepted. If this
     # ends in between, `unqueued` tells housekeeping, and the next replay.
     id_ = delivery.id
     if delivery.unqueued and delivery.status is Status.ACCEPTED:
         is_due = True
     else:
-        changes = await _judge_anew(journal, delivery, terms)
+        changes = await judge_anew(journal, delivery, terms)
         await journal.index_delivery(id_, now)  # for housekeeping, which looks at it soon
         is_due = await change_with_concern(
             journal,
             delivery,
             None,
             only_if=_PARKED | {Status.DONE} if delivery.refused else _PARKED,
-            status=Status.ACCEPTED,
-            reason=None,
-            parked=None,
-            finished=None,
-            replayed=now,
-            unqueued=True,
-            planner=TO_BE_PLANNED,
-            round=delivery.round + 1 if delivery.refused else delivery.round,
+            **build_requeue(delivery, now),
             **changes,
         )
     if is_due:
@@ -337,7 +350,7 @@ async def _requeue(
     return is_due
 
 
-async def _judge_anew(journal: Journal, delivery: Delivery, terms: ReplayTerms) -> dict[str, bool]:
+async def judge_anew(journal: Journal, delivery: Delivery, terms: ReplayTerms) -> dict[str, bool]:
     """Keep with a delivery how its sender is judged now, if entries of it were refused or it was
     held when it came. Return what changes with that: an answer that is a file is written again.
 

@@ -132,8 +132,8 @@ async def list_with_concerns(journal: Journal, wanted: ListQuery, group: Concern
         looked += len(page.concerns) or _CONCERNS
         for start in range(0, len(page.concerns), _MAX_CONCURRENT):
             part = page.concerns[start : start + _MAX_CONCURRENT]
-            for concern, delivery in zip(part, await _read_deliveries(journal, part), strict=True):
-                if delivery is not None and _is_wanted(delivery, concern, wanted.criteria):
+            for concern, delivery in zip(part, await read_deliveries(journal, part), strict=True):
+                if delivery is not None and is_wanted(delivery, concern, wanted.criteria):
                     if delivery.id not in found and len(found) == wanted.count:
                         return Page(tuple(found.values()), after)
                     found.setdefault(delivery.id, delivery)
@@ -144,7 +144,7 @@ async def list_with_concerns(journal: Journal, wanted: ListQuery, group: Concern
     return Page(tuple(found.values()), after)
 
 
-async def _read_deliveries(
+async def read_deliveries(
     journal: Journal, concerns: Sequence[Concern]
 ) -> Sequence[Delivery | None]:
     """Return the delivery of each concern. Each is read once."""
@@ -154,7 +154,7 @@ async def _read_deliveries(
     return [by_id[concern.delivery] for concern in concerns]
 
 
-def _is_wanted(delivery: Delivery, concern: Concern, criteria: DeliveryFilter) -> bool:
+def is_wanted(delivery: Delivery, concern: Concern, criteria: DeliveryFilter) -> bool:
     """Whether a delivery is to be listed for this concern: the reason may stand in either."""
     is_named = criteria.reason in concern.reason
     return matches(delivery, replace(criteria, reason="") if is_named else criteria)

@@ -23,11 +23,13 @@ from integration.journal.concerns import park_open
 from integration.journal.flow_log import FlowLog
 from integration.journal.guard_store import GuardStore
 from integration.journal.housekeeping_runs import HousekeepingRun, HousekeepingRuns
+from integration.journal.jobs import Jobs
 from integration.journal.lane_bits import list_open_lanes
 from integration.journal.row_keys import RowKeys
 from integration.journal.store import IndexEntry, Journal
 from integration.journal.table_keys import make_delivery_id, parse_accepted_time
 from integration.operations.flow import MAX_HOURS
+from integration.operations.jobs import queue_lost_jobs
 from integration.operations.lost_rows import list_rows_without_result
 from integration.operations.stale_concerns import drop_stale_concerns
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
@@ -92,8 +94,7 @@ class Ages:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Housekeeping:
     """What housekeeping needs. `max_duration`: seconds after which a run deletes no more. `runs`:
-    where it is recorded what a run did; None: nowhere. `flow`: the counts of what passed; None:
-    there are none."""
+    where it is recorded what a run did; None: nowhere. `flow`, `jobs`: None: there are none."""
 
     journal: Journal
     guard_store: GuardStore
@@ -106,6 +107,7 @@ class Housekeeping:
     max_duration: float = inf
     runs: HousekeepingRuns | None = None
     flow: FlowLog | None = None
+    jobs: Jobs | None = None
 
 
 def choose_step(delivery: Delivery, now: datetime, ages: Ages) -> Step | None:
@@ -177,6 +179,9 @@ async def sweep(housekeeping: Housekeeping) -> None:
     if housekeeping.flow is not None:
         flow = await housekeeping.flow.delete_before(now - _FLOW_AGE, MAX_LOG_ENTRIES)
     concerns = await drop_stale_concerns(housekeeping.journal, housekeeping.row_keys, now)
+    if housekeeping.jobs is not None:
+        await queue_lost_jobs(housekeeping.jobs, housekeeping.queue, now)
+        await housekeeping.jobs.delete_jobs_before(now - ages.retention, MAX_DELIVERIES)
     done = HousekeepingRun(
         began=now,
         ended=housekeeping.now(),

@@ -31,7 +31,9 @@ _REMEDIES = {
 }
 
 # Fields of a delivery that say nothing to a person.
-_OF_THE_JOURNAL = frozenset({"etag", "queued_lanes", "done_lanes", "begun", "bases", "attention"})
+_OF_THE_JOURNAL = frozenset(
+    {"etag", "queued_lanes", "done_lanes", "begun", "bases", "attention", "job"}
+)
 
 
 def describe_delivery(delivery: Delivery) -> dict[str, Any]:

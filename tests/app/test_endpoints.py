@@ -29,6 +29,7 @@ import function_app
 from integration.app import storage_clients, wiring
 from integration.app.settings import read_settings
 from integration.core.model import Delivery, DeliveryRequest, Status
+from integration.journal.concerns import park_open
 from integration.journal.store import Payload
 from integration.journal.table_keys import make_delivery_id
 from integration.operations.flow import report_flow
@@ -65,6 +66,8 @@ ADDRESSES: dict[str, list[dict[str, str]]] = {
     "deliveries": [{}],
     "attention": [{}],
     "flow": [{}],
+    "jobs": [{}],
+    "job": [{"id": "f" * 30}],
     "activity": [{}],
     "audit": [{}],
     "upstreams": [{}],
@@ -174,7 +177,7 @@ async def worker(azurite: Running) -> AsyncIterator[Worker]:
         )
         parts = await asyncio.gather(*(wiring.get_parts() for _ in range(5)))
         stack.push_async_callback(wiring.close_parts)
-        names = ("relay", "mirror", "external-events")
+        names = ("relay", "mirror", "external-events", "jobs")
         clients = {name: queues.get_queue_client(name) for name in names}
         yield Worker(fhir_double, clients, f"{rows}/api/data/v9.2/contacts", parts)
 
@@ -258,7 +261,10 @@ def test_every_method_has_a_endpoint_so_that_a_wrong_one_is_told_the_right_ones(
 
 def test_every_queue_has_a_endpoint_for_what_failed_again_and_again() -> None:
     queues = {at for _, trigger, at, _ in documented() if trigger == "queue"}
-    named = ("relay", "mirror", "fhir-events", "external-events", "inbox-events", "inbox-answers")
+    named = (
+        *("relay", "mirror", "fhir-events", "external-events"),
+        *("inbox-events", "inbox-answers", "jobs"),
+    )
     assert queues == {*named, *(f"{name}-poison" for name in named)}
 
 
@@ -703,6 +709,9 @@ WRONG_QUERIES = [
     ("audit", "GET", {}, "kind=secret"),
     ("audit", "GET", {}, "after=x"),
     ("audit", "GET", {}, "_format=xml"),
+    ("jobs", "GET", {}, "state=done"),
+    ("jobs", "POST", {}, "kind=replay"),
+    ("job", "GET", {"id": "f" * 30}, "wait=1"),
     ("upstreams", "GET", {}, "deep=1"),
     ("status", "GET", {}, "part=queues"),
     ("data_routes", "GET", {}, "type=Observation"),
@@ -895,7 +904,10 @@ async def test_the_status_tells_what_is_queued_and_parked_and_who_was_refused(
         parts.status_check.now = parts.now
 
     queues = {each.pop("queue"): each for each in found["queues"]}
-    names = ("relay", "mirror", "fhir-events", "external-events", "inbox-events", "inbox-answers")
+    names = (
+        *("relay", "mirror", "fhir-events", "external-events"),
+        *("inbox-events", "inbox-answers", "jobs"),
+    )
     assert list(queues) == [each for name in names for each in (name, f"{name}-poison")]
     assert queues["relay"]["length"] >= 1
     assert 0 <= queues["relay"]["age"] < 600
@@ -1061,3 +1073,105 @@ def test_storage_that_refuses_the_app_is_told_to_its_operator(azurite: Running) 
     status, body = knock_elsewhere(settings)
     assert status == 500
     assert "roles" in body["issue"][0]["diagnostics"]
+
+
+# --- jobs --------------------------------------------------------------------------------------
+
+
+async def ask_jobs(method: str = "GET", body: Any = b"", **params: str) -> func.HttpResponse:
+    return await knock(function_app.jobs, method, "jobs", body, params=params)
+
+
+async def ask_job(id_: str, method: str = "GET") -> func.HttpResponse:
+    return await knock(function_app.job, method, f"jobs/{id_}", route_params={"id": id_})
+
+
+@one_worker
+@pytest.mark.azurite
+async def test_a_job_is_started_listed_stopped_and_done_over_http(worker: Worker) -> None:
+    parts = worker.parts[0]
+    sender = f"jobs {id(worker)}"
+    moment = parts.now()
+    delivery = Delivery(
+        id=make_delivery_id(moment, 77),
+        sender=sender,
+        key="k",
+        digest="d",
+        accepted=moment,
+        status=Status.ACCEPTED,
+        kind="batch",
+        entries=1,
+        bytes=2,
+    )
+    await parts.journal.add_delivery(delivery, Payload(DeliveryRequest("POST"), b"{}"))
+    assert await park_open(parts.journal, delivery, "answered 503", moment)
+    await worker.claims("jobs")
+    await worker.claims("relay")
+    wanted = {"kind": "replay", "filter": {"sender": sender, "reason": "503"}, "started_by": "me"}
+
+    started = await ask_jobs("POST", wanted)
+    id_ = read(started)["id"]
+    assert started.status_code == 202
+    assert started.headers["Location"] == f"http://host/api/jobs/{id_}"
+    assert read(started)["filter"] == {"status": "parked", "sender": sender, "reason": "503"}
+    (item,) = await worker.claims("jobs")
+    await function_app.job_slice(message(delivery="", job=item.job))
+
+    done = read(await ask_job(id_))
+    assert (done["state"], done["found"], done["done"]) == ("done", 1, 1)
+    assert done["started_by"] == "me"
+    assert [claim.delivery for claim in await worker.claims("relay")] == [delivery.id]
+    assert outcome(await ask_job(id_, "DELETE"), 409)["code"] == "conflict"
+
+    second = read(await ask_jobs("POST", {"kind": "cancel", "filter": {"status": "processing"}}))
+    stopping = await ask_job(second["id"], "DELETE")
+    assert (stopping.status_code, read(stopping)["state"]) == (202, "stopping")
+    await function_app.job_poison(message(delivery="", job=second["id"]))
+    assert read(await ask_job(second["id"]))["state"] == "failed"
+    await worker.claims("jobs")
+
+    page = read(await ask_jobs(_count="1"))
+    assert [job["id"] for job in page["jobs"]] == [second["id"]]
+    after = dict(parse_qsl(page["next"].partition("?")[2]))["after"]
+    assert read(await ask_jobs(_count="1", after=after))["jobs"][0]["id"] == id_
+
+
+@one_worker
+@pytest.mark.azurite
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [
+        (b"{", None),
+        ([], None),
+        ({}, "kind"),
+        ({"kind": "delete"}, "kind"),
+        ({"kind": "replay", "count": 5}, "count"),
+        ({"kind": "replay", "filter": {"page": "5"}}, "page"),
+        ({"kind": "replay", "filter": {"reason": 5}}, "filter.reason"),
+        ({"kind": "replay", "filter": {"reason": "r" * 201}}, "filter.reason"),
+        ({"kind": "replay", "filter": {"since": "soon"}}, "since"),
+        ({"kind": "replay", "filter": {"status": "done"}}, "filter"),
+        ({"kind": "replay", "filter": {"attention": "delivery"}}, "filter"),
+        ({"kind": "cancel"}, "filter"),
+        ({"kind": "cancel", "filter": {"status": "done"}}, "filter"),
+        ({"kind": "cancel", "filter": {"attention": "rows"}}, "filter"),
+        ({"kind": "cancel", "started_by": "two\nlines"}, "started_by"),
+    ],
+)
+async def test_a_job_that_cannot_be_understood_is_refused(
+    worker: Worker, body: Any, where: str | None
+) -> None:
+    issue = outcome(await ask_jobs("POST", body), 400)
+    assert issue.get("expression", [None]) == [where]
+    assert await worker.claims("jobs") == []
+
+
+@one_worker
+@pytest.mark.azurite
+async def test_a_job_takes_no_parameter_that_it_does_not_know(worker: Worker) -> None:
+    assert outcome(await ask_jobs(state="done"), 400)
+    assert outcome(await ask_jobs(after="nonsense"), 400)
+    assert outcome(await ask_jobs("POST", {"kind": "replay"}, _count="5"), 400)
+    assert await worker.claims("jobs") == []
+    assert outcome(await ask_job("f" * 30), 404)
+    assert outcome(await ask_job("no-id"), 404)

@@ -139,7 +139,7 @@ def test_every_container_queue_and_table_is_there_before_the_app_is() -> None:
     assert "deployments" in variable("modules/storage", "containers")
 
     own = [names.RELAY_QUEUE, names.MIRROR_QUEUE, names.EXTERNAL_QUEUE]
-    own += [names.INBOX_QUEUE, names.ANSWER_QUEUE]
+    own += [names.INBOX_QUEUE, names.ANSWER_QUEUE, names.JOB_QUEUE]
     queues = [name for one in own for name in (one, f"{one}-poison")]
     events = ["eventsQueue", "${eventsQueue}-poison"]
     assert variable("modules/storage", "queues") == [*queues, *events]

@@ -1,0 +1,170 @@
+"""Jobs: long work that an operator has started. The contract of their store, and a memory one.
+
+A job is a row: what it works on, how far it came, and what became of what it looked at. Whoever
+works on it saves its row on condition that nobody else has, so of two workers one gives way.
+docs/decisions/0039-a-job-is-a-row-and-a-cursor.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from integration.journal.bounds import bound_text
+from integration.journal.concern import ConcernGroup
+from integration.journal.delivery_filter import DeliveryFilter
+from integration.journal.table_keys import is_audit_id, parse_activity_time
+
+# Characters of a text of a filter, of who started a job, and of a reason.
+MAX_FILTER_LENGTH = 200
+MAX_NAME_LENGTH = 200
+MAX_REASON_LENGTH = 500
+
+
+class JobKind(StrEnum):
+    """What a job does with each thing that it works on."""
+
+    REPLAY = "replay"
+    CANCEL = "cancel"
+
+
+class JobState(StrEnum):
+    """How far a job is."""
+
+    RUNNING = "running"
+    STOPPING = "stopping"  # somebody has stopped it, and its worker has not heard of it yet
+    STOPPED = "stopped"
+    DONE = "done"
+    FAILED = "failed"  # its work failed repeatedly
+
+
+OPEN_STATES = frozenset({JobState.RUNNING, JobState.STOPPING})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter:
+    """What a job works on: what matches `criteria`. `group`: of that only what needs attention in
+    this way."""
+
+    criteria: DeliveryFilter
+    group: ConcernGroup | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Long work that an operator has started. Holds no patient data."""
+
+    id: str  # sorts by the time of its start, the newest first
+    kind: JobKind
+    filter: JobFilter
+    started: datetime
+    started_by: str = ""
+    state: JobState = JobState.RUNNING
+    found: int | None = None  # how many things it works on; None: they are not counted yet
+    looked_at: int = 0
+    done: int = 0  # replayed or cancelled
+    left_out: int = 0  # did not match any more
+    failed: int = 0
+    reason: str | None = None  # why the last one failed, or the job itself
+    progressed: datetime | None = None
+    ended: datetime | None = None
+    cursor: str = ""  # where its work goes on: see integration.operations.job_cursor
+    worker: str = ""  # the token of the worker that has saved this row last
+    etag: str | None = field(default=None, compare=False, repr=False)  # of its row when it was read
+
+
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """Jobs, newest first. `after`: where the next page begins; None: there is no more."""
+
+    jobs: tuple[Job, ...]
+    after: str | None
+
+
+class Jobs(Protocol):
+    """Every method raises Unavailable when the storage does not answer."""
+
+    async def add_job(self, job: Job) -> Job:
+        """Add a job, and list it among the open ones before. Return it with its etag. Repeating it
+        changes nothing."""
+
+    async def get_job(self, id_: str) -> Job | None:
+        """Return the job; None when there is none with this id."""
+
+    async def save_job(self, job: Job) -> Job | None:
+        """Save a job over the row with its etag. Return it with its new etag; None, and save
+        nothing, when the row has changed or is deleted. One that has ended is no longer listed
+        among the open ones."""
+
+    async def list_jobs(self, limit: int, after: str | None) -> JobPage:
+        """Return up to `limit` jobs, newest first, from `after` on. Raises ValueError for an
+        `after` that no page has returned."""
+
+    async def list_open_jobs(self) -> Sequence[str]:
+        """Return the ids of the open jobs. One that has just ended, or was never added, may be
+        among them."""
+
+    async def close_job(self, id_: str) -> None:
+        """List a job no longer among the open ones."""
+
+    async def delete_jobs_before(self, before: datetime, limit: int) -> int:
+        """Delete up to `limit` jobs of the days before that of `before`. Return how many."""
+
+
+def bound_job(job: Job) -> Job:
+    """Return a job whose texts are as long as its row holds them. Pure."""
+    reason = None if job.reason is None else bound_text(job.reason, MAX_REASON_LENGTH)
+    return replace(job, reason=reason, started_by=bound_text(job.started_by, MAX_NAME_LENGTH))
+
+
+@dataclass(slots=True)
+class MemoryJobs:
+    """The same contract in dictionaries, for tests."""
+
+    jobs: dict[str, Job] = field(default_factory=dict)
+    open: dict[str, None] = field(default_factory=dict)
+    changes: int = 0
+
+    async def add_job(self, job: Job) -> Job:
+        self.open[job.id] = None
+        return self.jobs[job.id] if job.id in self.jobs else self._set(job)
+
+    def _set(self, job: Job) -> Job:
+        self.changes += 1
+        self.jobs[job.id] = replace(bound_job(job), etag=str(self.changes))
+        return self.jobs[job.id]
+
+    async def get_job(self, id_: str) -> Job | None:
+        return self.jobs.get(id_)
+
+    async def save_job(self, job: Job) -> Job | None:
+        current = self.jobs.get(job.id)
+        if current is None or current.etag != job.etag:
+            return None
+        if job.state not in OPEN_STATES:
+            self.open.pop(job.id, None)
+        return self._set(job)
+
+    async def list_jobs(self, limit: int, after: str | None) -> JobPage:
+        if after is not None and not is_audit_id(after):
+            raise ValueError("no page has returned this position")
+        ids = sorted(id_ for id_ in self.jobs if after is None or id_ > after)
+        page = tuple(self.jobs[id_] for id_ in ids[:limit])
+        return JobPage(page, page[-1].id if len(ids) > limit else None)
+
+    async def list_open_jobs(self) -> Sequence[str]:
+        return list(self.open)
+
+    async def close_job(self, id_: str) -> None:
+        self.open.pop(id_, None)
+
+    async def delete_jobs_before(self, before: datetime, limit: int) -> int:
+        old = [id_ for id_ in sorted(self.jobs) if parse_activity_time(id_).date() < before.date()][
+            :limit
+        ]
+        for id_ in old:
+            del self.jobs[id_]
+        return len(old)

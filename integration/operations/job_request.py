@@ -1,0 +1,142 @@
+"""What a job is asked to do: parsed from JSON, and described as JSON. Pure.
+
+{"kind": "replay", "filter": {"attention": "entries", "sender": "north"}, "started_by": "a name"}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from integration.core.errors import Issue, Rejected
+from integration.core.model import OPEN, Status
+from integration.journal.concern import ConcernGroup
+from integration.journal.delivery_filter import DeliveryFilter
+from integration.journal.jobs import (
+    MAX_FILTER_LENGTH,
+    MAX_NAME_LENGTH,
+    Job,
+    JobFilter,
+    JobKind,
+)
+from integration.operations import query_parameters
+
+_FIELDS = ("kind", "filter", "started_by")
+_FILTER_FIELDS = ("status", "attention", "sender", "reason", "kind", "since", "until")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRequest:
+    """What an operator wants done."""
+
+    kind: JobKind
+    filter: JobFilter
+    started_by: str = ""
+
+
+def parse_job_request(body: Any, user: str | None = None) -> JobRequest:
+    """Parse the body of a request that starts a job. `user`: who asks, where something in front of
+    the app says so: that counts for more than the body. Raises Rejected."""
+    fields = _parse_object(body, "the body", _FIELDS)
+    kind = query_parameters.parse_choice(_parse_text(fields, "kind"), JobKind, "kind")
+    if kind is None:
+        raise Rejected(Issue("required", f"kind must be one of {', '.join(JobKind)}", "kind"))
+    params = _parse_object(fields.get("filter", {}), "filter", _FILTER_FIELDS)
+    texts = {name: _parse_text(params, name, f"filter.{name}") for name in params}
+    name = _parse_text(fields, "started_by", limit=MAX_NAME_LENGTH)
+    job_filter = build_job_filter(kind, texts)
+    return JobRequest(kind=kind, filter=job_filter, started_by=user or name or "")
+
+
+def build_job_filter(kind: JobKind, params: Mapping[str, str | None]) -> JobFilter:
+    """Build the filter of a job from texts by name, as the lists of deliveries take them: status,
+    attention, sender, reason, kind, since, until. Raises Rejected."""
+    given = {name: value for name, value in params.items() if value is not None}
+    status = query_parameters.parse_choice(given.get("status"), Status, "status")
+    group = query_parameters.parse_choice(given.get("attention"), ConcernGroup, "attention")
+    if kind is JobKind.REPLAY and status is None and group is None:
+        status = Status.PARKED
+    _check_target(kind, status, group)
+    criteria = DeliveryFilter(
+        status=status,
+        sender=given.get("sender"),
+        kind=given.get("kind"),
+        reason=given.get("reason", ""),
+        since=query_parameters.parse_datetime(given, "since"),
+        until=query_parameters.parse_datetime(given, "until"),
+    )
+    return JobFilter(criteria=criteria, group=group)
+
+
+def _check_target(kind: JobKind, status: Status | None, group: ConcernGroup | None) -> None:
+    if kind is JobKind.REPLAY:
+        is_right = (status, group) in (
+            (Status.PARKED, None),
+            (None, ConcernGroup.ENTRIES),
+            (None, ConcernGroup.ROWS),
+        )
+        text = "a replay takes status=parked, or attention=entries or rows"
+    else:
+        is_right = (status in OPEN and group is None) or (
+            status is None and group is ConcernGroup.DELIVERY
+        )
+        text = "a cancel takes status=accepted, processing or parked, or attention=delivery"
+    if not is_right:
+        raise Rejected(Issue("value", text, "filter"))
+
+
+def describe_job(job: Job) -> dict[str, Any]:
+    """Return a job as JSON shows it."""
+    criteria = job.filter.criteria
+    chosen = {
+        "status": criteria.status,
+        "attention": job.filter.group,
+        "sender": criteria.sender,
+        "reason": criteria.reason or None,
+        "kind": criteria.kind,
+        "since": criteria.since,
+        "until": criteria.until,
+    }
+    fields = {
+        "id": job.id,
+        "kind": job.kind,
+        "state": job.state,
+        "filter": {name: value for name, value in chosen.items() if value is not None},
+        "started": job.started,
+        "started_by": job.started_by or None,
+        "found": job.found,
+        "looked_at": job.looked_at,
+        "done": job.done,
+        "left_out": job.left_out,
+        "failed": job.failed,
+        "reason": job.reason,
+        "progressed": job.progressed,
+        "ended": job.ended,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _parse_object(value: Any, name: str, known: tuple[str, ...]) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise Rejected(Issue("structure", f"{name} must be a JSON object"))
+    if unknown := sorted(set(value) - set(known)):
+        text = f"{name} has fields that are not known: it takes {', '.join(known)}"
+        raise Rejected(Issue("not-supported", text, _bound_names(unknown)))
+    return value
+
+
+def _bound_names(names: list[str]) -> str:
+    return ", ".join(names)[:MAX_FILTER_LENGTH]
+
+
+def _parse_text(
+    fields: Mapping[str, Any], name: str, where: str | None = None, limit: int = MAX_FILTER_LENGTH
+) -> str | None:
+    value = fields.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str) or len(value) > limit or not value.isprintable():
+        text = f"{name} must be a text of at most {limit} characters in one line"
+        raise Rejected(Issue("value", text, where or name))
+    return value

@@ -1,0 +1,263 @@
+"""The work of a job: what it works on, part by part, and what is done with each thing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+
+from integration.core.model import OPEN, Delivery, Status, WorkItem
+from integration.journal.concern import Concern, ConcernGroup
+from integration.journal.delivery_filter import matches
+from integration.journal.jobs import Job, JobKind
+from integration.journal.store import Journal
+from integration.operations.deliveries import ReplayTerms, may_resend_refused
+from integration.operations.job_cursor import (
+    Cursor,
+    count_key,
+    decode_cursor,
+    encode_cursor,
+    end_segment,
+)
+from integration.operations.job_targets import (
+    choose_concerns,
+    is_target,
+    list_concern_page,
+    list_open_ids,
+    list_segment,
+)
+from integration.operations.lost_rows import build_row_item
+from integration.operations.many_deliveries import (
+    cancel_many,
+    do_side_by_side,
+    replay_many,
+    send_all,
+)
+from integration.queues.names import MIRROR_QUEUE
+from integration.queues.queue_sender import QueueSender
+
+# Things after which progress is saved. What a killed worker has done since is looked at again.
+PART = 100
+
+# How often what others change meanwhile is read.
+_TRIES = 3
+
+
+class Step(StrEnum):
+    """What is done about one concern."""
+
+    CHANGE = "change"  # replay or cancel its delivery
+    SEND = "send"  # its delivery was replayed, and is not known to be in the queue
+    SEND_ROW = "send row"
+    COUNT = "count"  # this job has changed it: its worker ended before it could say so
+    LEAVE_OUT = "leave out"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one thing: one of the counts is 1."""
+
+    done: int = 0
+    left_out: int = 0
+    failed: int = 0
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """What the work of a job needs."""
+
+    journal: Journal
+    queue: QueueSender
+    now: Callable[[], datetime]
+    terms: ReplayTerms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What a part of the work came to. `cursor`: where it goes on; `found`: None: not known."""
+
+    cursor: str
+    found: int | None = None
+    looked_at: int = 0
+    done: int = 0
+    left_out: int = 0
+    failed: int = 0
+    reason: str | None = None
+    is_last: bool = False
+
+
+async def work_through(tools: Tools, job: Job) -> AsyncIterator[Part]:
+    """Work on a job from its cursor on, part by part, to its end. Raises Unavailable.
+
+    It works on what was there when it started, once: the cursor only moves towards that time. So it
+    ends, even if all that it replays fails again.
+    """
+    parts = _work_on_open(tools, job)
+    if choose_concerns(job.filter) is not None:
+        parts = _work_on_concerns(tools, job)
+    async for part in parts:
+        yield part
+
+
+async def _work_on_concerns(tools: Tools, job: Job) -> AsyncIterator[Part]:
+    cursor, found = decode_cursor(job.cursor), job.found or 0
+    while not cursor.is_counted:
+        page, after = await list_concern_page(tools.journal, job.filter, job.started, cursor.after)
+        for concern in page:
+            cursor = count_key(cursor, concern.id)
+        cursor = replace(cursor, after=after, is_counted=after is None)
+        found += len(page)
+        is_last = cursor.is_counted and not cursor.starts
+        yield Part(cursor=encode_cursor(cursor), found=found, is_last=is_last)
+        if is_last:
+            return
+    while cursor.starts:
+        concerns = await list_segment(
+            tools.journal, job.filter, job.started, cursor.starts[-1], cursor.end
+        )
+        for start in range(0, len(concerns), PART):
+            part = concerns[start : start + PART]
+            results = await _work_on_part(tools, job, part)
+            if start + PART < len(concerns):
+                cursor = replace(cursor, end=part[-1].id)
+                yield _sum_up(cursor, results)
+            else:
+                cursor = end_segment(cursor)
+                yield _sum_up(cursor, results, is_last=not cursor.starts)
+        if not concerns:  # mended since they were counted
+            cursor = end_segment(cursor)
+            yield _sum_up(cursor, [], is_last=not cursor.starts)
+
+
+async def _work_on_open(tools: Tools, job: Job) -> AsyncIterator[Part]:
+    cursor = decode_cursor(job.cursor)
+    ids = await list_open_ids(tools.journal, job.filter, job.started, cursor.end)
+    if not cursor.is_counted:
+        cursor = replace(cursor, is_counted=True)
+        yield Part(cursor=encode_cursor(cursor), found=len(ids))
+
+    for start in range(0, len(ids), PART):
+        part = ids[start : start + PART]
+        results = await _cancel_open(tools, job, part)
+        yield _sum_up(replace(cursor, end=part[-1]), results)
+    yield Part(cursor=encode_cursor(cursor), is_last=True)
+
+
+async def _cancel_open(tools: Tools, job: Job, ids: Sequence[str]) -> list[Outcome]:
+    async def read(ids: Sequence[str]) -> list[Delivery]:
+        found = await do_side_by_side(tools.journal.get_delivery, ids)
+        return [
+            item
+            for item in found
+            if item is not None and item.status in OPEN and matches(item, job.filter.criteria)
+        ]
+
+    outcomes = dict.fromkeys(ids, Outcome(left_out=1))
+    left = list(ids)
+    for _ in range(_TRIES):
+        cancelled = await cancel_many(tools.journal, await read(left), tools.now(), job=job.id)
+        outcomes |= {id_: Outcome(done=1) for id_, is_done in cancelled.items() if is_done}
+        left = [id_ for id_, is_done in cancelled.items() if not is_done]
+    return list(outcomes.values())
+
+
+async def _work_on_part(tools: Tools, job: Job, concerns: Sequence[Concern]) -> list[Outcome]:
+    """Work on some concerns. What somebody changes meanwhile is read again."""
+    outcomes: dict[str, Outcome] = {}
+    left = list(concerns)
+    for _ in range(_TRIES):
+        ids = list(dict.fromkeys(concern.delivery for concern in left))
+        found = dict(zip(ids, await do_side_by_side(tools.journal.get_delivery, ids), strict=True))
+        read = [found[concern.delivery] for concern in left]
+        outcomes |= await _work_on_pairs(tools, job, list(zip(left, read, strict=True)))
+        left = [concern for concern in left if concern.id not in outcomes]
+        if not left:
+            break
+    return [outcomes.get(concern.id, Outcome(left_out=1)) for concern in concerns]
+
+
+async def _work_on_pairs(
+    tools: Tools, job: Job, pairs: Sequence[tuple[Concern, Delivery | None]]
+) -> dict[str, Outcome]:
+    """Work on concerns whose deliveries were read. Return what became of each, by its id; a
+    delivery that was changed meanwhile has no outcome."""
+    outcomes: dict[str, Outcome] = {}
+    targets: dict[str, tuple[str, Delivery]] = {}  # with their concerns, by delivery
+    broken_off: dict[str, str] = {}
+    rows: list[WorkItem] = []
+    for concern, delivery in pairs:
+        step = _choose(job, concern, delivery, tools)
+        outcomes[concern.id] = Outcome(left_out=1)
+        if delivery is None or step is Step.LEAVE_OUT:
+            continue
+        if step is Step.CHANGE:
+            targets[delivery.id] = (concern.id, delivery)
+            del outcomes[concern.id]
+            continue
+        outcomes[concern.id] = Outcome(done=1)
+        if step is Step.SEND:
+            broken_off[delivery.id] = concern.id
+        elif step is Step.SEND_ROW:
+            rows.append(build_row_item(delivery, concern.resource))
+
+    async def send_row(item: WorkItem) -> None:
+        await tools.queue.send(MIRROR_QUEUE, item)
+
+    await do_side_by_side(send_row, rows)
+    await send_all(tools.journal, tools.queue, list(broken_off))
+    await tools.journal.delete_concerns(list(broken_off.values()))
+    changed = await _change(tools, job, [delivery for _, delivery in targets.values()])
+    for id_, result in changed.items():
+        if isinstance(result, str):
+            outcomes[targets[id_][0]] = Outcome(failed=1, reason=result)
+        elif result:
+            outcomes[targets[id_][0]] = Outcome(done=1)
+    return outcomes
+
+
+def _choose(job: Job, concern: Concern, delivery: Delivery | None, tools: Tools) -> Step:
+    """Return what to do about a concern whose delivery was read. Pure, but for the clock.
+
+    What this job has changed once it does not change again, though it may have failed again.
+    """
+    if delivery is None:
+        return Step.LEAVE_OUT
+    if job.filter.group is ConcernGroup.ROWS:
+        return Step.SEND_ROW if is_target(concern, delivery, job.filter) else Step.LEAVE_OUT
+    if job.kind is JobKind.REPLAY and delivery.status is Status.ACCEPTED and delivery.unqueued:
+        return Step.SEND
+    is_wanted = is_target(concern, delivery, job.filter)
+    if delivery.job == job.id:
+        return Step.LEAVE_OUT if is_wanted else Step.COUNT
+    if not is_wanted:
+        return Step.LEAVE_OUT
+    is_done = delivery.status is Status.DONE
+    if is_done and not may_resend_refused(delivery, tools.now(), tools.terms):
+        return Step.LEAVE_OUT
+    return Step.CHANGE
+
+
+async def _change(
+    tools: Tools, job: Job, deliveries: Sequence[Delivery]
+) -> Mapping[str, bool | str]:
+    if not deliveries:
+        return {}
+    now = tools.now()
+    if job.kind is JobKind.CANCEL:
+        return await cancel_many(tools.journal, deliveries, now, job=job.id)
+    return await replay_many(tools.journal, tools.queue, deliveries, now, tools.terms, job=job.id)
+
+
+def _sum_up(cursor: Cursor, outcomes: Sequence[Outcome], *, is_last: bool = False) -> Part:
+    reasons = [outcome.reason for outcome in outcomes if outcome.reason is not None]
+    return Part(
+        cursor=encode_cursor(cursor),
+        looked_at=len(outcomes),
+        done=sum(outcome.done for outcome in outcomes),
+        left_out=sum(outcome.left_out for outcome in outcomes),
+        failed=sum(outcome.failed for outcome in outcomes),
+        reason=reasons[-1] if reasons else None,
+        is_last=is_last,
+    )
