@@ -230,6 +230,14 @@ async def _build_parts(settings: Settings) -> Parts:
         upstream_check=upstream_check,
         flow=live_flow,
     )
+    jobs = JobParts(
+        jobs=stores.jobs,
+        journal=stores.journal,
+        queue=stores.queue,
+        now=utc_now,
+        new_token=_make_token,
+        terms=replay_terms,
+    )
     return Parts(
         journal=stores.journal,
         queue=stores.queue,
@@ -255,14 +263,7 @@ async def _build_parts(settings: Settings) -> Parts:
         data_routes=shared.data_routes,
         identification=identification,
         replay_terms=replay_terms,
-        jobs=JobParts(
-            jobs=stores.jobs,
-            journal=stores.journal,
-            queue=stores.queue,
-            now=utc_now,
-            new_token=_make_token,
-            terms=replay_terms,
-        ),
+        jobs=jobs,
         inbox=build_inbox(settings, stores, intake, identification),
         answers=build_answers(settings, stores, utc_now),
         site_url=settings.senders.site_url,
@@ -274,6 +275,8 @@ async def _build_parts(settings: Settings) -> Parts:
             journal=stores.journal,
             audit=shared.audit,
             status_check=status_check,
+            jobs=jobs,
+            flow=live_flow,
             now=utc_now,
             new_token=_make_form_token,
         ),

@@ -17,7 +17,7 @@ from integration.core.errors import (
     Unavailable,
 )
 from integration.core.log_events import log_event
-from integration.pages import attention, deliveries, today
+from integration.pages import attention, deliveries, jobs, today
 from integration.pages.forms import TOKEN_FIELD, build_cookie, check_form, read_token
 from integration.pages.http import (
     ROOT,
@@ -58,6 +58,17 @@ PAGES = (
     Page(path="", show=today.show_today, fields=("refresh",)),
     Page(path="attention", show=attention.show_attention, fields=attention.FIELDS),
     Page(path="deliveries", show=deliveries.show_deliveries, fields=deliveries.FIELDS),
+    Page(path="jobs", show=jobs.show_jobs, fields=("after",)),
+    Page(path="jobs/new", show=jobs.show_new_job, role=Role.OPERATOR, fields=jobs.NEW_FIELDS),
+    Page(
+        path="jobs",
+        show=jobs.begin_job,
+        role=Role.OPERATOR,
+        method="POST",
+        fields=jobs.NEW_FIELDS,
+    ),
+    Page(path="jobs/{id}", show=jobs.show_job),
+    Page(path="jobs/{id}/stop", show=jobs.end_job, role=Role.OPERATOR, method="POST"),
 )
 
 

@@ -9,9 +9,19 @@ from integration.journal.concern import ConcernKind
 from integration.operations.attention import find_concerns
 from integration.operations.views import describe_concern
 from integration.pages.http import Reply
+from integration.pages.jobs import list_offers
 from integration.pages.view import View, render
 
 FIELDS = ("kind", "sender", "after")
+
+# By what a job finds the things of each kind. What waits goes on by itself.
+_JOBS = {
+    ConcernKind.PARKED: {"status": "parked"},
+    ConcernKind.HELD: {"status": "parked", "kind": "held"},
+    ConcernKind.ENTRIES: {"attention": "entries"},
+    ConcernKind.ROW_PARKED: {"attention": "rows"},
+    ConcernKind.ROW_REFUSED: {"attention": "rows"},
+}
 
 KINDS = {
     ConcernKind.PARKED: "delivery parked",
@@ -29,12 +39,18 @@ async def show_attention(view: View) -> Reply:
     """Show a page of the list, with what can be done about each thing."""
     page = await find_concerns(view.parts.journal, view.fields)
     filters = {name: value for name, value in view.fields.items() if name != "after"}
+    kind = filters.get("kind", "")
+    job = dict(_JOBS[ConcernKind(kind)]) if kind in _JOBS else {}
+    if job and "sender" in filters:
+        job["sender"] = filters["sender"]
     return render(
         view,
         "attention.html",
         concerns=[(concern, describe_concern(concern)["todo"]) for concern in page.concerns],
         after=page.after,
         filters=filters,
+        job=job,
+        offers=list_offers(view, job),
         is_first="after" not in view.fields,
         kinds=KINDS,
     )

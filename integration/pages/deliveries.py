@@ -6,12 +6,12 @@ and one for each delivery shown.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from integration.core.model import Status
 from integration.journal.concern import ConcernGroup
 from integration.operations.delivery_list import Sort, list_deliveries
+from integration.pages.filters import build_query
 from integration.pages.http import Reply
+from integration.pages.jobs import list_offers
 from integration.pages.view import View, render
 
 FIELDS = ("sender", "status", "kind", "attention", "reason", "since", "until", "sort", "after")
@@ -29,8 +29,6 @@ ATTENTION = {
     ConcernGroup.ROWS: "has rows that are not written",
 }
 
-_TIMES = ("since", "until")
-
 
 async def show_deliveries(view: View) -> Reply:
     """Show a page of the list, and the form that filters it."""
@@ -41,20 +39,10 @@ async def show_deliveries(view: View) -> Reply:
         "deliveries.html",
         page=page,
         filters=filters,
+        offers=list_offers(view, filters),
         is_first="after" not in view.fields,
         statuses=list(Status),
         kinds=KINDS,
         attention=ATTENTION,
         sorts=list(Sort),
     )
-
-
-def build_query(fields: Mapping[str, str]) -> dict[str, str]:
-    """Return the parameters of the verb for the fields of the form. Pure.
-
-    A field for a date and time has no zone, so it is labelled as UTC.
-    """
-    return {
-        name: f"{value}Z" if name in _TIMES and len(value) > len("2026-03-02") else value
-        for name, value in fields.items()
-    }

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from integration.journal.audit_recorder import AuditRecorder
+from integration.journal.flow_log import FlowReader
 from integration.journal.store import Journal
+from integration.operations.jobs import JobParts
 from integration.operations.status import StatusCheck
 from integration.pages.people import SignIn
 
@@ -20,5 +22,7 @@ class PagesParts:
     journal: Journal
     audit: AuditRecorder
     status_check: StatusCheck
+    jobs: JobParts
+    flow: FlowReader
     now: Callable[[], datetime]
     new_token: Callable[[], str]

@@ -8,8 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from integration.core.errors import Unavailable
+from integration.core.flow import add_counts
 from integration.journal.attention import ConcernFilter
 from integration.journal.concern import Concern, ConcernKind
+from integration.operations.flow import DEFAULT_HOURS, FlowReport, report_flow
 from integration.operations.health import (
     CheckedStates,
     UpstreamCheck,
@@ -17,6 +20,7 @@ from integration.operations.health import (
     get_last_states,
 )
 from integration.operations.status import StatusReport, report_status
+from integration.pages.chart import HEIGHT, WIDTH, build_chart, count_refused, count_rows
 from integration.pages.http import Reply
 from integration.pages.view import View, render
 
@@ -78,11 +82,13 @@ class Need:
 async def show_today(view: View) -> Reply:
     """Show attention first, then what flows."""
     parts = view.parts
-    report, found, upstreams = await asyncio.gather(
+    report, found, upstreams, flow = await asyncio.gather(
         report_status(parts.status_check),
         parts.journal.list_concerns(ConcernFilter(), MAX_CONCERNS, None),
         _check_upstreams(parts.status_check.upstream_check),
+        _read_flow(view),
     )
+    total = None if flow is None else add_counts(hour.counts for hour in flow.by_hour)
     return render(
         view,
         "today.html",
@@ -92,6 +98,13 @@ async def show_today(view: View) -> Reply:
         report=report,
         upstreams=upstreams,
         problems=list_problems(report, upstreams),
+        flow=flow,
+        total=total if total is not None and total.list_counted() else None,
+        chart=None if flow is None else build_chart(flow.by_hour),
+        width=WIDTH,
+        height=HEIGHT,
+        count_rows=count_rows,
+        count_refused=count_refused,
         is_refreshing=view.fields.get("refresh") != "off",
     )
 
@@ -136,6 +149,14 @@ def _list_problems(
         yield "Housekeeping", "it should have run by now: see that the app runs"
     for part in report.unreadable:
         yield "Storage", part.reason
+
+
+async def _read_flow(view: View) -> FlowReport | None:
+    """The chart is the least of the page: what keeps it from being read is said in the others."""
+    try:
+        return await report_flow(view.parts.flow, DEFAULT_HOURS, view.parts.now())
+    except Unavailable:
+        return None
 
 
 async def _check_upstreams(check: UpstreamCheck | None) -> CheckedStates | None:

@@ -1,0 +1,106 @@
+"""The pages Jobs: start long work after a count, see its progress, stop it.
+
+The list costs one storage operation, a job one. The count before a job begins takes a few seconds
+at most, and says so where it found only a part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from integration.core.errors import Rejected
+from integration.journal.jobs import OPEN_STATES, JobKind
+from integration.operations.job_request import JobRequest, build_job_filter, describe_job
+from integration.operations.jobs import count_targets, get_job, list_jobs, start_job, stop_job
+from integration.operations.query_parameters import parse_choice
+from integration.pages.filters import build_query
+from integration.pages.http import Reply, redirect
+from integration.pages.people import Role
+from integration.pages.view import View, render
+
+# What a job is asked for by: the fields of its kind and its filter.
+FILTER_FIELDS = ("status", "attention", "sender", "reason", "kind", "since", "until")
+NEW_FIELDS = ("do", *FILTER_FIELDS)
+
+TITLES = {JobKind.REPLAY: "Replay", JobKind.CANCEL: "Cancel"}
+
+
+def list_offers(view: View, filters: Mapping[str, str]) -> list[tuple[JobKind, str]]:
+    """Return the jobs that can be started for what a list shows: their kinds and titles."""
+    if not view.person.can(Role.OPERATOR):
+        return []
+    offers = []
+    for kind, title in TITLES.items():
+        if set(filters) - set(FILTER_FIELDS):
+            continue
+        try:
+            # Without a filter a list shows everything, which is no choice that anybody made.
+            build_job_filter(kind, build_query(filters) if filters else {"status": "done"})
+        except Rejected:
+            continue
+        offers.append((kind, title))
+    return offers
+
+
+async def show_jobs(view: View) -> Reply:
+    """Show the jobs, the newest first."""
+    page = await list_jobs(view.parts.jobs.jobs, view.fields)
+    return render(
+        view,
+        "jobs.html",
+        jobs=page.jobs,
+        after=page.after,
+        is_first="after" not in view.fields,
+        open_states=OPEN_STATES,
+        titles=TITLES,
+    )
+
+
+async def show_new_job(view: View) -> Reply:
+    """Show what a job would do, counted, and the button that starts it."""
+    request = _build_request(view)
+    filters = {name: value for name, value in view.fields.items() if name != "do"}
+    return render(
+        view,
+        "job_new.html",
+        request=request,
+        title=TITLES[request.kind],
+        filters=filters,
+        count=await count_targets(view.parts.jobs, request),
+    )
+
+
+async def begin_job(view: View) -> Reply:
+    """Start a job, and show its progress."""
+    job = await start_job(view.parts.jobs, _build_request(view))
+    return redirect(f"jobs/{job.id}")
+
+
+async def show_job(view: View) -> Reply:
+    """Show how far a job is."""
+    job = await get_job(view.parts.jobs.jobs, view.arguments["id"])
+    return render(
+        view,
+        "job.html",
+        job=job,
+        title=TITLES[job.kind],
+        filters=describe_job(job)["filter"],
+        is_open=job.state in OPEN_STATES,
+    )
+
+
+async def end_job(view: View) -> Reply:
+    """Stop a job."""
+    job = await stop_job(view.parts.jobs.jobs, view.arguments["id"])
+    return redirect(f"jobs/{job.id}")
+
+
+def _build_request(view: View) -> JobRequest:
+    kind = parse_choice(view.fields.get("do", ""), JobKind, "do")
+    assert kind is not None, "a text, though an empty one, is parsed or refused"
+    fields = {name: value for name, value in view.fields.items() if name != "do"}
+    return JobRequest(
+        kind=kind,
+        filter=build_job_filter(kind, build_query(fields)),
+        started_by=view.person.name,
+    )
