@@ -199,7 +199,7 @@ async def _work_on_pairs(
         outcomes[concern.id] = Outcome(done=1)
         if step is Step.SEND:
             broken_off[delivery.id] = concern.id
-        elif step is Step.SEND_ROW:
+        elif step is Step.SEND_ROW and concern.resource is not None:
             rows.append(build_row_item(delivery, concern.resource))
 
     async def send_row(item: WorkItem) -> None:
