@@ -27,6 +27,7 @@ from integration.app.wiring import utc_now
 from integration.core.model import Delivery, DeliveryRequest, Status, WorkItem
 from integration.journal.azure_day_rows import split_into_transactions
 from integration.journal.azure_store import AzureJournal
+from integration.journal.azure_tables import RETRY_WRITES
 from integration.journal.concern import ConcernKind, build_delivery_concern
 from integration.journal.delivery_entity import to_entity
 from integration.journal.jobs import OPEN_STATES, Job, JobKind
@@ -162,7 +163,7 @@ async def _park(stores: Stores, sender: str, number: int, *, has_bytes: bool = T
 
 async def _put_all(table: TableClient, entities: Sequence[dict[str, Any]]) -> None:
     for part in split_into_transactions(entities):
-        await table.submit_transaction([("upsert", entity) for entity in part])
+        await table.submit_transaction([("upsert", entity) for entity in part], **RETRY_WRITES)
 
 
 def _make_delivery(sender: str, first: datetime, index: int) -> tuple[Delivery, Payload]:

@@ -123,13 +123,14 @@ class AzureJournal(AzureAttention):
         rows: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             seen.id: (
                 _build_merge(seen.id, values),
-                {"etag": seen.etag or "", "match_condition": MatchConditions.IfNotModified},
+                {"etag": seen.etag, "match_condition": MatchConditions.IfNotModified},
             )
             for seen, values in changes
+            if seen.etag
         }
         merged = await azure_tables.merge_entities(self.deliveries, list(rows.values()))
         done = dict(zip(rows, merged, strict=True))
-        return [done[seen.id] for seen, _ in changes]
+        return [done.get(seen.id, False) for seen, _ in changes]
 
     async def mark_queued(self, ids: Sequence[str]) -> None:
         changes = {"unqueued": False}

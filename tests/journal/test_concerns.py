@@ -164,3 +164,14 @@ async def test_a_concern_that_was_named_again_meanwhile_stays_named(kept: Kept, 
     assert current.concern == again
     assert await row_keys.unname_concern("Patient", "p1", current)
     assert (await row_keys.read("Patient", "p1")).concern is None
+
+
+async def test_many_concerns_are_deleted_though_some_are_gone(kept: Kept) -> None:
+    journal, _ = kept
+    several = [make(hours) for hours in (1, 2, 30)]
+    for concern in several:
+        await journal.put_concern(concern)
+    await journal.delete_concern(several[0].id)
+    await journal.delete_concerns([concern.id for concern in several])
+    await journal.delete_concerns([])
+    assert (await journal.list_concerns(ConcernFilter(), 10, None)).concerns == ()

@@ -964,3 +964,51 @@ async def test_what_a_delivery_waits_for_is_kept_and_cleared(journal: Journal) -
     known = await found(journal, delivery)
     assert [getattr(known, name) for name in cleared] == [None] * 4
     assert (known.attempts, known.for_operator) == (0, True)
+
+
+# --- many at once ------------------------------------------------------------------------------
+
+
+async def test_many_deliveries_are_changed_where_their_rows_are_as_they_were_read(
+    journal: Journal,
+) -> None:
+    days = [NOON - timedelta(days=number % 2) for number in range(230)]
+    several = [made(day, number) for number, day in enumerate(days)]
+    await keep(journal, *several)
+    seen = [await found(journal, delivery) for delivery in several]
+    await journal.update_delivery(seen[7].id, reason="changed meanwhile")
+    gone = made(NOON, 999, etag=seen[0].etag)
+    changes = {"status": Status.CANCELLED, "job": "j", "reason": None}
+    asked = [*seen, gone, made(NOON, 998)]
+
+    done = await journal.update_deliveries([(delivery, changes) for delivery in asked])
+
+    assert [index for index, is_done in enumerate(done) if not is_done] == [7, 230, 231]
+    read = [await found(journal, delivery) for delivery in seen]
+    assert {(item.status, item.job) for item in read if item.id != seen[7].id} == {
+        (Status.CANCELLED, "j")
+    }
+    assert read[7].status is Status.ACCEPTED
+    assert await journal.get_delivery(gone.id) is None
+    assert await journal.update_deliveries([]) == []
+
+
+async def test_many_deliveries_are_noted_as_queued_though_one_is_deleted(journal: Journal) -> None:
+    several = [made(NOON, number, unqueued=True) for number in range(3)]
+    await keep(journal, *several)
+    await journal.mark_queued([made(NOON, 99).id, *(item.id for item in several)])
+    assert [(await found(journal, item)).unqueued for item in several] == [False] * 3
+    assert await journal.get_delivery(made(NOON, 99).id) is None
+
+
+async def test_many_deliveries_are_indexed_and_listed_the_oldest_first(journal: Journal) -> None:
+    several = [made(NOON + timedelta(seconds=number), number) for number in range(120)]
+    await keep(journal, *several)
+    await journal.index_open(NOON - timedelta(days=40))  # what is newer is read from the list
+    await journal.index_deliveries([item.id for item in several], NOON)
+    await journal.index_deliveries([], NOON)
+    indexed = [entry.delivery async for entry in journal.scan_index(None)]
+    assert sorted(indexed) == [item.id for item in several]
+    ids = await journal.list_open(NOON + timedelta(seconds=10), NOON + timedelta(seconds=12))
+    assert ids == [item.id for item in several[10:13]]
+    assert await journal.list_open(None, None) == [item.id for item in several]
