@@ -56,6 +56,11 @@ LOG_EVENTS = {
         "delivery lane attempt reason",
         "a service did not do its part; the delivery is tried again later",
     ),
+    "delivery.tried": _event(
+        _BY_CAUSE,
+        "delivery lane reason",
+        "an operator had it tried at once, and it failed again; it is tried in its own turn, too",
+    ),
     "delivery.handed_on": _event(
         logging.INFO,
         "delivery lane",
@@ -116,6 +121,11 @@ LOG_EVENTS = {
         "delivery resource row action notes",
         "`action`: created, updated, unchanged, deactivated, deleted, absent, refused; `notes`: "
         "how many elements were not mapped",
+    ),
+    "row.tried": _event(
+        _BY_CAUSE,
+        "delivery resource reason",
+        "an operator had it tried at once, and it failed again; it is tried in its own turn, too",
     ),
     "row.requeued": _event(
         _BY_CAUSE, "delivery resource attempt reason", "the row is tried again later"

@@ -300,6 +300,8 @@ class WorkItem:
     file: str | None = None  # inbox: the sender, and the digest of the name of its file
     # mirror: who sent the delivery, so that its rows are counted with it; None: it is not known.
     sender: str | None = field(default=None, compare=False, kw_only=True)
+    # An operator has it tried at once, besides its own turn: if it fails, nothing is queued again.
+    once: bool = False
     job: str | None = None  # jobs: the id of the job of which a slice is to be done
 
 

@@ -172,6 +172,17 @@ async def _drop_concern(mirror: Mirror, result: RowResult, recorded: RecordedRow
 async def _requeue_or_park(
     mirror: Mirror, item: WorkItem, error: Unavailable | Misconfigured, began: datetime
 ) -> None:
+    if item.once:
+        result = _build_result(mirror, item, "requeued", str(error))
+        _record_activity(mirror, result, began, error=isinstance(error, Misconfigured))
+        log_event(
+            "row.tried",
+            error,
+            delivery=item.delivery,
+            resource=item.resource,
+            reason=str(error),
+        )
+        return
     retry = plan_retry(item, error, mirror.now(), mirror.max_age)
     if retry.delay is None:
         await park(mirror, item, str(error))

@@ -24,6 +24,7 @@ from integration.core.model import (
 from integration.journal.concern import ConcernGroup
 from integration.journal.concerns import change_with_concern
 from integration.journal.delivery_filter import DeliveryFilter
+from integration.journal.lane_bits import list_open_lanes
 from integration.journal.store import Journal
 from integration.journal.table_keys import is_delivery_id
 from integration.operations import query_parameters
@@ -159,7 +160,7 @@ async def replay(
     terms: ReplayTerms = DEFAULT_TERMS,
 ) -> Delivery:
     """Queue a parked delivery again, or of one that is done the refused entries, and the rows that
-    are parked or refused or have no result.
+    are parked or refused or have no result. One that waits is tried at once, besides its own turn.
 
     The delivery's id, the ids of its resources and what is written stay as they are. Raises
     Rejected: with 404 for an unknown delivery, with 409 when there is nothing to replay.
@@ -171,10 +172,34 @@ async def replay(
         is_queued |= await resend_refused(journal, queue, delivery, now, terms)
         if not is_queued:
             raise Rejected(Issue("conflict", _describe_nothing(delivery)), status=409)
+    elif is_waiting(delivery):
+        await hasten(queue, delivery)
     elif not await requeue(journal, queue, delivery, now, terms):
-        text = f"only a parked delivery can be replayed, and this one is {delivery.status}"
+        text = (
+            "only a delivery that is parked or waits can be replayed, and this one is "
+            f"{delivery.status}"
+        )
         raise Rejected(Issue("conflict", text), status=409)
     return delivery
+
+
+def is_waiting(delivery: Delivery) -> bool:
+    """Whether a delivery waits to be tried again."""
+    return delivery.status in _UNDER_WAY and delivery.waiting is not None
+
+
+async def hasten(queue: QueueSender, delivery: Delivery) -> None:
+    """Have a delivery that waits tried at once. Its own work items stay in the queue, and find
+    nothing left to do if this goes well; if not, they are the only ones that are tried again.
+
+    Raises Unavailable when the queue does not accept a work item.
+    """
+    items = [WorkItem(delivery.id, once=True)]
+    if delivery.status is Status.PROCESSING:
+        lanes = list_open_lanes(delivery)
+        items = [WorkItem(delivery.id, lane=lane, plan=delivery.plan, once=True) for lane in lanes]
+    for item in items:
+        await queue.send(RELAY_QUEUE, item)
 
 
 async def replay_all(

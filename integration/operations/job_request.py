@@ -73,10 +73,11 @@ def _check_target(kind: JobKind, status: Status | None, group: ConcernGroup | No
     if kind is JobKind.REPLAY:
         is_right = (status, group) in (
             (Status.PARKED, None),
+            (None, ConcernGroup.DELIVERY),
             (None, ConcernGroup.ENTRIES),
             (None, ConcernGroup.ROWS),
         )
-        text = "a replay takes status=parked, or attention=entries or rows"
+        text = "a replay takes status=parked, or attention=delivery, entries or rows"
     else:
         is_right = (status in OPEN and group is None) or (
             status is None and group is ConcernGroup.DELIVERY

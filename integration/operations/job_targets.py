@@ -26,8 +26,8 @@ _MAX_CONCURRENT = 16
 
 _PARKED = frozenset({ConcernKind.PARKED, ConcernKind.HELD})
 
-# Rows that wait go on by themselves.
-_ROWS = frozenset({ConcernKind.ROW_REFUSED, ConcernKind.ROW_PARKED})
+# What waits for the row of another resource cannot be hastened.
+_ROWS = frozenset({ConcernKind.ROW_REFUSED, ConcernKind.ROW_PARKED, ConcernKind.ROW_WAITING})
 
 # The end of a reason of which a concern has the beginning alone: see journal.bounds.bound_text.
 _CUT = "…"

@@ -8,11 +8,16 @@ from datetime import datetime
 from enum import StrEnum
 
 from integration.core.model import OPEN, Delivery, Status, WorkItem
-from integration.journal.concern import Concern, ConcernGroup
+from integration.journal.concern import Concern, ConcernGroup, ConcernKind
 from integration.journal.delivery_filter import matches
 from integration.journal.jobs import Job, JobKind
 from integration.journal.store import Journal
-from integration.operations.deliveries import ReplayTerms, may_resend_refused
+from integration.operations.deliveries import (
+    ReplayTerms,
+    hasten,
+    is_waiting,
+    may_resend_refused,
+)
 from integration.operations.job_cursor import (
     Cursor,
     count_key,
@@ -50,6 +55,7 @@ class Step(StrEnum):
     CHANGE = "change"  # replay or cancel its delivery
     SEND = "send"  # its delivery was replayed, and is not known to be in the queue
     SEND_ROW = "send row"
+    HASTEN = "hasten"  # its delivery waits
     COUNT = "count"  # this job has changed it: its worker ended before it could say so
     LEAVE_OUT = "leave out"
 
@@ -187,6 +193,7 @@ async def _work_on_pairs(
     targets: dict[str, tuple[str, Delivery]] = {}  # with their concerns, by delivery
     broken_off: dict[str, str] = {}
     rows: list[WorkItem] = []
+    hastened: list[Delivery] = []
     for concern, delivery in pairs:
         step = _choose(job, concern, delivery, tools)
         outcomes[concern.id] = Outcome(left_out=1)
@@ -200,12 +207,19 @@ async def _work_on_pairs(
         if step is Step.SEND:
             broken_off[delivery.id] = concern.id
         elif step is Step.SEND_ROW and concern.resource is not None:
-            rows.append(build_row_item(delivery, concern.resource))
+            is_waiting_row = concern.kind is ConcernKind.ROW_WAITING
+            rows.append(build_row_item(delivery, concern.resource, once=is_waiting_row))
+        elif step is Step.HASTEN:
+            hastened.append(delivery)
 
     async def send_row(item: WorkItem) -> None:
         await tools.queue.send(MIRROR_QUEUE, item)
 
+    async def hasten_delivery(delivery: Delivery) -> None:
+        await hasten(tools.queue, delivery)
+
     await do_side_by_side(send_row, rows)
+    await do_side_by_side(hasten_delivery, hastened)
     await send_all(tools.journal, tools.queue, list(broken_off))
     await tools.journal.delete_concerns(list(broken_off.values()))
     changed = await _change(tools, job, [delivery for _, delivery in targets.values()])
@@ -233,6 +247,8 @@ def _choose(job: Job, concern: Concern, delivery: Delivery | None, tools: Tools)
         return Step.LEAVE_OUT if is_wanted else Step.COUNT
     if not is_wanted:
         return Step.LEAVE_OUT
+    if job.kind is JobKind.REPLAY and is_waiting(delivery):
+        return Step.HASTEN
     is_done = delivery.status is Status.DONE
     if is_done and not may_resend_refused(delivery, tools.now(), tools.terms):
         return Step.LEAVE_OUT

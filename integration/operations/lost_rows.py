@@ -19,6 +19,7 @@ async def list_rows_without_result(journal: Journal, delivery: Delivery) -> list
     return [build_row_item(delivery, name) for name in queued if name not in mirrored]
 
 
-def build_row_item(delivery: Delivery, resource: str) -> WorkItem:
-    """Return a work item that brings the rows of a resource up to date, for a delivery."""
-    return WorkItem(delivery.id, resource=resource, sender=delivery.sender or None)
+def build_row_item(delivery: Delivery, resource: str, *, once: bool = False) -> WorkItem:
+    """Return a work item that brings the rows of a resource up to date, for a delivery. `once`: the
+    resource has one in the queue, too, which waits for its turn."""
+    return WorkItem(delivery.id, resource=resource, sender=delivery.sender or None, once=once)

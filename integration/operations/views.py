@@ -19,14 +19,15 @@ _PAUSE_FOR_OPERATOR = 300
 _PAUSE_FOR_PERSON = 3600
 
 # What an operator can do about a thing that needs attention.
+_WAITING = "mend what the reason names: it goes on by itself, and at once if you replay it"
 _REMEDIES = {
     ConcernKind.ENTRIES: "mend the cause and replay, or have the sender correct them",
     ConcernKind.PARKED: "mend the cause and replay, or cancel",
     ConcernKind.HELD: "mend the cause and replay, or cancel",
-    ConcernKind.WAITING: "mend what the reason names: it goes on by itself",
+    ConcernKind.WAITING: _WAITING,
     ConcernKind.ROW_REFUSED: "mend the cause and replay, or correct the resource",
     ConcernKind.ROW_PARKED: "mend the cause and replay",
-    ConcernKind.ROW_WAITING: "mend what the reason names: it goes on by itself",
+    ConcernKind.ROW_WAITING: _WAITING,
     ConcernKind.ROW_INCOMPLETE: "wait: it is filled when the row comes, or have that resource sent",
 }
 

@@ -14,13 +14,15 @@ from integration.pages.view import View, render
 
 FIELDS = ("kind", "sender", "after")
 
-# By what a job finds the things of each kind. What waits goes on by itself.
+# By what a job finds the things of each kind.
 _JOBS = {
     ConcernKind.PARKED: {"status": "parked"},
     ConcernKind.HELD: {"status": "parked", "kind": "held"},
+    ConcernKind.WAITING: {"attention": "delivery"},
     ConcernKind.ENTRIES: {"attention": "entries"},
     ConcernKind.ROW_PARKED: {"attention": "rows"},
     ConcernKind.ROW_REFUSED: {"attention": "rows"},
+    ConcernKind.ROW_WAITING: {"attention": "rows"},
 }
 
 KINDS = {

@@ -137,6 +137,10 @@ async def park(journal: Journal, item: WorkItem, reason: str, now: datetime) -> 
 async def _requeue_or_park(
     relay: Relay, item: WorkItem, error: Unavailable | Misconfigured
 ) -> None:
+    if item.once:
+        reason = str(error)
+        log_event("delivery.tried", error, delivery=item.delivery, lane=item.lane, reason=reason)
+        return
     retry = plan_retry(item, error, relay.now(), relay.max_age)
     if retry.delay is None:
         await park(relay.journal, item, str(error), relay.now())
@@ -159,7 +163,7 @@ async def _requeue_or_park(
 
 async def _hand_on(relay: Relay, item: WorkItem) -> None:
     """Queue the rest of a lane that is healthy. It is no failure, and no attempt."""
-    rest = WorkItem(item.delivery, lane=item.lane, plan=item.plan)
+    rest = WorkItem(item.delivery, lane=item.lane, plan=item.plan, once=item.once)
     await relay.queue.send(RELAY_QUEUE, rest)
     log_event("delivery.handed_on", delivery=item.delivery, lane=item.lane)
 

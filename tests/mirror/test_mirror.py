@@ -243,6 +243,18 @@ async def test_a_crowd_of_mirrors_ends_with_one_row_of_the_newest_state(route: R
     assert row["msemr_azurefhirversion"] == "9"
 
 
+async def test_a_row_that_is_tried_at_once_is_queued_no_second_time(route: Route) -> None:
+    resource = route.fhir_double.add(anna())
+    route.fhir_double.down = 401
+    item = WorkItem("a delivery", resource=resource, once=True)
+    await mirroring.mirror_resource(route.mirror, item)
+    assert route.queued(MIRROR_QUEUE) == []
+
+    route.fhir_double.down = None
+    await mirroring.mirror_resource(route.mirror, item)
+    assert (await route.dataverse_double.contact())["lastname"] == MARKER
+
+
 # --- active and gone ---------------------------------------------------------------------------
 
 

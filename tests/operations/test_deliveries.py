@@ -253,6 +253,28 @@ async def test_an_active_or_cancelled_delivery_is_not_replayed(route: Route) -> 
     ).status == 404
 
 
+async def test_a_delivery_that_waits_is_tried_at_once_and_waits_on_if_that_fails(
+    route: Route,
+) -> None:
+    delivery = await route.deliver(bundle(entry(patient())))
+    route.fhir_double.down = 401
+    await route.process(delivery)
+    waiting = [item for _, item, _ in route.queue_sender.sent]
+
+    await deliveries.replay(route.journal, route.queue_sender, delivery, route.clock.now)
+    hastened = [item for _, item, delay in route.queue_sender.sent if item.once and not delay]
+    assert [item.delivery for item in hastened] == [delivery]
+    await relaying.process(route.relay, hastened[0])
+    left = [item for _, item, _ in route.queue_sender.sent if not item.once]
+    assert left == waiting, "the one chain of retries is as it was"
+
+    route.fhir_double.down = None
+    await relaying.process(route.relay, hastened[0])
+    assert (await route.known(delivery)).status is Status.DONE
+    await relaying.process(route.relay, waiting[0])
+    assert (await route.known(delivery)).written == 1
+
+
 class Broken:
     """A queue that does not answer."""
 

@@ -664,3 +664,21 @@ async def test_the_log_says_what_became_of_a_job(
     ]
     ends: Mapping[str, Any] = next(fields for event, fields in told if event == "job.done")
     assert (ends["kind"], ends["looked_at"], ends["done"]) == (JobKind.REPLAY, 2, 2)
+
+
+async def test_a_replay_of_all_that_waits_tries_each_at_once(either: Bench) -> None:
+    parked = (await either.park())[0]
+    waiting = await either.add(waiting=either.clock(), for_operator=True)
+    concern = build_delivery_concern(
+        ConcernKind.WAITING, waiting.id, "north", either.clock(), reason="answered 403"
+    )
+    await change_with_concern(
+        either.journal, waiting, concern, only_if=frozenset({Status.ACCEPTED})
+    )
+    done = await either.run(attention="delivery")
+    assert counts(done) == (2, 2, 2, 0, 0)
+    once = {
+        item.delivery: item.once for queue, item, _ in either.queue.sent if queue == RELAY_QUEUE
+    }
+    assert once == {parked: False, waiting.id: True}
+    assert await either.status(waiting.id) is Status.ACCEPTED
