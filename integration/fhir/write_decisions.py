@@ -47,6 +47,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from itertools import takewhile
 
 from integration.core.errors import Issue
@@ -101,9 +102,12 @@ class Attempt:
 
     `is_ordered`: whether its writes are earlier or later than others. `is_retry`: an earlier
     attempt has begun. `is_repeat`: the same bytes were delivered before, with the same ids.
+    `corrects`: the delivery in whose place this one was sent; what that one has found, and written,
+    is the base here.
     """
 
     delivery: str
+    corrects: str | None = None
     is_ordered: bool = True
     is_retry: bool = False
     is_repeat: bool = False
@@ -180,6 +184,8 @@ def decide_by_history(
     pairs = zip(recent, [*recent[1:], *versions[len(recent) :][:1], None], strict=False)
     if any(_is_foreign(version, before) for version, before in pairs):
         return Step.CHANGED
+    if attempt.corrects and is_gone and any(map(partial(_is_of_corrected, attempt), versions)):
+        return Step.CHANGED
     return _decide_unmoved(attempt, candidate)
 
 
@@ -239,6 +245,11 @@ def build_result(candidate: Candidate, step: Step) -> EntryResult:
         if step is Step.DONE_AND_CHANGED
         else None,
     )
+
+
+def tells_other_version(result: EntryResult) -> bool:
+    """Whether a result names a version that somebody else has made after the write."""
+    return operation_outcome.as_json(_OTHER_VERSION) in (result.issues or ())
 
 
 def build_superseded_result(
@@ -309,6 +320,12 @@ def _is_own(attempt: Attempt, entry: UnitEntry, version: ResourceVersion) -> boo
         and mark.delivery == entry.rank(attempt.delivery).delivery
         and mark.position == entry.position
     )
+
+
+def _is_of_corrected(attempt: Attempt, version: ResourceVersion) -> bool:
+    """Whether the delivery that is corrected has made this version, or may have: a create does not
+    say which delivery it is of, but its id is that of nobody else."""
+    return version.mark is not None and version.mark.delivery in (CREATED, attempt.corrects)
 
 
 def _is_later(attempt: Attempt, entry: UnitEntry, version: ResourceVersion) -> bool:

@@ -33,12 +33,14 @@ from integration.journal.concerns import (
     change_with_concern,
     park_open,
 )
+from integration.journal.corrections import close_corrected, take_place
 from integration.journal.lane_bits import has_lane, list_unqueued_lanes
 from integration.journal.store import NO_LANE, Journal, list_settled
 from integration.queues.names import RELAY_QUEUE
 from integration.queues.queue_sender import QueueSender, queue_answer
 from integration.queues.retry import plan_retry
 from integration.relay import fetch
+from integration.relay.corrections import record_taken_over
 from integration.relay.fetch import NO_SOURCES, Sources
 from integration.relay.lane import (
     DeliveryChanged,
@@ -113,7 +115,7 @@ async def process(relay: Relay, item: WorkItem) -> None:
         except TimeUp:
             await _hand_on(relay, item)
         except Rejected as error:
-            # It was kept for an operator, and still cannot be read.
+            # It was kept for an operator, and still cannot be read; or what it corrects has changed.
             await park(relay.journal, item, f"refused: {error}", relay.now())
 
 
@@ -173,7 +175,9 @@ async def _process_item(relay: Relay, item: WorkItem) -> None:
     if delivery is None:
         raise LookupError(f"delivery {item.delivery} is queued but not in the journal")
     if delivery.status in (Status.DONE, Status.CANCELLED):
-        # Whoever ended it may have been ended itself before it queued the answer.
+        # Whoever ended it may have been ended itself before it did what follows.
+        if delivery.status is Status.DONE and delivery.corrects is not None:
+            await close_corrected(relay.journal, delivery)
         await queue_answer(relay.queue, delivery)
         return
     if item.lane is not None and item.plan != delivery.plan:
@@ -227,6 +231,8 @@ async def _process_delivery(relay: Relay, delivery: Delivery, item: WorkItem) ->
     """
     timer = _start_timer(relay)
     delivery = await _ensure_planner(relay, delivery)
+    if delivery.corrects is not None:
+        await _begin_correction(relay, delivery)
     delivery, delivery_plan = await _make_plan(relay, delivery)
     lanes = delivery_plan.lanes
     is_small = len(lanes) == 1 and not delivery_plan.refused and can_begin_at_once(lanes[0])
@@ -258,6 +264,21 @@ async def _process_delivery(relay: Relay, delivery: Delivery, item: WorkItem) ->
         await _finish_from_journal(relay, delivery)
     else:
         await _finish(relay, delivery, [*refused, *results])
+
+
+async def _begin_correction(relay: Relay, delivery: Delivery) -> None:
+    """Take the place of the delivery that is corrected, and take over what it has written. Raises
+    Rejected where it is not to be corrected any more."""
+    if not await take_place(relay.journal, delivery, relay.now()):
+        text = (
+            f"{delivery.corrects} cannot be corrected any more: it was replayed, cancelled or "
+            "corrected otherwise"
+        )
+        raise Rejected(Issue("conflict", text), status=409)
+    corrected = await relay.journal.get_delivery(delivery.corrects or "")
+    size = delivery.bytes + (corrected.bytes if corrected is not None else 0)
+    async with relay.budget.take(size, relay.max_wait):
+        await record_taken_over(relay.journal, delivery, _get_limits(delivery))
 
 
 async def _ensure_planner(relay: Relay, delivery: Delivery) -> Delivery:
@@ -310,7 +331,14 @@ async def _make_plan(relay: Relay, delivery: Delivery) -> tuple[Delivery, Plan]:
             counted = replace(counted, etag=None)
         trusts_uuids = payload.request.policy.trust == "uuids"
         naming = Naming(delivery.sender, delivery.key, trusts_uuids)
-        make_plan = partial(plan, contents, naming, _get_limits(delivery), delivery.write_order)
+        make_plan = partial(
+            plan,
+            contents,
+            naming,
+            _get_limits(delivery),
+            delivery.write_order,
+            is_correction=delivery.corrects is not None,
+        )
         return counted, await offload(size, make_plan)
 
 
@@ -439,6 +467,8 @@ async def _finish(relay: Relay, delivery: Delivery, results: Sequence[EntryResul
     if not is_done:  # it was cancelled during its last unit, or another worker was quicker
         await _record_cancelled(relay, delivery)
         return
+    if delivery.corrects is not None:
+        await close_corrected(relay.journal, delivery)
     if is_held:
         log_event("delivery.held", delivery=delivery.id, reason=reason)
         return
