@@ -1,17 +1,20 @@
 """What a correction takes over from the delivery that it corrects. Pure.
 
-A correction has the key of that delivery, so an entry with the same `fullUrl`, or the same place, is
-the same resource. What was written, and is in the correction as it was, is not sent again. What
-differs replaces only what the corrected delivery has left there: its version is the base, so that a
-change by anybody else since is found by the history, as at a retry (`write_decisions`).
+A correction has the key of that delivery, so an entry with the same `fullUrl`, or at the same
+place, is the same resource. What was written, and is in the correction as it was, is not sent
+again. What differs replaces only what the corrected delivery has left there: its version is the
+base, so that a change by anybody else since is found by the history, as at a retry
+(`write_decisions`).
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from integration.core import decimal_json
 from integration.core.errors import Issue
 from integration.core.model import ALL_RIGHTS, DeliveryRequest, EntryResult
 from integration.fhir import bundle, entry_results, operation_outcome
@@ -31,8 +34,8 @@ _Place = tuple[str, str | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corrected:
-    """The delivery that is corrected: its entries that could be sent, in the order of writing, their
-    results by position, and the versions that they found at their first attempt."""
+    """The delivery that is corrected: its entries that could be sent, in the order of writing,
+    their results by position, and the versions that they found at their first attempt."""
 
     entries: Sequence[UnitEntry] = ()
     results: Mapping[int, EntryResult] = field(default_factory=dict)
@@ -76,14 +79,14 @@ def read_corrected(body: bytes, request: DeliveryRequest) -> Contents:
     return bundle.read(body, replace(request, rights=ALL_RIGHTS, policy=policy))
 
 
-def list_moved(before: Contents, after: Contents, unsettled: Iterable[int]) -> Iterator[Entry]:
+def list_moved(before: Contents, after: Contents, refused: Collection[int]) -> Iterator[Entry]:
     """Yield the entries of a delivery whose resource a correction would take for another one: they
     were written, or may have been, have an id by their place, and have it no more.
 
-    `unsettled`: the positions of entries that are known to be refused.
+    `refused`: the positions of entries of which it is known that they were not written.
     """
-    refused = {*unsettled}
-    resources = {n: entry.resource for n, entry in enumerate(after.entries) if not entry.full_url}
+    digests = {entry.position: _compute_digest(entry) for entry in after.entries}
+    everywhere = {*digests.values()}
     for entry in before.entries:
         if entry.position in refused or not _is_named_by_place(entry):
             continue
@@ -91,14 +94,21 @@ def list_moved(before: Contents, after: Contents, unsettled: Iterable[int]) -> I
         if there is None or not _is_named_by_place(there) or there.type != entry.type:
             yield entry
             continue
-        resource = entry.resource
-        if resources[entry.position] != resource and resource in resources.values():
+        digest = _compute_digest(entry)
+        if digests[entry.position] != digest and digest in everywhere:
             yield entry
 
 
 def is_created(entry: Entry) -> bool:
     """Whether the id of its resource is derived from the delivery."""
     return entry.method == "POST" and not entry.is_conditional and not entry.refusal
+
+
+def _compute_digest(entry: Entry) -> bytes | None:
+    """Return a digest of a resource that is created without `fullUrl`."""
+    if not _is_named_by_place(entry) or entry.content is None:
+        return None
+    return hashlib.sha256(decimal_json.encode(entry.resource)).digest()
 
 
 def _is_named_by_place(entry: Entry) -> bool:

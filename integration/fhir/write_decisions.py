@@ -47,7 +47,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import partial
 from itertools import takewhile
 
 from integration.core.errors import Issue
@@ -184,7 +183,7 @@ def decide_by_history(
     pairs = zip(recent, [*recent[1:], *versions[len(recent) :][:1], None], strict=False)
     if any(_is_foreign(version, before) for version, before in pairs):
         return Step.CHANGED
-    if attempt.corrects and is_gone and any(map(partial(_is_of_corrected, attempt), versions)):
+    if attempt.corrects and _was_removed(attempt, candidate, versions):
         return Step.CHANGED
     return _decide_unmoved(attempt, candidate)
 
@@ -322,10 +321,17 @@ def _is_own(attempt: Attempt, entry: UnitEntry, version: ResourceVersion) -> boo
     )
 
 
-def _is_of_corrected(attempt: Attempt, version: ResourceVersion) -> bool:
-    """Whether the delivery that is corrected has made this version, or may have: a create does not
-    say which delivery it is of, but its id is that of nobody else."""
-    return version.mark is not None and version.mark.delivery in (CREATED, attempt.corrects)
+def _was_removed(
+    attempt: Attempt, candidate: Candidate, versions: Sequence[ResourceVersion]
+) -> bool:
+    """Whether what the corrected delivery has written was deleted, or removed with its history. A
+    create does not say which delivery it is of, but its id is that of nobody else."""
+    if not versions:
+        return bool(candidate.base)
+    return versions[0].is_deleted and any(
+        version.mark is not None and version.mark.delivery in (CREATED, attempt.corrects)
+        for version in versions
+    )
 
 
 def _is_later(attempt: Attempt, entry: UnitEntry, version: ResourceVersion) -> bool:

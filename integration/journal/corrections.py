@@ -1,8 +1,9 @@
 """A correction and the delivery whose place it takes: each names the other.
 
-The correction is added first, then its place is taken, then it is queued. Whoever processes it takes
-its place again, so it may end anywhere in between. The concern of the corrected delivery stays until
-the correction has ended, so that one of both is always to be seen while something is not in FHIR.
+The correction is added first, then it takes its place, then it is queued. Whoever processes it has
+it take its place again, so a worker may end anywhere in between. The concern of the corrected
+delivery stays until the correction has ended, so that one of both is always to be seen while
+something is not in FHIR.
 """
 
 from __future__ import annotations
@@ -65,6 +66,6 @@ async def close_corrected(journal: Journal, correction: Delivery) -> None:
         if corrected is None:
             return
         if corrected.attention:
+            await journal.delete_concern(corrected.attention)  # first: as long as it is named
             await journal.update_delivery(id_, only_if=_CORRECTABLE, seen=corrected, attention="")
-            await journal.delete_concern(corrected.attention)
         id_ = corrected.corrects

@@ -115,7 +115,7 @@ async def process(relay: Relay, item: WorkItem) -> None:
         except TimeUp:
             await _hand_on(relay, item)
         except Rejected as error:
-            # It was kept for an operator, and still cannot be read; or what it corrects has changed.
+            # It was kept for an operator, and still cannot be read; or it can correct nothing.
             await park(relay.journal, item, f"refused: {error}", relay.now())
 
 
