@@ -248,6 +248,21 @@ async def test_an_earlier_delivery_that_is_late_does_not_overwrite_the_correctio
     assert await route.statuses(made) == [201]
 
 
+async def test_a_later_delivery_that_repeats_an_earlier_state_stands(route: Route) -> None:
+    """Its content is there already, but what was refused in between may be corrected."""
+    early = await route.deliver(batch(put("p1", birthDate="2001-01-01")))
+    await route.process_all(early)
+    route.clock.later(60)
+    delivery = await refused(route, put("p1"), types={"Patient"})
+    later = await route.deliver(batch(put("p1", birthDate="2001-01-01")))
+    await route.process_all(later)
+    route.clock.later(60)
+    made = await correct(route, delivery, batch(put("p1", birthDate="1984-05-06")))
+    await route.process_all()
+    assert born(route) == {"p1": "2001-01-01"}
+    assert await route.statuses(made) == [409]
+
+
 async def test_a_repeat_by_the_sender_is_one_of_the_delivery_that_was_corrected(
     route: Route,
 ) -> None:
