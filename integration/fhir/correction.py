@@ -90,8 +90,12 @@ def list_moved(before: Contents, after: Contents, refused: Collection[int]) -> I
     for entry in before.entries:
         if entry.position in refused or not _is_named_by_place(entry):
             continue
-        there = after.entries[entry.position] if entry.position < len(after.entries) else None
-        if there is None or not _is_named_by_place(there) or there.type != entry.type:
+        counterpart = after.entries[entry.position] if entry.position < len(after.entries) else None
+        if (
+            counterpart is None
+            or not _is_named_by_place(counterpart)
+            or counterpart.type != entry.type
+        ):
             yield entry
             continue
         digest = _compute_digest(entry)

@@ -54,7 +54,7 @@ async def record_taken_over(journal: Journal, correction: Delivery, limits: Limi
         raise Rejected(Issue("conflict", text), status=409)
     results = {result.position: result for result in await journal.list_entry_results(corrected.id)}
     bases = await journal.list_bases(corrected.id) | decode_bases(corrected.bases)
-    work = partial(_compare, correction, payloads, limits, results, bases)
+    work = partial(_compare, correction, payloads, limits, results=results, bases=bases)
     found = await offload(sum(len(payload.body) for payload in payloads), work)
     known = {result.position for result in await journal.list_entry_results(correction.id)}
     new = [result for result in found.results if result.position not in known]
@@ -70,23 +70,24 @@ def _compare(
     correction: Delivery,
     payloads: tuple[Payload, Payload],
     limits: Limits,
+    *,
     results: Mapping[int, EntryResult],
     bases: Mapping[int, str],
 ) -> TakenOver:
     naming = Naming(correction.sender, correction.key)
     prepare_ = partial(_prepare, naming=naming, limits=limits, write_order=correction.write_order)
     before, after = payloads
-    own = prepare_(_read_own(after))
+    corrections = prepare_(_read_correction(after))
     corrected = Corrected(
         # One that was held because it cannot be read has no results: nothing of it was sent.
         entries=prepare_(read_corrected(before.body, before.request)).entries if results else (),
         results=results,
         bases=bases,
     )
-    return take_over(corrected, own.entries, own.created)
+    return take_over(corrected, corrections.entries, corrections.created)
 
 
-def _read_own(payload: Payload) -> Contents:
+def _read_correction(payload: Payload) -> Contents:
     contents = bundle.read(payload.body, payload.request)
     return refuse_forbidden(contents, payload.request.rights, alone=True)
 
