@@ -335,6 +335,40 @@ async def test_a_cancelled_correction_can_be_followed_by_another(route: Route) -
     assert (await route.known(second)).corrects == made
 
 
+async def test_what_a_correction_refused_is_replayed(route: Route) -> None:
+    delivery = await refused(route, put("p1"), sees("o1"), types={"Patient", "Observation"})
+    route.fhir_double.refuses = {"Observation"}
+    made = await correct(route, delivery, batch(put("p1", birthDate="1984-05-06"), sees("o1")))
+    await route.process_all()
+    assert await concerns(route) == [("entries", made)]
+    route.fhir_double.refuses = set()
+    await deliveries.replay(route.journal, route.queue_sender, made, route.clock.now)
+    await route.process_all()
+    assert await route.statuses(made) == [201, 201]
+    assert route.fhir_double.writes_of_each == {"Patient/p1": 1, "Observation/o1": 1}
+    assert await concerns(route) == []
+
+
+async def test_what_is_corrected_is_not_replayed_or_cancelled_any_more(route: Route) -> None:
+    delivery = await refused(route, put("p1"), types={"Patient"})
+    parked = await route.deliver(batch(put("p2")))
+    await relaying.park(route.journal, WorkItem(parked), "too slow", route.clock.now)
+    route.clock.later(60)
+    made = await correct(route, delivery, batch(put("p1", birthDate="1984-05-06")))
+    other = await correct(route, parked, batch(put("p2", birthDate="1984-05-06")))
+    now = route.clock.now
+    for each, by in ((delivery, made), (parked, other)):
+        with pytest.raises(Rejected):
+            await deliveries.replay(route.journal, route.queue_sender, each, now)
+        with pytest.raises(Rejected):
+            await deliveries.cancel(route.journal, each, now)
+        assert (await route.known(each)).corrected_by == by
+    asked = deliveries.parse_replay_filter({"attention": "entries"})
+    page = await deliveries.replay_all(route.journal, route.queue_sender, asked, now, dry_run=False)
+    assert page.deliveries == ()
+    assert sorted(await concerns(route)) == [("entries", delivery), ("parked", parked)]
+
+
 # --- what can be corrected ---------------------------------------------------------------------
 
 
