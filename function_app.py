@@ -19,6 +19,7 @@ from integration.app.sender_requests import answer_sender_request
 from integration.change_events.from_fhir import queue_changes
 from integration.change_events.to_dataverse import drop_notification, notify_dataverse
 from integration.core.errors import MethodNotAllowed
+from integration.intake.correct import correct_delivery
 from integration.intake.inbox import drop_message, queue_left_files, take_files
 from integration.mirror.mirror import mirror_resource
 from integration.mirror.mirror import park as park_row
@@ -30,7 +31,7 @@ from integration.operations.answers import leave_answer, write_answer
 from integration.operations.attention import PARAMETERS as ATTENTION_PARAMETERS
 from integration.operations.attention import find_concerns
 from integration.operations.audit import PARAMETERS as AUDIT_PARAMETERS
-from integration.operations.audit import find_audit_entries, record_answer
+from integration.operations.audit import find_audit_entries, record_answer, record_correction
 from integration.operations.delivery_list import LIST_PARAMETERS, list_deliveries
 from integration.operations.flow import PARAMETERS as FLOW_PARAMETERS
 from integration.operations.flow import find_flow
@@ -47,7 +48,7 @@ from integration.queues.names import (
     RELAY_QUEUE,
 )
 from integration.queues.queue_sender import parse_work_item
-from integration.relay.process import park as park_delivery
+from integration.relay.end import park as park_delivery
 from integration.relay.process import process
 from integration.virtual_tables.data_routes import change_routes, list_routes
 
@@ -253,6 +254,23 @@ async def replay(req: func.HttpRequest, query: Query) -> func.HttpResponse:
         parts.journal, parts.queue, id_, parts.now(), parts.replay_terms
     )
     return responses.build_replayed(replayed)
+
+
+@app.route("deliveries/{id}/correction", methods=METHODS)
+@endpoint()
+async def correction(req: func.HttpRequest, query: Query) -> func.HttpResponse:
+    """Keep and queue corrected bytes, which take the place of those of a delivery."""
+    parts = await wiring.get_parts()
+    if req.method != "POST":
+        raise MethodNotAllowed("POST")
+    terms = parts.replay_terms
+    accepted = await correct_delivery(
+        parts.intake, responses.build_correction(req), judge=terms.judge, retention=terms.retention
+    )
+    reader = responses.build_reader(req, parts.reader_headers)
+    await record_correction(parts.audit, reader, accepted.delivery)
+    root = responses.find_root(req, parts.public_url)
+    return responses.build_accepted(f"{root}/api", accepted)
 
 
 @app.route("deliveries/replay", methods=METHODS)

@@ -41,7 +41,7 @@ from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
 from integration.queues.queue_sender import QueueSender
 from integration.relay import process
 from integration.relay.lane import LaneContext
-from integration.relay.process import Relay
+from integration.relay.parts import Relay
 from local.services import Running
 
 HOUR = 3600.0

@@ -15,6 +15,7 @@ from integration.core.errors import Issue, Rejected
 from integration.core.model import Delivery, FhirResource, Status
 from integration.fhir.operation_outcome import as_json
 from integration.intake.accept import Accepted
+from integration.intake.correct import Correction
 from integration.intake.dialects import Handshake
 from integration.intake.subscriptions import Acknowledged
 from integration.journal.activity_log import ActivityPage
@@ -134,6 +135,12 @@ def find_roots(req: func.HttpRequest, *roots: str | None) -> frozenset[str]:
     return frozenset(filter(None, roots)) or frozenset({_split_url(req.url)[0]})
 
 
+def build_correction(req: func.HttpRequest) -> Correction:
+    """Build what an operator sends in the place of a delivery."""
+    headers = {name.lower(): value for name, value in req.headers.items()}
+    return Correction(corrected=req.route_params["id"], headers=headers, body=req.get_body())
+
+
 def parse_json_body(req: func.HttpRequest) -> Any:
     """Parse the body as JSON. Raises Rejected."""
     try:
@@ -211,11 +218,7 @@ def build_delivery_status(result: DeliveryStatus, now: datetime) -> func.HttpRes
     if delivery.status is Status.DONE:
         return _build_json(views.build_response_bundle(delivery, result.results, result.rows), 200)
     if delivery.status is Status.CANCELLED:
-        text = (
-            f"the delivery was cancelled by its sender; {delivery.written} of {delivery.entries} "
-            "entries were written before, and stay"
-        )
-        return build_outcome(404, [Issue("not-found", text)])
+        return build_outcome(404, [Issue("not-found", views.describe_cancelled(delivery))])
     headers = {
         "X-Progress": views.describe_progress(delivery),
         "Retry-After": str(views.choose_pause(delivery, now)),

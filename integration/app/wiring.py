@@ -69,7 +69,7 @@ from integration.pages.people import SignIn
 from integration.queues.queue_sender import QueueSender
 from integration.relay.fetch import Sources
 from integration.relay.lane import LaneContext
-from integration.relay.process import Relay
+from integration.relay.parts import Relay
 from integration.virtual_tables.data_routes import VIRTUAL, DataRoutes
 
 if TYPE_CHECKING:  # these import the mapping engine, which takes long to load

@@ -46,6 +46,11 @@ LOG_EVENTS = {
         "could not stay one",
         when="entries were refused",
     ),
+    "delivery.corrected": _event(
+        logging.INFO,
+        "delivery corrects entries bytes",
+        "an operator has sent it in the place of `corrects`, which it corrects",
+    ),
     "delivery.held": _event(
         logging.ERROR,
         "delivery reason",

@@ -185,6 +185,9 @@ class Delivery:
     for_operator: bool = False  # it waits until somebody mends something
     parked: datetime | None = None  # when it was parked
     attention: str = ""  # the id of its concern: see integration.journal.attention
+    # The delivery in whose place this one was sent by an operator, and the one in its own place.
+    corrects: str | None = None
+    corrected_by: str | None = None
     round: int = 0  # how often its refused entries were sent again
     replayed: datetime | None = None  # by an operator; its age counts from here
     job: str = ""  # the id of the job that has replayed or cancelled it last

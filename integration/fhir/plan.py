@@ -34,14 +34,20 @@ class Plan:
 
 
 def plan(
-    contents: Contents, naming: Naming, limits: Limits = Limits(), write_order: str = "arrival"
+    contents: Contents,
+    naming: Naming,
+    limits: Limits = Limits(),
+    write_order: str = "arrival",
+    *,
+    is_correction: bool = False,
 ) -> Plan:
     """Return the plan of a delivery. Raises nothing: what cannot be sent is in `refused`.
 
-    `write_order` is the setting WRITE_ORDER; see `source_version`.
+    `write_order` is the setting WRITE_ORDER; see `source_version`. `is_correction`: it takes the
+    place of another delivery, which may have created what it creates.
     """
     atomic = contents.kind == "transaction"
-    prepared, refused = prepare(contents, naming, limits, write_order)
+    prepared, refused = prepare(contents, naming, limits, write_order, is_correction=is_correction)
     if atomic and refused:
         return Plan((), _refuse_all(contents, refused))
     if atomic and split_into_units.can_be_atomic(prepared, limits):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from integration.core import decimal_json
@@ -38,10 +38,15 @@ class PreparedEntry:
 
 
 def prepare(
-    contents: Contents, naming: Naming, limits: Limits, write_order: str
+    contents: Contents,
+    naming: Naming,
+    limits: Limits,
+    write_order: str,
+    *,
+    is_correction: bool = False,
 ) -> tuple[list[PreparedEntry], list[tuple[Entry, Issue]]]:
     """Return the entries that can be sent, in the order of writing, and those that cannot with the
-    reason."""
+    reason. `is_correction`: what is created may be there already, by an earlier delivery."""
     canonical = _find_canonical_entries(contents)
     names = [_name_target(contents.entries[n], naming) for n in canonical]
     linker = Linker(contents, names)
@@ -67,6 +72,8 @@ def prepare(
             awaits = {names[n] for n in links if contents.entries[n].is_conditional}
             links -= {position}
             unit_entry = _build_unit_entry(rewritten, names[position], awaits, others, write_order)
+            if is_correction:
+                unit_entry = replace(unit_entry, created=False)
             if len(unit_entry.body) + 1 + ENVELOPE > limits.bytes:
                 issue = Issue(
                     "too-costly", "the entry is larger than the FHIR server accepts", entry.where

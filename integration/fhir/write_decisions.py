@@ -101,9 +101,12 @@ class Attempt:
 
     `is_ordered`: whether its writes are earlier or later than others. `is_retry`: an earlier
     attempt has begun. `is_repeat`: the same bytes were delivered before, with the same ids.
+    `corrects`: the delivery in whose place this one was sent; what that one has found, and written,
+    is the base here.
     """
 
     delivery: str
+    corrects: str | None = None
     is_ordered: bool = True
     is_retry: bool = False
     is_repeat: bool = False
@@ -180,6 +183,8 @@ def decide_by_history(
     pairs = zip(recent, [*recent[1:], *versions[len(recent) :][:1], None], strict=False)
     if any(_is_foreign(version, before) for version, before in pairs):
         return Step.CHANGED
+    if attempt.corrects and _was_removed(attempt, candidate, versions):
+        return Step.CHANGED
     return _decide_unmoved(attempt, candidate)
 
 
@@ -239,6 +244,11 @@ def build_result(candidate: Candidate, step: Step) -> EntryResult:
         if step is Step.DONE_AND_CHANGED
         else None,
     )
+
+
+def tells_other_version(result: EntryResult) -> bool:
+    """Whether a result names a version that somebody else has made after the write."""
+    return operation_outcome.as_json(_OTHER_VERSION) in (result.issues or ())
 
 
 def build_superseded_result(
@@ -308,6 +318,19 @@ def _is_own(attempt: Attempt, entry: UnitEntry, version: ResourceVersion) -> boo
         mark is not None
         and mark.delivery == entry.rank(attempt.delivery).delivery
         and mark.position == entry.position
+    )
+
+
+def _was_removed(
+    attempt: Attempt, candidate: Candidate, versions: Sequence[ResourceVersion]
+) -> bool:
+    """Whether what the corrected delivery has written was deleted, or removed with its history. A
+    create does not say which delivery it is of, but its id is that of nobody else."""
+    if not versions:
+        return bool(candidate.base)
+    return versions[0].is_deleted and any(
+        version.mark is not None and version.mark.delivery in (CREATED, attempt.corrects)
+        for version in versions
     )
 
 

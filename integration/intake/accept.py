@@ -213,7 +213,7 @@ def parse_contents(body: bytes, request: DeliveryRequest, max_entries: int) -> C
 
 def _make_delivery(intake: Intake, parsed: ParsedRequest, contents: Contents) -> Delivery:
     now = intake.now()
-    digest = _compute_digest(_encode_for_digest(parsed.request), parsed.body)
+    digest = compute_digest(parsed.request, parsed.body)
     key = digest
     if parsed.idempotency_key is not None:
         key = _compute_digest(b"key", parsed.idempotency_key.encode())
@@ -288,12 +288,7 @@ async def _keep_and_queue(intake: Intake, checked: CheckedRequest) -> Accepted:
         bytes=delivery.bytes,
         repeat=delivery.repeat,
     )
-    refusals = tuple(islice(_list_refusals(checked.contents), MAX_ISSUES + 1))
-    if len(refusals) > MAX_ISSUES:
-        text = "more entries will not be sent: the answer of the delivery names each"
-        more = Issue("informational", text, None, "information")
-        refusals = (*refusals[:MAX_ISSUES], more)
-    return Accepted(delivery.id, refusals)
+    return Accepted(delivery.id, list_refusals(checked.contents))
 
 
 async def _release(intake: Intake, held: Delivery, checked: CheckedRequest) -> Accepted:
@@ -364,12 +359,26 @@ async def _take_key(journal: Journal, checked: CheckedRequest) -> Delivery:
     return replace(delivery, repeat=True)
 
 
-def _list_refusals(contents: Contents) -> Iterator[Issue]:
+def list_refusals(contents: Contents) -> tuple[Issue, ...]:
+    """Return why entries will not be sent, up to MAX_ISSUES."""
+    refusals = tuple(islice(_find_refusals(contents), MAX_ISSUES + 1))
+    if len(refusals) <= MAX_ISSUES:
+        return refusals
+    text = "more entries will not be sent: the answer of the delivery names each"
+    return (*refusals[:MAX_ISSUES], Issue("informational", text, None, "information"))
+
+
+def _find_refusals(contents: Contents) -> Iterator[Issue]:
     """Yield why entries will not be sent. What is yet to be fetched may still be."""
     to_fetch = contents.urls_to_fetch if isinstance(contents, Notification) else {}
     for entry in contents.entries:
         if entry.refusal and entry.position not in to_fetch:
             yield entry.refusal
+
+
+def compute_digest(request: DeliveryRequest, body: bytes) -> str:
+    """Return the digest of a request: of its address and its bytes."""
+    return _compute_digest(_encode_for_digest(request), body)
 
 
 def _encode_for_digest(request: DeliveryRequest) -> bytes:

@@ -30,6 +30,15 @@ def _build_id(milliseconds: int, random_bits: int) -> str:
     return str(UUID(int=value))
 
 
+def build_next_id(id_: str) -> str | None:
+    """Return the id right after this one: of all that were accepted later, each is above it. None:
+    there is none of the same millisecond."""
+    value = UUID(id_).int
+    low = (1 << 62) - 1
+    tail = (value >> 64 & 0xFFF) << 62 | value & low
+    return _build_id(value >> 80, tail + 1) if tail < (1 << 74) - 1 else None
+
+
 def build_end_id(until: datetime) -> str:
     """Return an id that is above that of each delivery accepted up to `until`, and below others."""
     return _build_id(int(until.timestamp() * 1000) + 1, 0)

@@ -15,7 +15,7 @@ import msgspec
 
 from integration.core.errors import Issue, Misconfigured, Unavailable
 from integration.core.log_events import log_event
-from integration.core.model import OPEN, Delivery, Status, WorkItem
+from integration.core.model import OPEN, Status, WorkItem
 from integration.core.offload import offload
 from integration.fhir.operation_outcome import as_json
 from integration.journal.inbox_files import InboxFiles
@@ -98,13 +98,5 @@ def _build_answer(status: DeliveryStatus) -> bytes:
         return msgspec.json.encode(
             views.build_response_bundle(delivery, status.results, status.rows)
         )
-    issue = as_json(Issue("not-found", describe_cancelled(delivery)))
+    issue = as_json(Issue("not-found", views.describe_cancelled(delivery)))
     return msgspec.json.encode({"resourceType": "OperationOutcome", "issue": [issue]})
-
-
-def describe_cancelled(delivery: Delivery) -> str:
-    """Return what a sender hears of a delivery that was cancelled."""
-    return (
-        f"the delivery was cancelled; {delivery.written} of {delivery.entries} entries were "
-        "written before, and stay"
-    )

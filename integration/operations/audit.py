@@ -1,4 +1,5 @@
-"""VERBS record_answer, record_dry_run, find_audit_entries: who was shown what."""
+"""VERBS record_answer, record_dry_run, record_correction, find_audit_entries: who was shown what,
+and who has sent a correction."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import msgspec
 from integration.core.errors import Issue, Rejected
 from integration.core.model import EntryResult, Status
 from integration.fhir.grammar import is_id, is_type
-from integration.journal.audit_entry import AccessKind, Reader, build_access
+from integration.journal.audit_entry import AccessAction, AccessKind, Reader, build_access
 from integration.journal.audit_log import AuditFilter, AuditLog, AuditPage
 from integration.journal.audit_recorder import AuditRecorder, record
 from integration.operations import query_parameters
@@ -70,6 +71,15 @@ async def record_answer(recorder: AuditRecorder, reader: Reader, status: Deliver
 async def record_dry_run(recorder: AuditRecorder, reader: Reader, plan: Mapping[str, Any]) -> None:
     """Record that a sender gets the plan of what it sent. Raises Unavailable or Misconfigured."""
     await record(recorder, reader, build_access(AccessKind.DRY_RUN, _list_planned(plan)))
+
+
+async def record_correction(recorder: AuditRecorder, reader: Reader, delivery: str) -> None:
+    """Record that somebody has sent a correction. `delivery`: its own id, which names the corrected
+    one. Raises Unavailable or Misconfigured."""
+    access = build_access(
+        AccessKind.CORRECTION, (), action=AccessAction.UPDATE, status=202, delivery=delivery
+    )
+    await record(recorder, reader, access)
 
 
 def _list_answered(results: Sequence[EntryResult]) -> Iterator[str]:

@@ -58,6 +58,8 @@ def build_audit_event(entry: AuditEntry) -> dict[str, Any]:
 def _build_type(access: Access) -> dict[str, Any]:
     if access.kind in _EXPORTS:
         return {"type": _build_coding(_DICOM, "110106", "Export")}
+    if access.kind is AccessKind.CORRECTION:
+        return {"type": _build_coding(_DICOM, "110107", "Import")}
     is_search = access.kind in (AccessKind.ROWS, AccessKind.COUNT)
     interaction = "search-type" if is_search else str(access.action)
     return {

@@ -141,6 +141,11 @@ async def cancel(journal: Journal, id_: str, now: datetime, sender: str | None =
     Raises Rejected: with 404 for an unknown delivery, with 409 for one that is done.
     """
     delivery = await _get_delivery(journal, id_, sender)
+    if delivery.status is Status.CANCELLED and delivery.corrected_by is not None:
+        text = (
+            f"the delivery was corrected, and goes on as {delivery.corrected_by}: cancel that one"
+        )
+        raise Rejected(Issue("conflict", text), status=409)
     if delivery.answer_due:
         await journal.index_delivery(id_, now)  # housekeeping queues the answer of a parked one
     if not await change_with_concern(
@@ -293,6 +298,8 @@ def parse_replay_filter(
 
 
 def _describe_nothing(delivery: Delivery) -> str:
+    if delivery.corrected_by is not None:
+        return f"the delivery was corrected by {delivery.corrected_by}: replay that one"
     if delivery.refused:
         return (
             "the delivery was accepted so long ago (RETENTION_DAYS) that its refused entries could "
@@ -308,7 +315,7 @@ async def resend_refused(
     journal: Journal, queue: QueueSender, delivery: Delivery, now: datetime, terms: ReplayTerms
 ) -> bool:
     """Queue a delivery that is done again, for its refused entries. Return False if it has none, or
-    may not be sent any more."""
+    may not be sent any more, or another one has taken its place."""
     if not may_resend_refused(delivery, now, terms):
         return False
     return await requeue(journal, queue, delivery, now, terms)
@@ -326,7 +333,10 @@ async def _replay_rows(journal: Journal, queue: QueueSender, delivery: Delivery)
 
 
 def may_resend_refused(delivery: Delivery, now: datetime, terms: ReplayTerms) -> bool:
-    """Whether the refused entries of a delivery that is done may be sent again. Pure."""
+    """Whether the refused entries of a delivery that is done may be sent again: not if another one
+    has taken its place. Pure."""
+    if delivery.corrected_by is not None:
+        return False
     return bool(delivery.refused) and now - delivery.accepted < terms.retention
 
 

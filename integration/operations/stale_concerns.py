@@ -74,8 +74,14 @@ def is_current(concern: Concern, delivery: Delivery | None) -> bool:
     return (
         delivery is not None
         and delivery.attention == concern.id
-        and delivery.status in _STATUSES[concern.kind]
+        and (delivery.status in _STATUSES[concern.kind] or _waits_for_correction(delivery))
     )
+
+
+def _waits_for_correction(delivery: Delivery) -> bool:
+    """Whether it is to be seen until its correction has ended. One that was parked is cancelled
+    when another takes its place."""
+    return delivery.corrected_by is not None and delivery.status is Status.CANCELLED
 
 
 async def _drop_row_concern_if_stale(

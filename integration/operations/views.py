@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -21,9 +21,9 @@ _PAUSE_FOR_PERSON = 3600
 # What an operator can do about a thing that needs attention.
 _WAITING = "mend what the reason names: it goes on by itself, and at once if you replay it"
 _REMEDIES = {
-    ConcernKind.ENTRIES: "mend the cause and replay, or have the sender correct them",
-    ConcernKind.PARKED: "mend the cause and replay, or cancel",
-    ConcernKind.HELD: "mend the cause and replay, or cancel",
+    ConcernKind.ENTRIES: "mend the cause and replay, or correct them, here or at the sender",
+    ConcernKind.PARKED: "mend the cause and replay, or correct it, or cancel",
+    ConcernKind.HELD: "mend the cause and replay, or correct it, or cancel",
     ConcernKind.WAITING: _WAITING,
     ConcernKind.ROW_REFUSED: "mend the cause and replay, or correct the resource",
     ConcernKind.ROW_PARKED: "mend the cause and replay",
@@ -117,10 +117,31 @@ def build_response_bundle(
         _add_issue(entries[0], "incomplete", delivery.gap, "warning")
     if delivery.more and entries:
         _add_issue(entries[0], "informational", "the link to the next page was not followed")
+    for text in _describe_corrections(delivery) if entries else ():
+        _add_issue(entries[0], "informational", text)
     kind = "transaction" if delivery.kind == "transaction" else "batch"
     bundle: dict[str, Any] = {"resourceType": "Bundle", "type": f"{kind}-response"}
     # An array is never empty: https://hl7.org/fhir/R4/json.html#null
     return {**bundle, "entry": entries} if entries else bundle
+
+
+def _describe_corrections(delivery: Delivery) -> Iterator[str]:
+    if delivery.corrects is not None:
+        yield f"an operator has sent this delivery in the place of {delivery.corrects}"
+    if delivery.corrected_by is not None:
+        by = delivery.corrected_by
+        yield f"an operator has corrected this delivery: {by} has taken its place"
+
+
+def describe_cancelled(delivery: Delivery) -> str:
+    """Return what a sender hears of a delivery that was cancelled."""
+    what = "cancelled"
+    if delivery.corrected_by is not None:
+        what = f"corrected by an operator, and goes on as {delivery.corrected_by}"
+    return (
+        f"the delivery was {what}; {delivery.written} of {delivery.entries} entries were "
+        "written before, and stay"
+    )
 
 
 def _build_entry(result: EntryResult, rows: dict[str, RowResult]) -> dict[str, Any]:

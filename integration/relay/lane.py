@@ -83,8 +83,9 @@ class _LaneRun(Progress):
     @property
     def results_lane(self) -> int | None:
         """Where the results of this lane's entries may be: with those of its own number, or, after
-        the delivery was planned anew, with those of any."""
-        return self.lane if self.delivery.plan == 1 else None
+        the delivery was planned anew, or if it has taken over results, with those of any."""
+        is_own = self.delivery.plan == 1 and self.delivery.corrects is None
+        return self.lane if is_own else None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -172,8 +173,9 @@ async def process_lane(
 async def _begin(context: LaneContext, delivery: Delivery, item: WorkItem) -> bool:
     """Record that the lane begins. Return whether its entries may have been attempted before."""
     is_first = await context.journal.begin_lane(delivery.id, item.lane or 0)
-    # After the first plan, they were in other lanes before.
-    return not is_first or delivery.begun or delivery.plan > 1
+    # After the first plan, they were in other lanes before; those of a correction, in the delivery
+    # that it corrects.
+    return not is_first or delivery.begun or delivery.plan > 1 or delivery.corrects is not None
 
 
 async def _ensure_begun(progress: _LaneRun, bases: Mapping[int, str]) -> None:
@@ -231,6 +233,7 @@ def _make_preflight(attempt: UnitAttempt) -> Preflight:
             is_ordered=delivery.write_order != UNGUARDED,
             is_retry=progress.is_retry,
             is_repeat=delivery.repeat,
+            corrects=delivery.corrects,
         ),
         identities=progress.identities,
         locks=attempt.locks,

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
 from functools import partial
-from math import inf
-from typing import Any
 
-from integration.core.activity_recorder import ActivityRecorder
-from integration.core.byte_budget import ByteBudget
 from integration.core.errors import Issue, Misconfigured, Rejected, Unavailable
-from integration.core.flow import FlowCounts
-from integration.core.flow_recorder import FlowRecorder
 from integration.core.log_events import log_event
 from integration.core.model import (
     TO_BE_PLANNED,
@@ -22,7 +16,6 @@ from integration.core.model import (
     EntryResult,
     Status,
     WorkItem,
-    count_results,
 )
 from integration.core.offload import offload
 from integration.fhir import operation_outcome, units
@@ -30,33 +23,24 @@ from integration.fhir.plan import PLANNER, Plan, plan
 from integration.fhir.resource_ids import Naming
 from integration.fhir.rights import FORBIDDEN
 from integration.fhir.units import Lane, Limits
-from integration.journal.concerns import (
-    build_end_concern,
-    change_with_concern,
-    park_open,
-)
+from integration.journal.corrections import close_corrected, take_place
 from integration.journal.lane_bits import has_lane, list_unqueued_lanes
-from integration.journal.store import NO_LANE, Journal, list_settled
+from integration.journal.store import NO_LANE, list_settled
 from integration.queues.names import RELAY_QUEUE
-from integration.queues.queue_sender import QueueSender, queue_answer
+from integration.queues.queue_sender import queue_answer
 from integration.queues.retry import plan_retry
 from integration.relay import fetch
-from integration.relay.fetch import NO_SOURCES, Sources
+from integration.relay.corrections import record_taken_over
+from integration.relay.end import ACTIVE, finish, finish_from_journal, park, record_cancelled
 from integration.relay.lane import (
     DeliveryChanged,
-    LaneContext,
     TimeUp,
     can_begin_at_once,
     process_lane,
     process_only_unit,
 )
+from integration.relay.parts import Relay
 from integration.relay.waiting import record_waiting
-
-# A late work item does not bring back a delivery that is done, parked or cancelled.
-_ACTIVE = frozenset({Status.ACCEPTED, Status.PROCESSING})
-
-# A parked delivery whose last entry is answered after all is done.
-_UNFINISHED = _ACTIVE | {Status.PARKED}
 
 # Storage operations of one delivery that run at the same time.
 _MAX_CONCURRENT = 16
@@ -67,38 +51,6 @@ _FETCHING = ("searchset", "notification")
 # Until then the row of a delivery is as intake has added it, unless its sender cancels it. What
 # waits for ten minutes in the queue, housekeeping looks at, which changes the row.
 _FRESH = timedelta(minutes=5)
-
-# Seconds: far less than `functionTimeout` of host.json, which ends the worker.
-_MAX_WAIT = 120.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Relay:
-    """What processing needs.
-
-    In seconds: a work item older than `max_age` is parked; after `max_duration` the rest of a lane
-    is left to a new work item; planning that has waited `max_wait` for its share of the budget goes
-    back to the queue.
-    """
-
-    context: LaneContext
-    limits: Limits
-    now: Callable[[], datetime]
-    max_age: float
-    max_duration: float = inf
-    sources: Sources = NO_SOURCES
-    activities: ActivityRecorder = field(default_factory=ActivityRecorder)
-    flow: FlowRecorder = field(default_factory=FlowRecorder)
-    budget: ByteBudget = field(default_factory=ByteBudget)  # of planning
-    max_wait: float = _MAX_WAIT
-
-    @property
-    def journal(self) -> Journal:
-        return self.context.journal
-
-    @property
-    def queue(self) -> QueueSender:
-        return self.context.queue
 
 
 async def process(relay: Relay, item: WorkItem) -> None:
@@ -116,22 +68,8 @@ async def process(relay: Relay, item: WorkItem) -> None:
         except TimeUp:
             await _hand_on(relay, item)
         except Rejected as error:
-            # It was kept for an operator, and still cannot be read.
+            # It was kept for an operator, and still cannot be read; or it can correct nothing.
             await park(relay.journal, item, f"refused: {error}", relay.now())
-
-
-async def park(journal: Journal, item: WorkItem, reason: str, now: datetime) -> None:
-    """Give up on a delivery until an operator replays it. Nothing of it is lost."""
-    log_event(
-        "delivery.parked",
-        delivery=item.delivery,
-        lane=item.lane,
-        attempt=item.attempt,
-        reason=reason,
-    )
-    delivery = await journal.get_delivery(item.delivery)
-    if delivery is not None and delivery.status in _ACTIVE:
-        await park_open(journal, delivery, reason, now, lane=item.lane)
 
 
 async def _requeue_or_park(
@@ -180,7 +118,9 @@ async def _process_item(relay: Relay, item: WorkItem) -> None:
     if delivery is None:
         raise LookupError(f"delivery {item.delivery} is queued but not in the journal")
     if delivery.status in (Status.DONE, Status.CANCELLED):
-        # Whoever ended it may have been ended itself before it queued the answer.
+        # Whoever ended it may have been ended itself before it did what follows.
+        if delivery.status is Status.DONE and delivery.corrects is not None:
+            await close_corrected(relay.journal, delivery)
         await queue_answer(relay.queue, delivery)
         return
     if item.lane is not None and item.plan != delivery.plan:
@@ -219,12 +159,12 @@ async def _process_queued_lane(
         lane = units.decode_lane(await journal.get_lane(delivery.id, delivery.plan, number))
         results = await process_lane(relay.context, delivery, lane, item, timer)
         if results is None:
-            await _record_cancelled(relay, delivery)
+            await record_cancelled(relay, delivery)
             return
         is_finished = await journal.finish_lane(delivery.id, delivery.plan, number)
     if is_finished:
         # It has changed since it was read: not to be taken for what is there now.
-        await _finish_from_journal(relay, replace(delivery, etag=None))
+        await finish_from_journal(relay, replace(delivery, etag=None))
 
 
 async def _process_delivery(relay: Relay, delivery: Delivery, item: WorkItem) -> None:
@@ -234,6 +174,8 @@ async def _process_delivery(relay: Relay, delivery: Delivery, item: WorkItem) ->
     """
     timer = _start_timer(relay)
     delivery = await _ensure_planner(relay, delivery)
+    if delivery.corrects is not None:
+        await _begin_correction(relay, delivery)
     delivery, delivery_plan = await _make_plan(relay, delivery)
     lanes = delivery_plan.lanes
     is_small = len(lanes) == 1 and not delivery_plan.refused and can_begin_at_once(lanes[0])
@@ -256,15 +198,30 @@ async def _process_delivery(relay: Relay, delivery: Delivery, item: WorkItem) ->
     lane = lanes[0] if lanes else Lane(())
     if item.accepted is not None and is_small:
         begun, settled = await process_only_unit(relay.context, delivery, lane, item)
-        await _finish(relay, begun, settled)
+        await finish(relay, begun, settled)
         return
     results = await process_lane(relay.context, delivery, lane, item, timer)
     if results is None:
-        await _record_cancelled(relay, delivery)
+        await record_cancelled(relay, delivery)
     elif delivery.round:  # what was settled in earlier rounds counts, too
-        await _finish_from_journal(relay, delivery)
+        await finish_from_journal(relay, delivery)
     else:
-        await _finish(relay, delivery, [*refused, *results])
+        await finish(relay, delivery, [*refused, *results])
+
+
+async def _begin_correction(relay: Relay, delivery: Delivery) -> None:
+    """Take the place of the delivery that is corrected, and take over what it has written. Raises
+    Rejected where it is not to be corrected any more."""
+    if not await take_place(relay.journal, delivery, relay.now()):
+        text = (
+            f"{delivery.corrects} cannot be corrected any more: it was replayed, cancelled or "
+            "corrected otherwise"
+        )
+        raise Rejected(Issue("conflict", text), status=409)
+    corrected = await relay.journal.get_delivery(delivery.corrects or "")
+    size = delivery.bytes + (corrected.bytes if corrected is not None else 0)
+    async with relay.budget.take(size, relay.max_wait):
+        await record_taken_over(relay.journal, delivery, _get_limits(delivery))
 
 
 async def _ensure_planner(relay: Relay, delivery: Delivery) -> Delivery:
@@ -317,7 +274,14 @@ async def _make_plan(relay: Relay, delivery: Delivery) -> tuple[Delivery, Plan]:
             counted = replace(counted, etag=None)
         trusts_uuids = payload.request.policy.trust == "uuids"
         naming = Naming(delivery.sender, delivery.key, trusts_uuids)
-        make_plan = partial(plan, contents, naming, _get_limits(delivery), delivery.write_order)
+        make_plan = partial(
+            plan,
+            contents,
+            naming,
+            _get_limits(delivery),
+            delivery.write_order,
+            is_correction=delivery.corrects is not None,
+        )
         return counted, await offload(size, make_plan)
 
 
@@ -373,7 +337,7 @@ async def _save_lanes(relay: Relay, delivery: Delivery, lanes: Sequence[Lane]) -
     await asyncio.gather(*(save_lane(position, lane) for position, lane in enumerate(lanes)))
     return await relay.journal.update_delivery(
         delivery.id,
-        only_if=_ACTIVE,
+        only_if=ACTIVE,
         only_plan=number,
         seen=delivery,
         status=Status.PROCESSING,
@@ -404,83 +368,3 @@ async def _queue_lanes(relay: Relay, delivery: Delivery, lanes: Sequence[int]) -
         await relay.journal.record_queued_lanes(delivery.id, delivery.plan, queued)
     if errors:
         raise errors[0]
-
-
-async def _finish_from_journal(relay: Relay, delivery: Delivery) -> None:
-    results = await relay.journal.list_entry_results(delivery.id)
-    await _finish(relay, delivery, list_settled(results, delivery.round))
-
-
-async def _finish(relay: Relay, delivery: Delivery, results: Sequence[EntryResult]) -> None:
-    """End a delivery whose lanes are done: every entry must have a result."""
-    unanswered = set(range(delivery.entries)) - {result.position for result in results}
-    if unanswered:
-        reason = (
-            f"{len(unanswered)} of {delivery.entries} entries have no result, though all lanes are "
-            "done; replay it"
-        )
-        await park(relay.journal, WorkItem(delivery.id), reason, relay.now())
-        return
-    counts = count_results(results)
-    is_held = delivery.holds_refused and counts["refused"] > 0
-    reason = f"{counts['refused']} of {delivery.entries} entries were refused"
-    # Without it, the update would read the row itself.
-    seen = delivery if delivery.etag else await relay.journal.get_delivery(delivery.id) or delivery
-    now = relay.now()
-    concern = build_end_concern(delivery, results, now, reason if is_held else None)
-    changes: dict[str, Any] = {
-        "status": Status.PARKED if is_held else Status.DONE,
-        "lanes": delivery.lanes,
-        "units": delivery.units,
-        "split": delivery.split,
-        "finished": None if is_held else now,
-        "parked": now if is_held else None,
-        "reason": reason if is_held else None,
-        **counts,
-    }
-    if not counts["refused"]:
-        changes["bases"] = b""  # no attempt follows
-    is_done = await change_with_concern(
-        relay.journal, seen, concern, only_if=_UNFINISHED, **changes
-    )
-    if not is_done:  # it was cancelled during its last unit, or another worker was quicker
-        await _record_cancelled(relay, delivery)
-        return
-    _count_entries(relay, seen, counts)
-    if is_held:
-        log_event("delivery.held", delivery=delivery.id, reason=reason)
-        return
-    log_event(
-        "delivery.done",
-        is_warning=counts["refused"] > 0,
-        delivery=delivery.id,
-        entries=delivery.entries,
-        written=counts["written"],
-        skipped=counts["skipped"],
-        refused=counts["refused"],
-        superseded=counts["superseded"],
-        queued_rows=counts["queued_rows"],
-        units=delivery.units,
-        split=delivery.split,
-    )
-    await queue_answer(relay.queue, delivery)
-
-
-async def _record_cancelled(relay: Relay, delivery: Delivery) -> None:
-    """Record what was written of a cancelled delivery."""
-    counts = count_results(await relay.journal.list_entry_results(delivery.id))
-    seen = await relay.journal.get_delivery(delivery.id)
-    is_set = await relay.journal.update_delivery(
-        delivery.id, only_if=frozenset({Status.CANCELLED}), seen=seen, **counts
-    )
-    if is_set and seen is not None:
-        _count_entries(relay, seen, counts)
-    await queue_answer(relay.queue, delivery)
-
-
-def _count_entries(relay: Relay, seen: Delivery, counts: Mapping[str, int]) -> None:
-    """Count the entries of a delivery that has ended. `seen`: as it was before; what it states has
-    been counted when it ended for the first time."""
-    names = ("written", "skipped", "superseded", "refused")
-    added = {name: max(0, counts[name] - getattr(seen, name)) for name in names}
-    relay.flow.count(seen.sender, FlowCounts(**added))

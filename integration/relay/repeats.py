@@ -3,20 +3,32 @@
 An EHR sends the same content again and again. To write it would make a version in FHIR, and a write
 in Dataverse, each time. It is left out where the resource is still as an entry with the same digest
 has written it, which its history tells. The mark of the earlier write then stands for this one too,
-so nothing may come in between: no delivery that is still open, and no version of the source, since
-what finds that mark would overwrite what is repeated here.
+so nothing may come in between: no delivery that is still open, or has refused entries, which may be
+replayed or corrected, and no version of the source, since what finds that mark would overwrite what
+is repeated here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 
 from integration.core.model import OPEN
 from integration.fhir import units
 from integration.fhir.resource_states import ResourceVersion
 from integration.fhir.write_decisions import Candidate
+from integration.journal.attention import ConcernFilter
+from integration.journal.concern import ConcernKind
 from integration.journal.store import Journal
 from integration.journal.table_keys import parse_accepted_time
+
+# The refused entries of a delivery that is done. One that is parked or held is open.
+_REFUSED = frozenset({ConcernKind.ENTRIES})
+
+# Concerns that are read at most. With more, what is repeated is written.
+_MAX_CONCERNS = 500
+
+_MAX_SKEW = timedelta(hours=1)
 
 
 def is_same_content(candidate: Candidate, identities: Mapping[str, str]) -> bool:
@@ -46,10 +58,16 @@ def is_unchanged(candidate: Candidate, versions: Sequence[ResourceVersion]) -> b
 
 
 async def list_open_between(journal: Journal, after: str, before: str) -> list[str]:
-    """Return the ids of the open deliveries that were accepted between these two."""
+    """Return the ids of the deliveries that were accepted between these two, and are open or have
+    refused entries. Where there are too many of the latter, return `before`."""
     since, until = parse_accepted_time(after), parse_accepted_time(before)
-    return [
+    is_open = [
         delivery.id
         async for delivery in journal.scan_deliveries(OPEN, since, until)
         if after < delivery.id < before
     ]
+    # A delivery ends after it was accepted, by the clock of another worker.
+    criteria = ConcernFilter(kinds=_REFUSED, since=since - _MAX_SKEW)
+    page = await journal.list_concerns(criteria, _MAX_CONCERNS, None)
+    named = [concern.delivery for concern in page.concerns if after < concern.delivery < before]
+    return [*is_open, *named] if page.after is None else [*is_open, *named, before]

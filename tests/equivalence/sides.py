@@ -28,7 +28,7 @@ from integration.queues.names import RELAY_QUEUE
 from integration.queues.queue_sender import MemoryQueueSender
 from integration.relay import process
 from integration.relay.lane import LaneContext
-from integration.relay.process import Relay
+from integration.relay.parts import Relay
 from tests.equivalence.meaning import NDJSON, Sent
 
 Body = dict[str, Any]

@@ -37,7 +37,7 @@ from integration.queues.names import RELAY_QUEUE
 from integration.queues.queue_sender import MemoryQueueSender
 from integration.relay import process as relaying
 from integration.relay.lane import LaneContext
-from integration.relay.process import Relay
+from integration.relay.parts import Relay
 from tests.conftest import patients_followed
 from tests.model.server import Server
 

@@ -13,6 +13,7 @@ from integration.core.errors import Misconfigured, Rejected, Unavailable
 from integration.core.model import Delivery, RowResult, Status, WorkItem
 from integration.journal.attention import ConcernFilter
 from integration.journal.concern import Concern, ConcernKind, build_delivery_concern
+from integration.journal.concerns import park_open
 from integration.journal.store import MemoryJournal
 from integration.mapping.model import EntityMap
 from integration.mirror import mirror as mirroring
@@ -22,7 +23,7 @@ from integration.operations.housekeeping import sweep
 from integration.operations.stale_concerns import drop_stale_concerns
 from integration.operations.views import describe_concern
 from integration.relay import process as relaying
-from integration.relay.process import Relay
+from integration.relay.parts import Relay
 from tests.builders import MARKER, bundle, entry, observation, patient
 from tests.conftest import DAY, Route
 from tests.operations.test_housekeeping import keeping
@@ -368,7 +369,7 @@ async def test_what_two_workers_found_at_once_is_listed_once(route: Route) -> No
     delivery = await route.deliver(PUT_P1)
     seen: Delivery = await route.known(delivery)
     for _ in range(2):
-        await relaying.park_open(route.journal, seen, "the cause", route.clock.now)
+        await park_open(route.journal, seen, "the cause", route.clock.now)
     assert await kinds(route) == ["parked"]
     page = await route.journal.list_concerns(ConcernFilter(), 9, None)
     assert page.concerns[0].id == (await route.known(delivery)).attention

@@ -22,7 +22,7 @@ from integration.mirror import mirror as mirroring
 from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE
 from integration.reconcile import command
 from integration.relay import process as relaying
-from integration.relay.process import Relay
+from integration.relay.parts import Relay
 from integration.virtual_tables.answer import VirtualTables, answer_request
 from integration.virtual_tables.data_routes import DataRoutes, change_routes, list_routes
 from integration.virtual_tables.entity_type import build_entity_type

@@ -1,0 +1,687 @@
+"""An operator corrects the bytes of a delivery, and they take its place, never that of a newer one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from integration.app.identification import build_judge
+from integration.core.errors import Rejected, Unavailable
+from integration.core.model import Rights, Status, WorkItem
+from integration.intake.correct import Correction, Judge, correct_delivery
+from integration.journal.store import MemoryJournal
+from integration.journal.table_keys import build_next_id
+from integration.operations import attention, deliveries, views
+from integration.operations.housekeeping import sweep
+from integration.relay import process as relaying
+from integration.senders.model import ProvenSender, Sender, SenderPolicy
+from tests.builders import batch, bundle, entry, observation, patient
+from tests.conftest import DAY, FHIR_JSON, Route
+from tests.operations.test_housekeeping import keeping
+
+URL = "urn:uuid:00000000-0000-4000-8000-000000000001"
+SEEN = "urn:uuid:00000000-0000-4000-8000-000000000002"
+
+
+def put(name: str, **elements: Any) -> dict[str, Any]:
+    return entry(patient(id=name, **elements), method="PUT")
+
+
+def sees(name: str, **elements: Any) -> dict[str, Any]:
+    return entry(observation(id=name, **elements), method="PUT")
+
+
+async def refused(route: Route, *entries: Any, types: set[str], kind: str = "batch") -> str:
+    """Return a delivery that is done, and whose entries of these types were refused."""
+    route.fhir_double.refuses = types
+    delivery = await route.deliver(bundle(*entries, kind=kind))
+    await route.process_all(delivery)
+    assert (await route.known(delivery)).status is Status.DONE
+    route.fhir_double.refuses = set()
+    route.clock.later(60)
+    return delivery
+
+
+async def correct(
+    route: Route,
+    delivery: str,
+    body: Any,
+    *,
+    judge: Judge = None,
+    retention: timedelta = timedelta.max,
+    kind: str = FHIR_JSON,
+) -> str:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    sent = Correction(corrected=delivery, headers={"content-type": kind}, body=content)
+    made = await correct_delivery(route.intake, sent, judge=judge, retention=retention)
+    return made.delivery
+
+
+async def refuse(route: Route, delivery: str, body: Any, **options: Any) -> Rejected:
+    with pytest.raises(Rejected) as caught:
+        await correct(route, delivery, body, **options)
+    return caught.value
+
+
+async def concerns(route: Route) -> list[tuple[str, str]]:
+    found = (await attention.find_concerns(route.journal, {})).concerns
+    return [(str(concern.kind), concern.delivery) for concern in found]
+
+
+def born(route: Route) -> dict[str, str]:
+    return {each["id"]: each.get("birthDate", "") for each in route.fhir_double.of("Patient")}
+
+
+# --- what is sent, and what it becomes ---------------------------------------------------------
+
+
+async def test_what_is_corrected_is_written_with_the_id_that_was_planned(route: Route) -> None:
+    first = (entry(patient(), URL), entry(observation(URL), SEEN))
+    delivery = await refused(route, *first, types={"Patient"})
+    assert await route.statuses(delivery) == [422, 201]
+    (seen,) = route.fhir_double.of("Observation")
+    route.fhir_double.received.clear()
+
+    made = await correct(
+        route, delivery, batch(entry(patient(birthDate="1984-05-06"), URL), first[1])
+    )
+    assert made == build_next_id(delivery)
+    await route.process_all()
+
+    (person,) = route.fhir_double.of("Patient")
+    assert seen["subject"]["reference"] == f"Patient/{person['id']}"
+    assert await route.statuses(made) == [201, 201]
+    (sent,) = route.fhir_double.writes
+    assert [url for _, url in sent.asked] == [f"Patient/{person['id']}"]
+    known = await route.known(made)
+    assert (known.status, known.written, known.skipped) == (Status.DONE, 1, 1)
+    assert (known.corrects, known.key) == (delivery, (await route.known(delivery)).key)
+    assert (await route.known(delivery)).corrected_by == made
+
+
+async def test_what_was_written_and_is_corrected_is_updated(route: Route) -> None:
+    first = (entry(patient(), URL), entry(observation(URL), SEEN))
+    delivery = await refused(route, *first, types={"Observation"})
+    made = await correct(
+        route, delivery, batch(entry(patient(birthDate="1984-05-06"), URL), first[1])
+    )
+    await route.process_all()
+    assert [*born(route).values()] == ["1984-05-06"]
+    assert await route.statuses(made) == [200, 201]
+
+
+async def test_a_refused_transaction_is_sent_as_one_without_its_bad_entry(route: Route) -> None:
+    first = (entry(patient(), URL), entry(observation(URL), SEEN))
+    delivery = await refused(route, *first, types={"Observation"}, kind="transaction")
+    assert (await route.known(delivery)).refused == 2
+    made = await correct(route, delivery, bundle(first[0]))
+    await route.process_all()
+    assert await route.statuses(made) == [201]
+
+
+async def test_a_link_to_what_is_found_by_another_condition_is_written_anew(
+    route: Route,
+) -> None:
+    for n in (1, 2):
+        mrn = [{"system": "urn:mrn", "value": str(n)}]
+        route.fhir_double.add(patient(id=f"p{n}", identifier=mrn))
+
+    def about(n: int) -> dict[str, Any]:
+        return entry(patient(), URL, ifNoneExist=f"identifier=urn:mrn|{n}")
+
+    link = entry(observation(URL), SEEN)
+    bad = entry({"resourceType": "Basic", "id": "b1"}, method="PUT")
+    delivery = await refused(route, about(1), link, bad, types={"Basic"})
+    (seen,) = route.fhir_double.of("Observation")
+    assert seen["subject"]["reference"] == "Patient/p1"
+    made = await correct(route, delivery, batch(about(2), link, bad))
+    await route.process_all()
+    (after,) = route.fhir_double.of("Observation")
+    assert (after["id"], after["subject"]["reference"]) == (seen["id"], "Patient/p2")
+    assert (await route.known(made)).written == 3
+
+
+async def test_entries_in_many_lanes_are_corrected(route: Route) -> None:
+    route.limits = replace(route.limits, entries=1)
+    first = [put(f"p{n}") for n in range(3)]
+    delivery = await refused(route, *first, sees("o1"), types={"Observation"})
+    made = await correct(route, delivery, batch(*first, sees("o1", status="amended")))
+    await route.process_all()
+    known = await route.known(made)
+    assert (known.status, known.written, known.skipped, known.lanes) == (Status.DONE, 1, 3, 4)
+    assert route.fhir_double.writes_of_each["Patient/p1"] == 1
+
+
+async def test_the_row_shows_the_later_state(route: Route) -> None:
+    delivery = await refused(route, put("p1"), sees("o1"), types={"Patient"})
+    later = await route.deliver(batch(put("p1", birthDate="2001-01-01")))
+    await route.process_all(later)
+    made = await correct(route, delivery, batch(put("p1", birthDate="1984-05-06"), sees("o1")))
+    await route.process_all()
+    await route.mirror_all()
+    assert await route.statuses(made) == [409, 201]
+    assert (await route.dataverse_double.contact())["birthdate"] == "2001-01-01"
+
+
+# --- never over something newer ----------------------------------------------------------------
+
+
+async def test_a_later_delivery_stands(route: Route) -> None:
+    delivery = await refused(route, put("p1"), sees("o1"), types={"Observation"})
+    later = await route.deliver(batch(put("p1", birthDate="2001-01-01")))
+    await route.process_all(later)
+    route.clock.later(60)
+    made = await correct(route, delivery, batch(put("p1", birthDate="1984-05-06"), sees("o1")))
+    await route.process_all()
+    assert born(route) == {"p1": "2001-01-01"}
+    known = await route.known(made)
+    assert (known.written, known.superseded, known.refused) == (1, 1, 0)
+
+
+async def test_a_later_update_of_what_the_delivery_created_stands(route: Route) -> None:
+    first = (entry(patient(), URL), sees("o1"))
+    delivery = await refused(route, *first, types={"Observation"})
+    (person,) = route.fhir_double.of("Patient")
+    later = await route.deliver(batch(put(person["id"], birthDate="2001-01-01")))
+    await route.process_all(later)
+    route.clock.later(60)
+    made = await correct(
+        route, delivery, batch(entry(patient(birthDate="1984-05-06"), URL), sees("o1"))
+    )
+    await route.process_all()
+    assert born(route) == {person["id"]: "2001-01-01"}
+    assert await route.statuses(made) == [409, 201]
+
+
+@pytest.mark.parametrize("is_create", [True, False])
+@pytest.mark.parametrize("is_changed", [True, False])
+async def test_what_somebody_else_has_changed_since_stands(
+    route: Route, *, is_create: bool, is_changed: bool
+) -> None:
+    def person(**elements: Any) -> dict[str, Any]:
+        return entry(patient(**elements), URL) if is_create else put("p1", **elements)
+
+    delivery = await refused(route, person(), sees("o1"), types={"Observation"})
+    (before,) = route.fhir_double.of("Patient")
+    route.fhir_double.add({**patient(id=before["id"]), "birthDate": "2001-01-01"})
+    elements = {"birthDate": "1984-05-06"} if is_changed else {}
+    amended = sees("o1", status="amended")
+    made = await correct(route, delivery, batch(person(**elements), amended))
+    await route.process_all()
+    assert born(route) == {before["id"]: "2001-01-01"}
+    assert await route.statuses(made) == ([409, 201] if is_changed else [201, 201])
+    assert (await route.known(made)).refused == 0
+
+
+@pytest.mark.parametrize("is_create", [True, False])
+@pytest.mark.parametrize("is_purged", [True, False])
+async def test_what_somebody_else_has_deleted_since_stays_deleted(
+    route: Route, *, is_create: bool, is_purged: bool
+) -> None:
+    def person(**elements: Any) -> dict[str, Any]:
+        return entry(patient(**elements), URL) if is_create else put("p1", **elements)
+
+    delivery = await refused(route, person(), sees("o1"), types={"Observation"})
+    (before,) = route.fhir_double.of("Patient")
+    remove = route.fhir_double.forget if is_purged else route.fhir_double.delete
+    remove(f"Patient/{before['id']}")
+    made = await correct(route, delivery, batch(person(birthDate="1984-05-06"), sees("o1")))
+    await route.process_all()
+    assert born(route) == {}
+    assert await route.statuses(made) == [409, 201]
+
+
+async def test_an_earlier_delivery_that_is_late_does_not_overwrite_the_correction(
+    route: Route,
+) -> None:
+    early = await route.deliver(batch(put("p1", birthDate="1901-01-01")))
+    route.clock.later(60)
+    delivery = await refused(route, put("p1"), types={"Patient"})
+    made = await correct(route, delivery, batch(put("p1", birthDate="1984-05-06")))
+    await route.process_all()
+    await route.process_all(early)
+    assert born(route) == {"p1": "1984-05-06"}
+    assert await route.statuses(made) == [201]
+
+
+async def test_a_later_delivery_that_repeats_an_earlier_state_stands(route: Route) -> None:
+    """Its content is there already, but what was refused in between may be corrected."""
+    early = await route.deliver(batch(put("p1", birthDate="2001-01-01")))
+    await route.process_all(early)
+    route.clock.later(60)
+    delivery = await refused(route, put("p1"), types={"Patient"})
+    later = await route.deliver(batch(put("p1", birthDate="2001-01-01")))
+    await route.process_all(later)
+    route.clock.later(60)
+    made = await correct(route, delivery, batch(put("p1", birthDate="1984-05-06")))
+    await route.process_all()
+    assert born(route) == {"p1": "2001-01-01"}
+    assert await route.statuses(made) == [409]
+
+
+async def test_a_repeat_by_the_sender_is_one_of_the_delivery_that_was_corrected(
+    route: Route,
+) -> None:
+    body = batch(entry(patient(), URL))
+    route.fhir_double.refuses = {"Patient"}
+    keyed = {"headers": {"idempotency-key": "k1"}}
+    delivery = await route.deliver(body, **keyed)
+    await route.process_all(delivery)
+    route.fhir_double.refuses = set()
+    route.clock.later(60)
+    await correct(route, delivery, batch(entry(patient(birthDate="1984-05-06"), URL)))
+    await route.process_all()
+    assert (await route.ask(body, **keyed)).delivery == delivery
+    again = await route.deliver(body)
+    await route.process_all(again)
+    (known, *_) = born(route).values()
+    assert known == "1984-05-06"
+
+
+# --- one correction, or a next one -------------------------------------------------------------
+
+
+async def test_the_same_bytes_again_are_the_same_correction(route: Route) -> None:
+    delivery = await refused(route, put("p1"), types={"Patient"})
+    body = batch(put("p1", birthDate="1984-05-06"))
+    made = await correct(route, delivery, body)
+    assert await correct(route, delivery, body) == made
+    await route.process_all()
+    assert await correct(route, delivery, body) == made
+    assert route.queued() == []
+    assert route.fhir_double.writes_of_each == {"Patient/p1": 1}
+
+
+async def test_a_correction_is_corrected_in_its_turn(route: Route) -> None:
+    first = (entry(patient(), URL), entry(observation(URL), SEEN), sees("o1"))
+    delivery = await refused(route, *first, types={"Patient", "Observation"})
+    route.fhir_double.refuses = {"Observation"}
+    dated = entry(patient(birthDate="1984-05-06"), URL)
+    made = await correct(route, delivery, batch(dated, *first[1:]))
+    await route.process_all()
+    assert await concerns(route) == [("entries", made)]
+    route.fhir_double.refuses = set()
+    bodies = batch(dated, first[1], sees("o1", status="amended"))
+    second = await correct(route, delivery, bodies)
+    assert second == build_next_id(made)
+    assert (await route.known(second)).corrects == made
+    await route.process_all()
+    assert await route.statuses(second) == [201, 201, 201]
+    assert (await route.known(second)).skipped == 1
+    assert await concerns(route) == []
+    assert len(route.fhir_double.of("Patient")) == 1
+
+
+async def test_a_correction_under_way_is_not_corrected(route: Route) -> None:
+    delivery = await refused(route, put("p1"), types={"Patient"})
+    await correct(route, delivery, batch(put("p1", birthDate="1984-05-06")))
+    error = await refuse(route, delivery, batch(put("p1", birthDate="1984-05-07")))
+    assert (error.status, "under way" in str(error)) == (409, True)
+
+
+async def test_a_cancelled_correction_can_be_followed_by_another(route: Route) -> None:
+    delivery = await refused(route, put("p1"), types={"Patient"})
+    made = await correct(route, delivery, batch(put("p1", birthDate="1984-05-06")))
+    await deliveries.cancel(route.journal, made, route.clock.now)
+    assert await concerns(route) == [("entries", delivery)]
+    second = await correct(route, delivery, batch(put("p1", birthDate="1984-05-07")))
+    await route.process_all()
+    assert born(route) == {"p1": "1984-05-07"}
+    assert await concerns(route) == []
+    assert (await route.known(second)).corrects == made
+
+
+async def test_what_a_correction_refused_is_replayed(route: Route) -> None:
+    delivery = await refused(route, put("p1"), sees("o1"), types={"Patient", "Observation"})
+    route.fhir_double.refuses = {"Observation"}
+    made = await correct(route, delivery, batch(put("p1", birthDate="1984-05-06"), sees("o1")))
+    await route.process_all()
+    assert await concerns(route) == [("entries", made)]
+    route.fhir_double.refuses = set()
+    await deliveries.replay(route.journal, route.queue_sender, made, route.clock.now)
+    await route.process_all()
+    assert await route.statuses(made) == [201, 201]
+    assert route.fhir_double.writes_of_each == {"Patient/p1": 1, "Observation/o1": 1}
+    assert await concerns(route) == []
+
+
+async def test_what_is_corrected_is_not_replayed_or_cancelled_any_more(route: Route) -> None:
+    delivery = await refused(route, put("p1"), types={"Patient"})
+    parked = await route.deliver(batch(put("p2")))
+    await relaying.park(route.journal, WorkItem(parked), "too slow", route.clock.now)
+    route.clock.later(60)
+    made = await correct(route, delivery, batch(put("p1", birthDate="1984-05-06")))
+    other = await correct(route, parked, batch(put("p2", birthDate="1984-05-06")))
+    now = route.clock.now
+    for each, by in ((delivery, made), (parked, other)):
+        with pytest.raises(Rejected):
+            await deliveries.replay(route.journal, route.queue_sender, each, now)
+        with pytest.raises(Rejected):
+            await deliveries.cancel(route.journal, each, now)
+        assert (await route.known(each)).corrected_by == by
+    asked = deliveries.parse_replay_filter({"attention": "entries"})
+    page = await deliveries.replay_all(route.journal, route.queue_sender, asked, now, dry_run=False)
+    assert page.deliveries == ()
+    assert sorted(await concerns(route)) == [("entries", delivery), ("parked", parked)]
+
+
+# --- what can be corrected ---------------------------------------------------------------------
+
+
+async def test_a_parked_delivery_is_corrected_and_writes_no_more(route: Route) -> None:
+    delivery = await route.deliver(batch(put("p1"), sees("o1")))
+    await relaying.park(route.journal, WorkItem(delivery), "too slow", route.clock.now)
+    route.clock.later(60)
+    made = await correct(route, delivery, batch(put("p1", birthDate="1984-05-06"), sees("o1")))
+    await route.process(delivery)
+    assert route.fhir_double.writes == []
+    assert await concerns(route) == [("parked", delivery)]
+    await route.process_all()
+    assert born(route) == {"p1": "1984-05-06"}
+    assert await concerns(route) == []
+    known = await route.known(delivery)
+    assert (known.status, known.corrected_by) == (Status.CANCELLED, made)
+    assert made in views.describe_cancelled(known)
+    with pytest.raises(Rejected):
+        await deliveries.replay(route.journal, route.queue_sender, delivery, route.clock.now)
+
+
+@pytest.mark.parametrize("is_answer_lost", [True, False])
+async def test_what_a_parked_delivery_may_have_written_is_looked_for(
+    route: Route, *, is_answer_lost: bool
+) -> None:
+    delivery = await route.deliver(batch(entry(patient(), URL)))
+    if is_answer_lost:
+        route.fhir_double.will_lose_the_reply()
+    else:
+        route.fhir_double.down = 503
+    await route.process(delivery)
+    route.fhir_double.down = None
+    route.queue_sender.sent.clear()
+    await relaying.park(route.journal, WorkItem(delivery), "too slow", route.clock.now)
+    route.clock.later(600)
+    made = await correct(route, delivery, batch(entry(patient(birthDate="1984-05-06"), URL)))
+    await route.process_all()
+    assert [*born(route).values()] == ["1984-05-06"]
+    assert await route.statuses(made) == [200 if is_answer_lost else 201]
+
+
+async def test_a_held_delivery_is_corrected(route: Route) -> None:
+    north = Sender(name="north", policy=SenderPolicy(refused_deliveries="hold"))
+    accepted = await route.ask(b"{", sender=ProvenSender(sender=north))
+    route.clock.later(60)
+    assert await concerns(route) == [("held", accepted.delivery)]
+    made = await correct(route, accepted.delivery, patient(id="p1") | {"birthDate": "1984-05-06"})
+    await route.process_all()
+    known = await route.known(made)
+    assert (known.status, known.kind, known.written) == (Status.DONE, "resource", 1)
+    assert await concerns(route) == []
+    repeat = await route.ask(b"{", sender=ProvenSender(sender=north))
+    assert repeat.delivery == accepted.delivery
+
+
+async def test_a_correction_is_judged_by_the_rights_of_now(route: Route) -> None:
+    narrow = Sender(name="north", rights=Rights(types=("Patient",)))
+    delivery = await route.deliver(batch(put("p1"), sees("o1")), sender=ProvenSender(sender=narrow))
+    await route.process_all(delivery)
+    route.clock.later(60)
+    judge = build_judge(route.intake, {"north": narrow})
+    body = batch(put("p1"), sees("o1", status="amended"))
+    made = await correct(route, delivery, body, judge=judge)
+    await route.process_all()
+    assert await route.statuses(made) == [201, 403]
+
+
+@pytest.mark.parametrize("status", [Status.ACCEPTED, Status.PROCESSING, Status.CANCELLED])
+async def test_what_is_under_way_or_cancelled_is_not_corrected(
+    route: Route, status: Status
+) -> None:
+    delivery = await route.deliver(batch(put("p1")))
+    await route.journal.update_delivery(delivery, status=status)
+    error = await refuse(route, delivery, batch(put("p1", birthDate="1984-05-06")))
+    assert error.status == 409
+    assert route.queued() == []
+
+
+async def test_what_was_all_written_is_not_corrected(route: Route) -> None:
+    delivery = await route.deliver(batch(put("p1")))
+    await route.process_all(delivery)
+    error = await refuse(route, delivery, batch(put("p1", birthDate="1984-05-06")))
+    assert (error.status, "none of its entries" in str(error)) == (409, True)
+
+
+async def test_the_same_bytes_are_no_correction(route: Route) -> None:
+    delivery = await refused(route, put("p1"), types={"Patient"})
+    error = await refuse(route, delivery, batch(put("p1")))
+    assert (error.status, "replay" in str(error)) == (409, True)
+
+
+async def test_a_delivery_older_than_its_locks_is_not_corrected(route: Route) -> None:
+    delivery = await refused(route, put("p1"), types={"Patient"})
+    route.clock.later(30 * DAY)
+    body = batch(put("p1", birthDate="1984-05-06"))
+    error = await refuse(route, delivery, body, retention=timedelta(days=30))
+    assert (error.status, "RETENTION_DAYS" in str(error)) == (409, True)
+
+
+async def test_a_delivery_without_an_order_is_not_corrected(route: Route) -> None:
+    route.settings["write_orders"] = {"": "off"}
+    delivery = await refused(route, put("p1"), types={"Patient"})
+    error = await refuse(route, delivery, batch(put("p1", birthDate="1984-05-06")))
+    assert (error.status, "WRITE_ORDER" in str(error)) == (409, True)
+
+
+async def test_an_unknown_delivery_is_not_found(route: Route) -> None:
+    for name in ("nothing", "0195545e-9f60-7000-8000-000000000001"):
+        assert (await refuse(route, name, batch(put("p1")))).status == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        (b"{", FHIR_JSON, 400),
+        (b"x" * 1_000_001, FHIR_JSON, 413),
+        (b"{}", "text/plain", 415),
+        (b'{"resourceType":"Bundle","type":"batch","entry":{}}', FHIR_JSON, 400),
+    ],
+)
+async def test_what_intake_does_not_take_is_answered_as_intake_does(
+    route: Route, body: bytes, kind: str, status: int
+) -> None:
+    delivery = await refused(route, put("p1"), types={"Patient"})
+    assert (await refuse(route, delivery, body, kind=kind)).status == status
+    assert await concerns(route) == [("entries", delivery)]
+    assert (await route.known(delivery)).corrected_by is None
+
+
+async def test_what_has_its_id_by_its_place_keeps_it(route: Route) -> None:
+    first, second = patient(birthDate="1984-05-06"), patient(birthDate="1990-01-01")
+    entries = (sees("o1"), entry(first), entry(second))
+    delivery = await refused(route, *entries, types={"Observation"})
+    for moved in (entries[1:], (entries[0], entries[2], entries[1])):
+        error = await refuse(route, delivery, batch(*moved))
+        assert (error.status, "fullUrl" in str(error)) == (422, True)
+    made = await correct(route, delivery, batch(sees("o2"), *entries[1:], entry(first)))
+    await route.process_all()
+    assert sorted(born(route).values()) == ["1984-05-06", "1984-05-06", "1990-01-01"]
+    assert await route.statuses(made) == [201, 201, 201, 201]
+
+
+# --- nothing ends unseen -----------------------------------------------------------------------
+
+
+class Ending(MemoryJournal):
+    """Ends the worker before or after the given call, once."""
+
+    at: str = ""
+    is_after: bool = False
+    when: Any = None
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        if name != super().__getattribute__("at"):
+            return found
+
+        async def work(*args: Any, **options: Any) -> Any:
+            when = super(Ending, self).__getattribute__("when")
+            if when is not None and not when(options):
+                return await found(*args, **options)
+            is_after = type(self).is_after
+            type(self).at = ""
+            if is_after:
+                await found(*args, **options)
+            raise ConnectionError
+
+        return work
+
+
+def ending(route: Route, at: str, when: Any, *, is_after: bool) -> None:
+    known = route.journal
+    names = MemoryJournal.__dataclass_fields__
+    given = {"at": at, "is_after": is_after, "when": staticmethod(when) if when else None}
+    made = type("EndingOnce", (Ending,), given)
+    route.journal = made(**{name: getattr(known, name) for name in names})
+
+
+def takes_place(options: dict[str, Any]) -> bool:
+    return "corrected_by" in options
+
+
+def is_queued(options: dict[str, Any]) -> bool:
+    return options.get("unqueued") is False
+
+
+@pytest.mark.parametrize("is_after", [False, True])
+@pytest.mark.parametrize("is_repeated", [False, True])
+@pytest.mark.parametrize(
+    ("at", "when"),
+    [
+        ("index_delivery", None),
+        ("add_delivery", None),
+        ("update_delivery", takes_place),
+        ("update_delivery", is_queued),
+    ],
+)
+async def test_a_request_that_breaks_off_is_repeated_or_left_to_housekeeping(
+    route: Route, at: str, when: Any, *, is_after: bool, is_repeated: bool
+) -> None:
+    delivery = await refused(route, put("p1"), sees("o1"), types={"Patient"})
+    await route.mirror_all()
+    body = batch(put("p1", birthDate="1984-05-06"), sees("o1"))
+    ending(route, at, when, is_after=is_after)
+    with pytest.raises(ConnectionError):
+        await correct(route, delivery, body)
+    assert await concerns(route) == [("entries", delivery)]
+    if is_repeated:
+        await correct(route, delivery, body)
+    route.clock.later(1201)
+    await sweep(keeping(route, route.queue_sender))
+    made = build_next_id(delivery) or ""
+    is_added = is_repeated or at == "update_delivery" or (at == "add_delivery" and is_after)
+    assert (await route.journal.get_delivery(made) is not None) == is_added
+    assert await concerns(route) == [("entries", delivery)]
+    await route.process_all()
+    assert born(route) == ({"p1": "1984-05-06"} if is_added else {})
+    assert await concerns(route) == ([] if is_added else [("entries", delivery)])
+
+
+@pytest.mark.parametrize("is_after", [False, True])
+@pytest.mark.parametrize(
+    ("at", "when"),
+    [
+        ("begin_lane", None),
+        ("record_bases", None),
+        ("add_entry_results", None),
+        ("put_concern", None),
+        ("delete_concern", None),
+        ("update_delivery", lambda options: options.get("status") is Status.DONE),
+        ("update_delivery", lambda options: options.get("attention") == ""),
+    ],
+)
+@pytest.mark.parametrize("entries", [500, 1])
+@pytest.mark.parametrize("is_refused", [False, True])
+async def test_a_correction_that_breaks_off_is_taken_up_and_is_always_to_be_seen(
+    route: Route, at: str, when: Any, entries: int, *, is_after: bool, is_refused: bool
+) -> None:
+    route.limits = replace(route.limits, entries=entries)
+    first = (entry(patient(), URL), put("p2"), put("p3"))
+    delivery = await refused(route, *first, sees("o1"), types={"Observation"})
+    route.fhir_double.refuses = {"Observation"} if is_refused else set()
+    dated = put("p3", birthDate="1984-05-06")
+    made = await correct(route, delivery, batch(*first[:2], dated, sees("o1", status="amended")))
+    ending(route, at, when, is_after=is_after)
+    for _ in range(30):
+        assert route.fhir_double.of("Observation") or await concerns(route)
+        item = route.take()
+        if item is None:
+            break
+        try:
+            await relaying.process(route.relay, item)
+        except ConnectionError:
+            route.queue_sender.sent.append(("relay", item, 0))
+    known = await route.known(made)
+    counts = (known.status, known.written, known.skipped, known.refused)
+    assert counts == (Status.DONE, 1, 2, 1) if is_refused else (Status.DONE, 2, 2, 0)
+    assert await concerns(route) == ([("entries", made)] if is_refused else [])
+    assert route.fhir_double.writes_of_each["Patient/p2"] == 1
+    assert route.fhir_double.writes_of_each["Patient/p3"] == 2
+
+
+async def test_a_correction_that_is_given_up_is_to_be_seen(route: Route) -> None:
+    delivery = await refused(route, put("p1"), types={"Patient"})
+    made = await correct(route, delivery, batch(put("p1", birthDate="1984-05-06")))
+    await relaying.park(route.journal, WorkItem(made), "too slow", route.clock.now)
+    assert ("parked", made) in await concerns(route)
+    await deliveries.replay(route.journal, route.queue_sender, made, route.clock.now)
+    await route.process_all()
+    assert born(route) == {"p1": "1984-05-06"}
+    assert await concerns(route) == []
+
+
+async def test_a_queue_that_does_not_take_it_is_no_loss(route: Route) -> None:
+    class Full:
+        async def send(self, *_: object) -> None:
+            raise Unavailable("queue", "answered 503")
+
+    delivery = await refused(route, put("p1"), types={"Patient"})
+    taken, route.queue_sender = route.queue_sender, Full()
+    with pytest.raises(Unavailable):
+        await correct(route, delivery, batch(put("p1", birthDate="1984-05-06")))
+    route.queue_sender = taken
+    route.clock.later(1201)
+    await sweep(keeping(route, route.queue_sender))
+    await route.process_all()
+    assert born(route) == {"p1": "1984-05-06"}
+
+
+async def test_housekeeping_leaves_the_concern_of_what_is_being_corrected(route: Route) -> None:
+    delivery = await route.deliver(batch(put("p1")))
+    await relaying.park(route.journal, WorkItem(delivery), "too slow", route.clock.now)
+    route.clock.later(60)
+    await correct(route, delivery, batch(put("p1", birthDate="1984-05-06")))
+    route.clock.later(3600)
+    await sweep(keeping(route, route.queue_sender))
+    assert ("parked", delivery) in await concerns(route)
+
+
+async def test_a_delivery_that_was_replayed_just_before_is_not_corrected(route: Route) -> None:
+    delivery = await refused(route, put("p1"), types={"Patient"})
+    body = batch(put("p1", birthDate="1984-05-06"))
+    ending(route, "update_delivery", takes_place, is_after=False)
+    with pytest.raises(ConnectionError):
+        await correct(route, delivery, body)
+    route.fhir_double.refuses = {"Patient"}
+    await deliveries.replay(route.journal, route.queue_sender, delivery, route.clock.now)
+    made = build_next_id(delivery) or ""
+    await route.process(made)
+    assert ("parked", made) in await concerns(route)
+    await route.process_all()
+    route.fhir_double.refuses = set()
+    await deliveries.replay(route.journal, route.queue_sender, made, route.clock.now)
+    await route.process_all()
+    assert born(route) == {"p1": "1984-05-06"}
+    assert await concerns(route) == []
