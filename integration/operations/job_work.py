@@ -45,6 +45,8 @@ from integration.queues.queue_sender import QueueSender
 # Things after which progress is saved. What a killed worker has done since is looked at again.
 PART = 100
 
+_UNDER_WAY = frozenset({Status.ACCEPTED, Status.PROCESSING})
+
 # How often what others change meanwhile is read.
 _TRIES = 3
 
@@ -247,8 +249,8 @@ def _choose(job: Job, concern: Concern, delivery: Delivery | None, tools: Tools)
         return Step.LEAVE_OUT if is_wanted else Step.COUNT
     if not is_wanted:
         return Step.LEAVE_OUT
-    if job.kind is JobKind.REPLAY and is_waiting(delivery):
-        return Step.HASTEN
+    if job.kind is JobKind.REPLAY and delivery.status in _UNDER_WAY:
+        return Step.HASTEN if is_waiting(delivery) else Step.LEAVE_OUT
     is_done = delivery.status is Status.DONE
     if is_done and not may_resend_refused(delivery, tools.now(), tools.terms):
         return Step.LEAVE_OUT

@@ -673,7 +673,12 @@ async def test_a_replay_of_all_that_waits_tries_each_at_once(either: Bench) -> N
         ConcernKind.WAITING, waiting.id, "north", either.clock(), reason="answered 403"
     )
     await change_with_concern(
-        either.journal, waiting, concern, only_if=frozenset({Status.ACCEPTED})
+        either.journal,
+        waiting,
+        concern,
+        only_if=frozenset({Status.ACCEPTED}),
+        waiting=either.clock(),
+        for_operator=True,
     )
     done = await either.run(attention="delivery")
     assert counts(done) == (2, 2, 2, 0, 0)
