@@ -218,6 +218,7 @@ async def _build_parts(settings: Settings) -> Parts:
         sender_problems=identification.secrets.problems,
         upstream_check=upstream_check,
     )
+    replay_terms = build_replay_terms(settings, intake, identification)
     return Parts(
         journal=stores.journal,
         queue=stores.queue,
@@ -240,7 +241,7 @@ async def _build_parts(settings: Settings) -> Parts:
         reader_headers=ReaderHeaders(settings.senders.sender_header, settings.audit.user_header),
         data_routes=shared.data_routes,
         identification=identification,
-        replay_terms=build_replay_terms(settings, intake, identification),
+        replay_terms=replay_terms,
         inbox=build_inbox(settings, stores, intake, identification),
         answers=build_answers(settings, stores, utc_now),
         site_url=settings.senders.site_url,
@@ -251,7 +252,12 @@ async def _build_parts(settings: Settings) -> Parts:
             sign_in=SignIn(easy_auth=settings.senders.easy_auth, is_open=settings.pages_are_open),
             journal=stores.journal,
             audit=shared.audit,
+            activity=stores.activity,
+            queue=stores.queue,
+            replay_terms=replay_terms,
             status_check=status_check,
+            budget=ByteBudget(settings.deliveries.max_bytes_in_flight),
+            dataverse_url=settings.dataverse.url,
             now=utc_now,
             new_token=_make_form_token,
         ),

@@ -26,6 +26,7 @@ class EntryText:
 class _Bundle(msgspec.Struct):
     """The entries of a bundle, unread."""
 
+    resourceType: Any = None
     type: Any = None
     entry: list[msgspec.Raw] | None = None
 
@@ -81,7 +82,8 @@ def _read_entries(body: bytes, received: DeliveryRequest) -> list[bytes] | None:
         bundle = _bundle_decoder.decode(body.removeprefix(BYTE_ORDER_MARK))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    if bundle.entry is None or (bundle.type == "document" and received.policy.documents == "bundle"):
+    is_stored = bundle.type == "document" and received.policy.documents == "bundle"
+    if bundle.resourceType != "Bundle" or bundle.entry is None or is_stored:
         return None
     return [bytes(text) for text in bundle.entry]
 

@@ -102,9 +102,7 @@ async def read_kept_entry(
         payload = await journal.get_payload(delivery.id)
         kept = _KeptOnly(journal, MAX_BYTES - len(payload.body))
         try:
-            contents, size = await fetch.read_contents(
-                fetch.NO_SOURCES, kept, delivery.id, payload
-            )
+            contents, size = await fetch.read_contents(fetch.NO_SOURCES, kept, delivery.id, payload)
         except Rejected as error:
             original = find_original(payload.body, payload.request, position, None)
             return KeptEntry(original=original, reason=f"it cannot be read: {error}")
