@@ -72,7 +72,7 @@ async def show_content(view: View) -> Reply:
         10 * shown_bytes,
         lambda: build_sides(entry),
     )
-    name = (result and result.location or "").partition("/_history/")[0] or entry.name
+    name = ((result and result.location) or "").partition("/_history/")[0] or entry.name
     await _record_look(view, delivery, [name or "Resource"])
     return render(
         view,
@@ -196,7 +196,7 @@ def _describe_issue(issue: dict[str, Any]) -> tuple[str, str, str]:
     texts = [each for each in (issue.get("diagnostics"), text) if isinstance(each, str)]
     where = issue.get("expression")
     paths = ", ".join(map(str, where)) if isinstance(where, list) else ""
-    return kind or "issue", " – ".join(dict.fromkeys(texts)), paths
+    return kind or "issue", "; ".join(dict.fromkeys(texts)), paths
 
 
 def _get_resource(text: EntryText | None) -> bytes:

@@ -25,8 +25,8 @@ def mark_differences(
     if max(len(one), len(other)) > MAX_LINES:
         return None
     # Whether a comma follows says nothing of the line itself.
-    bare = [[line.removesuffix(",") for line in lines] for lines in (one, other)]
-    matcher = SequenceMatcher(None, *bare, autojunk=False)
+    bare, other_bare = ([line.removesuffix(",") for line in lines] for lines in (one, other))
+    matcher = SequenceMatcher(a=bare, b=other_bare)
     marked: tuple[list[MarkedLine], list[MarkedLine]] = ([], [])
     for tag, begin, end, other_begin, other_end in matcher.get_opcodes():
         is_alone = tag != "equal"
