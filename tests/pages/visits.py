@@ -26,7 +26,7 @@ from tests.conftest import Route
 
 SITE = "https://relay.example"
 DATAVERSE = "https://organization.example"
-_TOKEN = "0123456789abcdefghij"  # noqa: S105 -- of a form
+_TOKEN = "0123456789abcdefghij"
 
 
 def make_parts(route: Route, **changes: Any) -> PagesParts:
