@@ -26,8 +26,8 @@ from integration.relay import fetch
 from integration.relay.preflight import UNGUARDED
 
 # The most bytes of a delivery, with all that was fetched for it, that are planned to show one entry
-# of it. Planning so many takes about two seconds.
-MAX_BYTES = 10_000_000
+# of it. With small entries, planning takes about a second for each MB.
+MAX_BYTES = 4_000_000
 
 # Seconds to wait for a share of the budget: a person waits.
 _MAX_WAIT = 10.0

@@ -241,7 +241,7 @@ async def test_a_large_delivery_is_not_planned_for_a_page(route: Route) -> None:
     id_ = await route.deliver(patient())
     await route.journal.update_delivery(id_, bytes=kept_entry.MAX_BYTES + 1)
     shown = await see(route, id_)
-    assert "more than 10 MB" in shown.text
+    assert "more than 4 MB" in shown.text
     assert MARKER not in shown.html
     assert f"/api/pages/deliveries/{id_}/content" in shown.links
 
@@ -256,7 +256,7 @@ async def test_what_was_fetched_counts_and_nothing_is_fetched_for_a_page(route: 
     await route.journal.save_fetched(id_, 2, b" " * (kept_entry.MAX_BYTES + 1))
     large = await read(route, id_)
     assert large.sent is None
-    assert "more than 10 MB" in (large.reason or "")
+    assert "more than 4 MB" in (large.reason or "")
 
 
 async def test_what_cannot_be_read_is_shown_as_it_came(route: Route) -> None:
