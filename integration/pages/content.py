@@ -64,7 +64,7 @@ async def show_content(view: View) -> Reply:
     status = await get_record(view.parts.journal, view.arguments["id"])
     delivery = status.delivery
     position = _parse_position(view.arguments["position"], delivery)
-    result = next((each for each in status.results if each.position == position), None)
+    result = next((found for found in status.results if found.position == position), None)
     entry = await _read_entry(view, status, position)
     shown_bytes = sum(len(_get_resource(text)) for text in (entry.original, entry.sent))
     original, sent, is_compared = await offload(
@@ -127,7 +127,7 @@ async def _read_entry(view: View, status: DeliveryStatus, position: int) -> Kept
     parts = view.parts
     try:
         return await read_kept_entry(
-            parts.journal, parts.budget, status.delivery, position, status.results
+            parts.journal, parts.budget, status.delivery, position, results=status.results
         )
     except KeyError:
         return KeptEntry(reason=_DELETED)
@@ -193,7 +193,7 @@ def _describe_issue(issue: dict[str, Any]) -> tuple[str, str, str]:
     details = issue.get("details")
     text = details.get("text") if isinstance(details, dict) else None
     kind = " ".join(str(issue[name]) for name in ("severity", "code") if name in issue)
-    texts = [each for each in (issue.get("diagnostics"), text) if isinstance(each, str)]
+    texts = [said for said in (issue.get("diagnostics"), text) if isinstance(said, str)]
     where = issue.get("expression")
     paths = ", ".join(map(str, where)) if isinstance(where, list) else ""
     return kind or "issue", "; ".join(dict.fromkeys(texts)), paths

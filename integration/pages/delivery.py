@@ -88,7 +88,7 @@ async def show_delivery(view: View) -> Reply:
     only_unwritten = _parse_filter(view)
     story = await read_story(parts.journal, parts.activity, id_)
     delivery = story.delivery
-    results = [each for each in story.results if not (only_unwritten and each.is_written)]
+    results = [result for result in story.results if not (only_unwritten and result.is_written)]
     in_order = sorted(story.rows, key=lambda row: (row.action not in _NOT_WELL, row.resource))
     is_open = delivery.status in _UNDER_WAY
     return render(
@@ -240,5 +240,5 @@ def _cut(found: Sequence[_T], number: int, describe: Callable[[_T], Any]) -> Lin
     number = min(number, last)
     shown = found[(number - 1) * PAGE : number * PAGE]
     return Lines(
-        shown=[describe(each) for each in shown], total=len(found), number=number, last=last
+        shown=[describe(item) for item in shown], total=len(found), number=number, last=last
     )

@@ -132,5 +132,5 @@ def _describe_changes(delivery: Delivery) -> Iterator[Step]:
         )
 
 
-def _count(number: int, one: str, many: str | None = None) -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}".replace(",", "\u202f")
+def _count(number: int, noun: str, plural: str | None = None) -> str:
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}".replace(",", "\u202f")

@@ -19,17 +19,20 @@ class MarkedLine:
 
 
 def mark_differences(
-    one: Sequence[str], other: Sequence[str]
+    lines: Sequence[str], other_lines: Sequence[str]
 ) -> tuple[list[MarkedLine], list[MarkedLine]] | None:
     """Return the lines of both texts, marked; None: they are too long to be compared."""
-    if max(len(one), len(other)) > MAX_LINES:
+    if max(len(lines), len(other_lines)) > MAX_LINES:
         return None
     # Whether a comma follows says nothing of the line itself.
-    bare, other_bare = ([line.removesuffix(",") for line in lines] for lines in (one, other))
-    matcher = SequenceMatcher(a=bare, b=other_bare)
+    matcher = SequenceMatcher(a=_strip_commas(lines), b=_strip_commas(other_lines))
     marked: tuple[list[MarkedLine], list[MarkedLine]] = ([], [])
     for tag, begin, end, other_begin, other_end in matcher.get_opcodes():
         is_alone = tag != "equal"
-        marked[0].extend(MarkedLine(line, is_alone) for line in one[begin:end])
-        marked[1].extend(MarkedLine(line, is_alone) for line in other[other_begin:other_end])
+        marked[0].extend(MarkedLine(line, is_alone) for line in lines[begin:end])
+        marked[1].extend(MarkedLine(line, is_alone) for line in other_lines[other_begin:other_end])
     return marked
+
+
+def _strip_commas(lines: Sequence[str]) -> list[str]:
+    return [line.removesuffix(",") for line in lines]

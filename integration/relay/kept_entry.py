@@ -90,6 +90,7 @@ async def read_kept_entry(
     budget: ByteBudget,
     delivery: Delivery,
     position: int,
+    *,
     results: Sequence[EntryResult],
 ) -> KeptEntry:
     """Return an entry of a delivery. `results`: of its entries, which tell the ids that links got.
@@ -106,7 +107,7 @@ async def read_kept_entry(
         except Rejected as error:
             original = find_original(payload.body, payload.request, position, None)
             return KeptEntry(original=original, reason=f"it cannot be read: {error}")
-        show = partial(_show, delivery, payload, contents, position, results)
+        show = partial(_show, delivery, payload, contents, position=position, results=results)
         return await offload(size, show)
 
 
@@ -114,6 +115,7 @@ def _show(
     delivery: Delivery,
     payload: Payload,
     contents: Contents,
+    *,
     position: int,
     results: Sequence[EntryResult],
 ) -> KeptEntry:
@@ -128,7 +130,7 @@ def _show(
     for refused, issue in made.refused:
         if refused.position == position:
             return replace(found, reason=f"not sent: {issue.text}")
-    return _add_sent(found, delivery, made, position, results)
+    return _add_sent(found, delivery, made, position=position, results=results)
 
 
 def _name_entry(entry: Entry) -> str | None:
@@ -139,6 +141,7 @@ def _add_sent(
     found: KeptEntry,
     delivery: Delivery,
     made: Plan,
+    *,
     position: int,
     results: Sequence[EntryResult],
 ) -> KeptEntry:

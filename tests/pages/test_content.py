@@ -38,7 +38,7 @@ async def read(route: Route, delivery: str, position: int = 0) -> KeptEntry:
         make_parts(route).budget,
         await route.known(delivery),
         position,
-        await route.outcomes(delivery),
+        results=await route.outcomes(delivery),
     )
 
 
