@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from integration.core.model import Activity, Category, Delivery, Status
@@ -11,11 +11,14 @@ from integration.operations.delivery_story import DeliveryStory
 
 _TONES = {Category.INFORMATION: "", Category.WARNING: "warn", Category.ERROR: "bad"}
 
+_FOR_SOMEBODY = "needs somebody"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One step. `time`: None: it is not known. `tone`: good, warn, bad or nothing; `lines`: what
-    else is known; `resource`: Type/id; `delivery`: the id of another one; `until`: when it ends."""
+    """One step. `time`: None: it is not known. `tone`: good, warn, bad or nothing, and `word` says
+    it in a word; `lines`: what else is known; `delivery`: the id of another one; `until`: when it
+    ends; `number`: how often the same was done, one after the other."""
 
     time: datetime | None
     title: str
@@ -23,12 +26,14 @@ class Step:
     lines: tuple[str, ...] = ()
     delivery: str | None = None
     until: datetime | None = None
+    word: str = ""
+    number: int = 1
 
 
 def list_steps(story: DeliveryStory) -> list[Step]:
     """Return the steps, the oldest first. Those of one time stay in the order of their making."""
     delivery = story.delivery
-    later = [*map(_describe_call, story.calls), *_describe_changes(delivery)]
+    later = [*_describe_calls(story.calls), *_describe_changes(delivery)]
     first = [_describe_arrival(story), *_describe_plan(delivery)]
     return [*first, *sorted(later, key=lambda step: step.time or delivery.accepted)]
 
@@ -67,8 +72,8 @@ def _describe_plan(delivery: Delivery) -> Iterator[Step]:
     if delivery.kind == "transaction":
         lines.append(_explain_split(delivery))
     title = f"Planned as {_count(delivery.lanes, 'lane')}, {_count(delivery.units, 'unit')}"
-    tone = "warn" if delivery.split else ""
-    yield Step(time=None, title=title, lines=tuple(lines), tone=tone)
+    tone, word = ("warn", "split") if delivery.split else ("", "")
+    yield Step(time=None, title=title, lines=tuple(lines), tone=tone, word=word)
 
 
 def _explain_split(delivery: Delivery) -> str:
@@ -83,6 +88,20 @@ def _explain_split(delivery: Delivery) -> str:
     return f"not sent as one transaction, so some of it may be written and some refused: {why}"
 
 
+def _describe_calls(calls: Iterable[Activity]) -> Iterator[Step]:
+    """Yield a step for each call; for several that are alike and follow each other, the first."""
+    last: Step | None = None
+    for step in map(_describe_call, calls):
+        if last is not None and replace(step, time=last.time, number=last.number) == last:
+            last = replace(last, number=last.number + 1)
+            continue
+        if last is not None:
+            yield last
+        last = step
+    if last is not None:
+        yield last
+
+
 def _describe_call(call: Activity) -> Step:
     about = call.row and f"{call.table} {call.row}"
     lines = [part for part in (call.resource, about) if part]
@@ -90,6 +109,7 @@ def _describe_call(call: Activity) -> Step:
         time=call.time,
         title=f"{call.upstream}: {call.action}: {call.status}",
         tone=_TONES[call.category],
+        word="" if call.category is Category.INFORMATION else str(call.category),
         lines=(*lines, *call.notes),
     )
 
@@ -101,7 +121,9 @@ def _describe_changes(delivery: Delivery) -> Iterator[Step]:
         round_ = (f"round {delivery.round}",) if delivery.round else ()
         yield Step(time=delivery.replayed, title="Replayed by an operator", lines=round_)
     if delivery.status is Status.PARKED:
-        yield Step(time=delivery.parked, title="Parked", tone="bad", lines=reason)
+        yield Step(
+            time=delivery.parked, title="Parked", tone="bad", word=_FOR_SOMEBODY, lines=reason
+        )
     elif delivery.waiting is not None:
         whom = "somebody to mend something" if delivery.for_operator else "the next attempt"
         attempts = f"{_count(delivery.attempts, 'attempt')} failed"
@@ -109,6 +131,7 @@ def _describe_changes(delivery: Delivery) -> Iterator[Step]:
             time=delivery.waiting,
             title=f"Waits for {whom}",
             tone="bad" if delivery.for_operator else "warn",
+            word=_FOR_SOMEBODY if delivery.for_operator else "waits",
             lines=(*reason, attempts),
             until=delivery.next_attempt,
         )
@@ -128,7 +151,11 @@ def _describe_changes(delivery: Delivery) -> Iterator[Step]:
         )
         tone = "bad" if delivery.refused else "good"
         yield Step(
-            time=delivery.finished, title="Finished", tone=tone, lines=(counts,) if counts else ()
+            time=delivery.finished,
+            title="Finished",
+            tone=tone,
+            word=_FOR_SOMEBODY if delivery.refused else "",
+            lines=(counts,) if counts else (),
         )
 
 

@@ -336,6 +336,19 @@ async def test_the_newest_calls_are_told_and_the_rest_is_in_activity(route: Rout
     )
 
 
+async def test_calls_that_are_alike_are_told_once(route: Route) -> None:
+    id_ = await route.deliver(patient())
+    await route.process(id_)
+    last = route.activity.entries[-1]
+    again = [
+        replace(last, time=last.time + timedelta(seconds=n), action="again") for n in (1, 2, 3)
+    ]
+    await route.activity.add(again)
+    shown = await visit_as(route, "reader").see(f"deliveries/{id_}")
+    assert shown.text.count(": again: ") == 1
+    assert "× 3" in shown.text
+
+
 async def test_calls_of_other_deliveries_are_not_told(route: Route) -> None:
     first, second = [await route.deliver(patient()) for _ in range(2)]
     await route.process(first)
