@@ -73,13 +73,14 @@ async def show_content(view: View) -> Reply:
         lambda: build_sides(entry),
     )
     name = ((result and result.location) or "").partition("/_history/")[0] or entry.name
-    await _record_look(view, delivery, [name or "Resource"])
+    is_recorded = await _record_look(view, delivery, [name or "Resource"])
     return render(
         view,
         "content.html",
         delivery=delivery,
         position=position,
         name=name,
+        is_recorded=is_recorded,
         entry=entry,
         original=original,
         sent=sent,
@@ -115,12 +116,13 @@ def _list_names(results: Iterable[EntryResult]) -> Iterator[str]:
 
 async def _record_look(
     view: View, delivery: Delivery, names: Sequence[str], *, number: int | None = None
-) -> None:
-    """Record who is shown what. Raises Unavailable or Misconfigured, and then it is not shown."""
+) -> bool:
+    """Record who is shown what. Return False where a setting says that this is not needed. Raises
+    Unavailable or Misconfigured, and then it is not shown."""
     access = build_access(AccessKind.CONTENT, names, delivery=delivery.id)
     if number is not None:
         access = replace(access, number=number)
-    await record(view.parts.audit, Reader(user=view.person.name), access)
+    return await record(view.parts.audit, Reader(user=view.person.name), access) is not None
 
 
 async def _read_entry(view: View, status: DeliveryStatus, position: int) -> KeptEntry:

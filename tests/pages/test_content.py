@@ -190,6 +190,14 @@ async def test_each_look_is_recorded_before_it_leaves(route: Route) -> None:
     assert [set(each.access.types) for each in loads] == [{"Observation", "Patient"}]
 
 
+async def test_nobody_is_told_of_a_record_that_is_not_kept(route: Route) -> None:
+    id_ = await route.deliver(patient())
+    assert "The audit log says" in (await see(route, id_)).text
+    unrecorded = await see(route, id_, audit=make_recorder(route.audit, is_on=False))
+    assert MARKER in unrecorded.text
+    assert "The audit log says" not in unrecorded.text
+
+
 @pytest.mark.parametrize("path", ["entries/0", "content"])
 async def test_what_cannot_be_recorded_is_not_shown(route: Route, path: str) -> None:
     id_ = await route.deliver(patient())
