@@ -166,6 +166,12 @@ def build_request(
     return Request("POST", "", decimal_json.encode(bundle), _HEADERS)
 
 
+def build_entry(entry: UnitEntry, identities: Mapping[str, str], stamp: Stamp) -> bytes:
+    """Return one entry as it is sent. A placeholder that `identities` does not have stays."""
+    unknown = {name for name in entry.awaits if name not in identities}
+    return bytes(_fill_entry(entry, unknown, identities, stamp))
+
+
 def compute_digest(entry: UnitEntry, identities: Mapping[str, str]) -> str:
     """Return a digest of what an update writes, by which a repeat of it is found.
 

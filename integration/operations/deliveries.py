@@ -1,4 +1,4 @@
-"""VERBS get_status, cancel, replay, replay_all: what becomes of deliveries."""
+"""VERBS get_status, get_record, cancel, replay, replay_all: what becomes of deliveries."""
 
 from __future__ import annotations
 
@@ -116,6 +116,16 @@ async def get_status(journal: Journal, id_: str, sender: str | None = None) -> D
         return DeliveryStatus(replace(delivery, **count_results(written)), written)
     if delivery.status is not Status.DONE:
         return DeliveryStatus(delivery)  # a sender who polls costs one storage operation
+    results, rows = await asyncio.gather(
+        journal.list_entry_results(id_), journal.list_row_results(id_)
+    )
+    return DeliveryStatus(delivery, results, rows)
+
+
+async def get_record(journal: Journal, id_: str) -> DeliveryStatus:
+    """Return a delivery with all that is recorded of it by now, whatever its state. Raises Rejected
+    with 404 for an unknown one."""
+    delivery = await _get_delivery(journal, id_)
     results, rows = await asyncio.gather(
         journal.list_entry_results(id_), journal.list_row_results(id_)
     )

@@ -17,7 +17,7 @@ from integration.core.errors import (
     Unavailable,
 )
 from integration.core.log_events import log_event
-from integration.pages import attention, deliveries, jobs, today
+from integration.pages import attention, content, deliveries, delivery, jobs, today
 from integration.pages.forms import TOKEN_FIELD, build_cookie, check_form, read_token
 from integration.pages.http import (
     ROOT,
@@ -69,6 +69,12 @@ PAGES = (
     ),
     Page(path="jobs/{id}", show=jobs.show_job),
     Page(path="jobs/{id}/stop", show=jobs.end_job, role=Role.OPERATOR, method="POST"),
+    Page(path="deliveries/{id}", show=delivery.show_delivery, fields=delivery.FIELDS),
+    Page(path="deliveries/{id}/cancel", show=delivery.ask_to_cancel, role=Role.OPERATOR),
+    Page(path="deliveries/{id}/cancel", show=delivery.cancel, role=Role.OPERATOR, method="POST"),
+    Page(path="deliveries/{id}/replay", show=delivery.replay, role=Role.OPERATOR, method="POST"),
+    Page(path="deliveries/{id}/entries/{position}", show=content.show_content, role=Role.PHI),
+    Page(path="deliveries/{id}/content", show=content.download, role=Role.PHI),
 )
 
 

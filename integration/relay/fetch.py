@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
+from typing import Protocol
 
 from integration.core.activity_recorder import add_activity_context
 from integration.core.errors import Rejected, Unavailable
@@ -26,7 +27,7 @@ from integration.fhir.entries import Contents
 from integration.fhir.fetched import NOT_FETCHED, TOO_LARGE, TOO_MANY, FetchedResponse
 from integration.fhir.notifications import Notification
 from integration.fhir.rights import refuse_forbidden
-from integration.journal.store import Journal, Payload
+from integration.journal.store import Payload
 
 # No compression: a small response could unpack to more than fits into memory.
 _HEADERS = {"accept": "application/fhir+json", "accept-encoding": "identity"}
@@ -48,18 +49,28 @@ class Sources:
 NO_SOURCES = Sources()
 
 
+class FetchedStore(Protocol):
+    """Where what was fetched is kept: the part of the journal that fetching needs."""
+
+    async def save_fetched(self, id_: str, number: int, data: bytes) -> bytes:
+        """See Journal."""
+
+    async def get_fetched(self, id_: str, number: int) -> bytes | None:
+        """See Journal."""
+
+
 @dataclass(slots=True)
 class _FetchJob:
     """The fetches of one delivery. `bytes_left` counts down from the limit."""
 
     sources: Sources
-    journal: Journal
+    journal: FetchedStore
     delivery: str
     bytes_left: int
 
 
 async def read_contents(
-    sources: Sources, journal: Journal, delivery: str, payload: Payload
+    sources: Sources, journal: FetchedStore, delivery: str, payload: Payload
 ) -> tuple[Contents, int]:
     """Parse a delivery and fetch what it refers to. Return both, and their size in bytes.
 
