@@ -22,6 +22,7 @@ A module imports only from lines below its own:
     check
     provision | reconcile
     app
+    pages
     intake | relay | mirror | virtual_tables | change_events | operations
     queues
     fhir | mapping | dataverse | odata | journal | senders

@@ -24,6 +24,7 @@ cli
 check
 provision | reconcile
 app
+pages
 intake | relay | mirror | virtual_tables | change_events | operations
 queues
 fhir | mapping | dataverse | odata | journal | senders

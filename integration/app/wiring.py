@@ -61,7 +61,7 @@ from integration.operations.deliveries import ReplayTerms
 from integration.operations.health import UpstreamCheck
 from integration.operations.housekeeping import Housekeeping
 from integration.operations.status import StatusCheck
-from integration.pages.parts import PagesParts
+from integration.pages.parts import PagesParts, PatientParts
 from integration.pages.people import SignIn
 from integration.queues.queue_sender import QueueSender
 from integration.relay.fetch import Sources
@@ -218,6 +218,7 @@ async def _build_parts(settings: Settings) -> Parts:
         sender_problems=identification.secrets.problems,
         upstream_check=upstream_check,
     )
+    load_mirror = cache(partial(build_mirror, shared))
     return Parts(
         journal=stores.journal,
         queue=stores.queue,
@@ -254,8 +255,19 @@ async def _build_parts(settings: Settings) -> Parts:
             status_check=status_check,
             now=utc_now,
             new_token=_make_form_token,
+            activity=stores.activity,
+            identification=identification,
+            public_url=settings.senders.public_url,
+            patients=PatientParts(
+                fhir=shared.fhir,
+                queue=stores.queue,
+                row_keys=stores.row_keys,
+                change_queues=shared.data_routes.get_change_queues,
+                load_mirror=load_mirror,
+                new_id=new_delivery_id,
+            ),
         ),
-        _mirror=cache(partial(build_mirror, shared)),
+        _mirror=load_mirror,
         _virtual_tables=cache(partial(build_virtual_tables, shared)),
         _external_events=cache(partial(build_external_events, shared)),
     )

@@ -24,6 +24,7 @@ class AccessKind(StrEnum):
     ROWS = "rows"  # a page of a virtual table
     COUNT = "count"  # how many rows a virtual table has
     CONTENT = "content"  # what a delivery holds, on a page for operators
+    PATIENT = "patient"  # who a patient is, or that there is one, on a page for operators
 
 
 class AccessAction(StrEnum):
