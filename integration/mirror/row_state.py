@@ -12,11 +12,11 @@ from typing import Any
 
 from integration.core.errors import Misconfigured, Unavailable, Unmappable
 from integration.core.model import WorkItem
-from integration.core.state_version import Order, StateVersion
+from integration.core.state_version import StateVersion
 from integration.dataverse import requests
 from integration.dataverse.client import describe_failure, parse_rows
 from integration.mapping.model import EntityMap
-from integration.mapping.row_version import compare_with_row, read_row_version
+from integration.mapping.row_version import read_row_version
 from integration.mirror import row_lookup
 from integration.mirror.healthcare_api_sink import HealthcareApiSink
 from integration.mirror.mirror import Mirror
@@ -40,21 +40,17 @@ class RowState:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowStates:
     """The rows of a resource. `row`: the one that shows it; None: there is none, or `problem` says
-    why it cannot be told from others. `others`: those beside it with its FHIR id or key. `order`:
-    how the state in FHIR stands to what the row shows; None: one of the two is not known."""
+    why it cannot be told from others. `others`: those beside it with its FHIR id or key."""
 
     table: str
     version_column: str
     row: RowState | None
     others: tuple[RowState, ...]
     problem: str | None
-    order: Order | None
 
 
-async def find_row_states(
-    mirror: Mirror, resource: str, version: StateVersion | None, correlation: str
-) -> RowStates:
-    """Return the rows that show Type/id. `version`: its state in FHIR, if that is known.
+async def find_row_states(mirror: Mirror, resource: str, correlation: str) -> RowStates:
+    """Return the rows that show Type/id.
 
     Raises Unavailable, and Misconfigured where no map of its type is in use.
     """
@@ -73,11 +69,12 @@ async def find_row_states(
         row=None if found is None else _describe(entity, found, base),
         others=tuple(_describe(entity, row, base) for row in rows if row is not found),
         problem=problem,
-        order=_compare(entity, version, found),
     )
 
 
-async def find_resource_of_key(mirror: Mirror, type_: str, key: str, correlation: str) -> str | None:
+async def find_resource_of_key(
+    mirror: Mirror, type_: str, key: str, correlation: str
+) -> str | None:
     """Return the FHIR id that the row of a key shows; None: there is no such row, or it shows none.
     Raises as `find_row_states` does."""
     web_api, entity = _get_web_api(mirror), _get_map(mirror, type_)
@@ -88,14 +85,6 @@ async def find_resource_of_key(mirror: Mirror, type_: str, key: str, correlation
         raise Unavailable(web_api.dataverse.upstream.name, describe_failure(response))
     ids = [row[entity.id_column] for row in parse_rows(response) if entity.has_kind_of(row)]
     return next((id_ for id_ in ids if isinstance(id_, str)), None)
-
-
-def _compare(
-    entity: EntityMap, version: StateVersion | None, row: Mapping[str, Any] | None
-) -> Order | None:
-    if version is None or row is None or read_row_version(entity, row) is None:
-        return None
-    return compare_with_row(entity, version, row)
 
 
 def _describe(entity: EntityMap, row: Mapping[str, Any], base: str) -> RowState:
