@@ -34,6 +34,7 @@ async def mirror_again(
     queue: QueueSender,
     change_queues: ChangeQueues,
     resource: str,
+    *,
     new_id: Callable[[datetime], str],
     now: datetime,
 ) -> str:

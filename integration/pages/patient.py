@@ -127,8 +127,8 @@ async def mirror_patient(view: View) -> Reply:
         parts.patients.queue,
         parts.patients.change_queues,
         resource,
-        parts.patients.new_id,
-        parts.now(),
+        new_id=parts.patients.new_id,
+        now=parts.now(),
     )
     if not view.person.can(Role.PHI):  # the page of the patient is not for everybody
         return redirect(f"{_get_path(view)}/mirrored?delivery={delivery}")

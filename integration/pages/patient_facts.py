@@ -1,4 +1,4 @@
-"""What the page of a patient says: who it is, and whether its row is up to date and why not. Pure."""
+"""What the page of a patient says: who it is, and why its row is up to date or not. Pure."""
 
 from __future__ import annotations
 
@@ -144,9 +144,15 @@ def _compare(state: CurrentState, rows: RowStates) -> tuple[str, str]:
         return "bad", "Its row shows no version"
     match compare(state.version, rows.row.shown):
         case Order.SAME:
-            return "good", "Its row shows that it was deleted" if is_gone else "Its row is up to date"
+            return (
+                "good",
+                "Its row shows that it was deleted" if is_gone else "Its row is up to date",
+            )
         case Order.NEWER | Order.PROBABLY_NEWER:
-            return "bad", "Its row does not show that it was deleted" if is_gone else "Its row is behind"
+            return (
+                "bad",
+                "Its row does not show that it was deleted" if is_gone else "Its row is behind",
+            )
         case Order.OLDER | Order.PROBABLY_OLDER:
             return "warn", "Its row shows a later version than this read of FHIR"
     if state.version == NEVER_SEEN:

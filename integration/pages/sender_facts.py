@@ -32,8 +32,8 @@ _UNSET = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SenderTables:
-    """A listed sender. `settings`: whether each that its proof names is set. The others: the keys of
-    its tables with their values in words. `address`: where it posts to."""
+    """A listed sender. `settings`: whether each that its proof names is set. The others: the keys
+    of its tables with their values in words. `address`: where it posts to."""
 
     scheme: str
     settings: dict[str, str]
