@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any
 
 from integration.fhir import entry_results, write_mark
@@ -34,10 +35,9 @@ def list_versions(history: Any) -> list[ListedVersion] | None:
     if not isinstance(entries, list):
         return None
     versions = [_read(entry) for entry in entries if isinstance(entry, dict)]
-    earlier = [*versions[1:], None]
     return [
         replace(version, is_kept_mark=_has_mark_of(version, before))
-        for version, before in zip(versions, earlier, strict=True)
+        for version, before in zip_longest(versions, versions[1:])
     ]
 
 

@@ -74,10 +74,8 @@ def group_entries(entries: Iterable[Activity]) -> list[Group]:
     for entry in entries:
         is_mirror = entry.table is not None or entry.action == MIRROR
         resource = entry.resource if is_mirror else None
-        if entry.delivery is None:  # nothing says what else it belongs to
-            groups.append(
-                Group(delivery=None, resource=entry.resource, is_mirror=is_mirror, calls=[entry])
-            )
+        if entry.delivery is None:  # nothing but its resource says what it belongs to
+            _add_to_neighbour(groups, entry)
             continue
         key = entry.delivery, resource
         group = current.get(key)
@@ -91,6 +89,15 @@ def group_entries(entries: Iterable[Activity]) -> list[Group]:
         else:
             group.calls.append(entry)
     return groups
+
+
+def _add_to_neighbour(groups: list[Group], entry: Activity) -> None:
+    """Add a call for no delivery to the group before it, if that is of the same resource."""
+    last = groups[-1] if groups else None
+    if last is None or last.delivery is not None or last.resource != entry.resource:
+        last = Group(delivery=None, resource=entry.resource, is_mirror=False)
+        groups.append(last)
+    last.calls.append(entry)
 
 
 def explain(entry: Activity) -> str | None:
