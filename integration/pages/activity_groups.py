@@ -64,7 +64,7 @@ class Group:
         succeeded, some may have failed and been tried again."""
         if self.result is not None:
             return self.result.category
-        return max((entry.category for entry in self.calls), key=lambda each: _RANKS[each])
+        return max((entry.category for entry in self.calls), key=lambda category: _RANKS[category])
 
 
 def group_entries(entries: Iterable[Activity]) -> list[Group]:
@@ -75,7 +75,7 @@ def group_entries(entries: Iterable[Activity]) -> list[Group]:
         is_mirror = entry.table is not None or entry.action == MIRROR
         resource = entry.resource if is_mirror else None
         if entry.delivery is None:  # nothing but its resource says what it belongs to
-            _add_to_neighbour(groups, entry)
+            _add_to_last(groups, entry)
             continue
         key = entry.delivery, resource
         group = current.get(key)
@@ -91,7 +91,7 @@ def group_entries(entries: Iterable[Activity]) -> list[Group]:
     return groups
 
 
-def _add_to_neighbour(groups: list[Group], entry: Activity) -> None:
+def _add_to_last(groups: list[Group], entry: Activity) -> None:
     """Add a call for no delivery to the group before it, if that is of the same resource."""
     last = groups[-1] if groups else None
     if last is None or last.delivery is not None or last.resource != entry.resource:

@@ -89,9 +89,9 @@ async def show_patient(view: View) -> Reply:
         status = 410 if looked.was_deleted else 404
     access = build_access(AccessKind.PATIENT, [resource], status=status)
     await record(view.parts.audit, Reader(user=view.person.name), access)
-    current = None
+    shown = None
     if not isinstance(looked.state, Unreadable) and looked.state.resource is not None:
-        current = describe_patient(looked.state.resource)
+        shown = describe_patient(looked.state.resource)
     return render(
         view,
         "patient.html",
@@ -99,7 +99,7 @@ async def show_patient(view: View) -> Reply:
         id=view.arguments["id"],
         resource=resource,
         looked=looked,
-        current=current,
+        shown=shown,
         verdict=judge_row(
             looked.state,
             looked.rows,
@@ -168,13 +168,19 @@ async def _look(parts: PagesParts, resource: str) -> _Looked:
     """Read all parts at the same time."""
     patients, correlation = parts.patients, parts.patients.new_id(parts.now())
     fhir = patients.fhir
-    state, versions, rows, is_mirrored, results, concerns = await asyncio.gather(
-        _read(parts, fhir.read_current(WorkItem(correlation, resource=resource))),
-        _read(parts, fhir.list_versions(resource, correlation, MAX_VERSIONS + 1)),
-        _read(parts, _find_rows(parts, resource, correlation)),
-        _read(parts, _is_mirrored(parts)),
-        _read(parts, _find_results(parts, resource)),
-        _read(parts, _find_concerns(parts, resource)),
+    (state, versions), (rows, is_mirrored), (results, concerns) = await asyncio.gather(
+        asyncio.gather(
+            _read(parts, fhir.read_current(WorkItem(correlation, resource=resource))),
+            _read(parts, fhir.list_versions(resource, correlation, MAX_VERSIONS + 1)),
+        ),
+        asyncio.gather(
+            _read(parts, _find_rows(parts, resource, correlation)),
+            _read(parts, _is_mirrored(parts)),
+        ),
+        asyncio.gather(
+            _read(parts, _find_results(parts, resource)),
+            _read(parts, _find_concerns(parts, resource)),
+        ),
     )
     return _Looked(
         state=state,

@@ -113,7 +113,7 @@ def judge_row(
         return _doubt(f"FHIR cannot be read: {state.reason}")
     kind, text = _compare(state, rows)
     if kind == "good":
-        waits = [] if isinstance(concerns, Unreadable) else [each.reason for each in concerns]
+        waits = [] if isinstance(concerns, Unreadable) else [concern.reason for concern in concerns]
         if waits:
             return Verdict(kind="warn", text=f"{text}, but not complete", reasons=tuple(waits))
         return Verdict(kind=kind, text=text)
@@ -121,7 +121,7 @@ def judge_row(
     if is_mirrored is False:
         reasons.append("patients are not mirrored: see Data routes, and the setting MIRROR_TO")
     if not isinstance(concerns, Unreadable):
-        reasons += [each.reason for each in concerns]
+        reasons += [concern.reason for concern in concerns]
     if not isinstance(results, Unreadable) and results and results[0].status in _UNDONE:
         reasons += [f"the last run ended {results[0].status}", *results[0].notes]
     if not reasons:
@@ -194,7 +194,7 @@ def _choose_name(names: Any) -> str:
     if not found:
         return ""
     ranked = {use: rank for rank, use in enumerate(_USES)}
-    name = min(found, key=lambda each: ranked.get(str(each.get("use")), len(ranked)))
+    name = min(found, key=lambda item: ranked.get(str(item.get("use")), len(ranked)))
     if text := _get_text(name, "text"):
         return text
     given = name.get("given")

@@ -52,7 +52,7 @@ async def show_sender(view: View) -> Reply:
     """Show one sender."""
     report, shares, senders = await _collect(view)
     name = view.arguments["name"]
-    sender = next((each for each in senders if each.name == name), None)
+    sender = next((found for found in senders if found.name == name), None)
     if sender is None:
         text = (
             "senders.toml lists no sender of this name, and none of the newest "
@@ -91,7 +91,7 @@ def _get_last(report: StatusReport) -> Mapping[str, Delivery | None]:
 
 
 def _count_refusals(report: StatusReport, sender: str | None) -> dict[int, int]:
-    return {each.status: each.count for each in report.refusals if each.sender == sender}
+    return {count.status: count.count for count in report.refusals if count.sender == sender}
 
 
 def _find_root(view: View) -> str:

@@ -79,7 +79,7 @@ def test_the_work_of_the_relay_on_a_delivery_stands_together() -> None:
     ]
 
 
-def test_calls_for_no_delivery_are_joined_only_if_they_are_neighbours_of_one_resource() -> None:
+def test_calls_for_no_delivery_are_joined_only_beside_each_other_and_of_one_resource() -> None:
     entries = [
         call("read", resource="Patient/1"),
         call("read history", resource="Patient/1"),
