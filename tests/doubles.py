@@ -64,11 +64,15 @@ class RecordedRequest:
 
     @property
     def writes(self) -> bool:
-        return self.method == "POST" and any(method != "GET" for method, _ in self.asked)
+        return self._is_bundle and any(method != "GET" for method, _ in self.asked)
 
     @property
     def is_look_up(self) -> bool:
-        return self.method == "POST" and not self.writes
+        return self._is_bundle and not self.writes
+
+    @property
+    def _is_bundle(self) -> bool:
+        return self.method == "POST" and not self.path.endswith("/_search")
 
 
 class FhirDouble(Server):
@@ -197,8 +201,9 @@ class FhirDouble(Server):
 
     async def hear(self, request: httpx.Request) -> httpx.Response:
         content = await request.aread()
-        body = json.loads(content) if content else None
         headers = {name.lower(): value for name, value in request.headers.items()}
+        is_form = headers.get("content-type") == "application/x-www-form-urlencoded"
+        body = content.decode() if is_form else json.loads(content) if content else None
         self.received.append(RecordedRequest(request.method, request.url.path, headers, body))
         if self.down:
             return httpx.Response(self.down)
@@ -213,6 +218,9 @@ class FhirDouble(Server):
             return httpx.Response(200, json={"resourceType": "CapabilityStatement"})
         if request.method == "GET":
             status, body = self.get(path)
+        elif path.endswith("/_search"):  # https://hl7.org/fhir/R4/http.html#search
+            content = request.content.decode()
+            status, body = self.get(f"{path.removesuffix('/_search')}?{content}")
         else:
             status, body = self.bundle(json.loads(request.content))
         return httpx.Response(status, json=body)

@@ -64,6 +64,8 @@ PURE_MODULES = {
     "journal.table_keys",
     "operations.audit_events",
     "operations.views",
+    "pages.activity_groups",
+    "pages.sender_facts",
     "queues.names",
     "virtual_tables.entity_type",
     "virtual_tables.odata_request",

@@ -64,7 +64,7 @@ from integration.operations.health import UpstreamCheck
 from integration.operations.housekeeping import Housekeeping
 from integration.operations.jobs import JobParts
 from integration.operations.status import StatusCheck
-from integration.pages.parts import PagesParts
+from integration.pages.parts import PagesParts, PatientParts
 from integration.pages.people import SignIn
 from integration.queues.queue_sender import QueueSender
 from integration.relay.fetch import Sources
@@ -238,6 +238,7 @@ async def _build_parts(settings: Settings) -> Parts:
         new_token=_make_token,
         terms=replay_terms,
     )
+    load_mirror = cache(partial(build_mirror, shared))
     return Parts(
         journal=stores.journal,
         queue=stores.queue,
@@ -284,8 +285,18 @@ async def _build_parts(settings: Settings) -> Parts:
             dataverse_url=settings.dataverse.url,
             now=utc_now,
             new_token=_make_form_token,
+            identification=identification,
+            public_url=settings.senders.public_url,
+            patients=PatientParts(
+                fhir=shared.fhir,
+                queue=stores.queue,
+                row_keys=stores.row_keys,
+                change_queues=shared.data_routes.get_change_queues,
+                load_mirror=load_mirror,
+                new_id=new_delivery_id,
+            ),
         ),
-        _mirror=cache(partial(build_mirror, shared)),
+        _mirror=load_mirror,
         _virtual_tables=cache(partial(build_virtual_tables, shared)),
         _external_events=cache(partial(build_external_events, shared)),
     )

@@ -121,6 +121,11 @@ LOG_EVENTS = {
         "delivery missed",
         "`missed` events of a subscription did not arrive; `delivery` showed it, or a heartbeat",
     ),
+    "row.queued": _event(
+        logging.INFO,
+        "delivery resource",
+        "an operator has the row brought up to date now; `delivery` holds the result",
+    ),
     "row.mirrored": _event(
         logging.INFO,
         "delivery resource row action notes",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from urllib.parse import urlencode
 
 from integration.core import decimal_json
 from integration.core.activity_recorder import add_activity_context
@@ -20,6 +21,7 @@ from integration.core.state_version import (
 )
 from integration.fhir import state_reads
 from integration.fhir.searchset import is_searchset
+from integration.fhir.version_list import ListedVersion, list_versions
 
 # HAPI repeats the result of a search for a minute, inside a batch too, unless it is told not to:
 # https://hapifhir.io/hapi-fhir/docs/server_jpa/performance.html
@@ -140,10 +142,45 @@ class FhirServer:
         it may repeat the values that were searched for.
         """
         headers = {"accept": "application/fhir+json", **(headers or {})}
-        name = self.upstream.name
         response = await self.send(
             Request("GET", path, headers=headers, max_bytes=max_bytes), correlation
         )
+        return self._parse_searchset(response)
+
+    async def search_by_post(
+        self, type_: str, parameters: Iterable[tuple[str, str]], correlation: str
+    ) -> FhirResource:
+        """Do the same for parameters that may hold values of a patient: they travel in the body,
+        since addresses are logged. https://hl7.org/fhir/R4/http.html#search"""
+        body = urlencode(list(parameters)).encode()
+        headers = {**_JSON, "content-type": "application/x-www-form-urlencoded"}
+        request = Request("POST", f"{type_}/_search", body, headers)
+        with add_activity_context(action="search"):
+            return self._parse_searchset(await self.send(request, correlation))
+
+    async def list_versions(
+        self, identity: str, correlation: str, newest: int
+    ) -> list[ListedVersion]:
+        """Return the newest versions of Type/id, the newest first: none if it never existed.
+
+        Raises Unavailable, or Misconfigured for a server that shows no histories.
+        """
+        name = self.upstream.name
+        with add_activity_context(action="read history", resource=identity):
+            path = state_reads.build_history_read(identity, newest)
+            response = await self.send(Request("GET", path, headers=_JSON), correlation)
+        if response.status == 404:
+            return []
+        why = f"a read of a history returned status {response.status}"
+        if response.status >= 500 or response.status in (408, 429):
+            raise Unavailable(name, why)
+        versions = list_versions(decimal_json.decode_object(response.body))
+        if response.status != 200 or versions is None:
+            raise Misconfigured(f"{name}: {why}, and shows no versions")
+        return versions
+
+    def _parse_searchset(self, response: Response) -> FhirResource:
+        name = self.upstream.name
         if response.status >= 500 or response.status == 408:
             raise Unavailable(name, f"a search returned status {response.status}")
         if response.status != 200:

@@ -25,6 +25,7 @@ class AccessKind(StrEnum):
     COUNT = "count"  # how many rows a virtual table has
     CORRECTION = "correction"  # the corrected bytes that an operator sent for a delivery
     CONTENT = "content"  # what a delivery holds, on a page for operators
+    PATIENT = "patient"  # who a patient is, or that there is one, on a page for operators
 
 
 class AccessAction(StrEnum):

@@ -29,6 +29,9 @@ EntityMaps = Mapping[str, EntityMap]
 # https://learn.microsoft.com/power-apps/developer/data-platform/reference/entities/contact
 INACTIVE = 1
 
+# The lookup of a merged row that points at the one it was merged into.
+MASTER = "masterid"
+
 # Two rows with one FHIR id are an error; others may have it in another letter case.
 _MAX_CANDIDATES = 20
 
@@ -72,6 +75,16 @@ async def find_row(dataverse: Dataverse, job: MirrorJob) -> Row | None:
     """Return the row that shows the resource."""
     (rows,) = await _read_rows(dataverse, job, [_build_row_query(job)])
     return pick_row(job.entity, job.server_keys, job.id, rows)
+
+
+async def find_rows(dataverse: Dataverse, job: MirrorJob) -> list[Row]:
+    """Return every row that has the FHIR id or a key of the resource, with the row that each was
+    merged into, where rows of its table can be merged."""
+    columns = job.tables[job.entity.table]
+    names = [name for name in (MASTER,) if name in columns]
+    extra = row_diff.select_columns(names, columns)
+    (rows,) = await _read_rows(dataverse, job, [_build_row_query(job, extra)])
+    return rows
 
 
 async def find_rivals(dataverse: Dataverse, job: MirrorJob) -> list[Row]:
@@ -134,9 +147,9 @@ def list_target_columns(entity: EntityMap) -> list[str]:
     return [entity.key, entity.id_column, "statecode", *kind]
 
 
-def _build_row_query(job: MirrorJob) -> Request:
+def _build_row_query(job: MirrorJob, extra: Sequence[str] = ()) -> Request:
     entity, columns = job.entity, job.tables[job.entity.table]
-    selected = list_row_columns(entity, columns)
+    selected = [*list_row_columns(entity, columns), *extra]
     keys = job.server_keys.list_own(entity.resource, job.id)
     condition = _build_row_filter(entity, keys, fit_fhir_id(entity, job.id, columns))
     return requests.build_row_query(entity.entity_set, selected, condition, _MAX_CANDIDATES)

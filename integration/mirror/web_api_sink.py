@@ -117,6 +117,12 @@ class WebApiSink:
             self.dataverse, await self._build_reduced_job(entity, item)
         )
 
+    async def find_rows(self, entity: EntityMap, item: WorkItem) -> list[Row]:
+        """Return every row that has the FHIR id or a key of a resource: see row_lookup.find_rows.
+        Raises as `find_row` does."""
+        job = await self._build_reduced_job(entity, item)
+        return await row_lookup.find_rows(self.dataverse, job)
+
     async def list_mirrored(self, resources: set[str]) -> set[str]:
         """Return those of these resources, as `Type/id`, whose rows this app writes."""
         if self.change_queues is None:

@@ -17,7 +17,18 @@ from integration.core.errors import (
     Unavailable,
 )
 from integration.core.log_events import log_event
-from integration.pages import attention, content, deliveries, delivery, jobs, today
+from integration.pages import (
+    activity,
+    attention,
+    content,
+    deliveries,
+    delivery,
+    jobs,
+    patient,
+    patients,
+    senders,
+    today,
+)
 from integration.pages.forms import TOKEN_FIELD, build_cookie, check_form, read_token
 from integration.pages.http import (
     ROOT,
@@ -75,6 +86,30 @@ PAGES = (
     Page(path="deliveries/{id}/replay", show=delivery.replay, role=Role.OPERATOR, method="POST"),
     Page(path="deliveries/{id}/entries/{position}", show=content.show_content, role=Role.PHI),
     Page(path="deliveries/{id}/content", show=content.download, role=Role.PHI),
+    Page(path="patients", show=patients.show_search, role=Role.PHI),
+    Page(
+        path="patients",
+        show=patients.find_patient,
+        role=Role.PHI,
+        method="POST",
+        fields=patients.FIELDS,
+    ),
+    Page(path="patients/{id}", show=patient.show_patient, role=Role.PHI, fields=("mirrored",)),
+    Page(
+        path="patients/{id}/mirror",
+        show=patient.mirror_patient,
+        role=Role.OPERATOR,
+        method="POST",
+    ),
+    Page(
+        path="patients/{id}/mirrored",
+        show=patient.show_mirrored,
+        role=Role.OPERATOR,
+        fields=("delivery",),
+    ),
+    Page(path="activity", show=activity.show_activity, fields=activity.FIELDS),
+    Page(path="senders", show=senders.show_senders),
+    Page(path="senders/{name}", show=senders.show_sender),
 )
 
 

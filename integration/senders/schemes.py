@@ -93,3 +93,16 @@ def _find_unresolved(
     for name in names:
         if (read_setting(name) or "").startswith(_UNRESOLVED):
             yield f"the setting {name} refers to a key vault that could not be read"
+
+
+def describe_settings(proof: Proof, secrets: Secrets) -> dict[str, str]:
+    """Return of each setting that a proof names whether it is set. No value leaves here."""
+    names = (*proof.secrets, *getattr(proof, "gateway_secrets", ()))
+    values = dict(zip(names, (*secrets.values, *secrets.gateway), strict=False))
+    return {name: _describe_value(values.get(name, "")) for name in names}
+
+
+def _describe_value(value: str) -> str:
+    if value.startswith(_UNRESOLVED):
+        return "refers to a key vault that could not be read"
+    return "is set" if value else "is not set"
