@@ -116,7 +116,8 @@ class Route:
     async def _send_until_accepted(self, delivery: Delivery) -> str:
         """Repeat the request until it is accepted with 202. Return the delivery's address."""
         headers = {"content-type": "application/fhir+json", **delivery.headers}
-        url = f"{self.host.url}/api/fhir{delivery.path}"
+        base = f"senders/{delivery.sender}/fhir" if delivery.sender else "fhir"
+        url = f"{self.host.url}/api/{base}{delivery.path}"
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until:
             with contextlib.suppress(httpx.TransportError):  # the host is down, or has just died
@@ -124,7 +125,8 @@ class Route:
                     delivery.method, url, content=delivery.body, headers=headers
                 )
                 if answer.status_code == 202:
-                    return answer.headers["content-location"]
+                    id_ = answer.headers["content-location"].rpartition("/")[2]
+                    return f"{self.host.url}/api/deliveries/{id_}"
                 if answer.status_code < 500:
                     raise RuntimeError(f"{delivery.name}: intake answered {answer.text}")
             await asyncio.sleep(_PAUSE)
