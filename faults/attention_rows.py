@@ -1,4 +1,4 @@
-"""Find the resources whose rows are not as the FHIR server holds them, from both servers' contents."""
+"""Find the resources whose rows are not as the FHIR server holds them: both servers are asked."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _TABLES = {"Patient": "contact", "Organization": "account"}
 async def find_wrong_rows(
     http: httpx.AsyncClient, running: Running, types: Collection[str]
 ) -> set[str]:
-    """Return the resources of these types, as Type/id, whose row is missing, doubled or inactive, or
-    shows another version, or lacks a child or a lookup of a resource of these types."""
+    """Return the resources of these types, as Type/id, whose row is missing, doubled or inactive,
+    or shows another version, or lacks a child or a lookup of a resource of these types."""
     wrong: set[str] = set()
     for type_ in types:
         rows = await _read_rows(http, running, _TABLES[type_])

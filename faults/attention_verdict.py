@@ -44,7 +44,7 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """`number` entries or rows that the list has too few (`unseen`) or too many (`false_alarms`)."""
+    """So many entries or rows that the list lacks (`unseen`) or should not have (`false_alarms`)."""
 
     harm: str
     number: int
@@ -127,7 +127,9 @@ def _compare_delivery(
     line = lines[0]
     if line.kind != _ENTRIES:  # of all that it has not written
         if not due:
-            yield Difference("false_alarms", 1, f"{delivery} is {line.kind}, and all of it is there")
+            yield Difference(
+                "false_alarms", 1, f"{delivery} is {line.kind}, and all of it is there"
+            )
         return
     listed = _list_positions(line, refused)
     if unseen := due - listed:

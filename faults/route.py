@@ -87,6 +87,14 @@ class Route:
         await asyncio.to_thread(self.host.start)
         await self.wait_until_ready()
 
+    async def restart_all(self, **settings: str) -> None:
+        """Do the same with every host."""
+        for other in self.others:
+            other.kill()
+            other.part = replace(other.part, env={**other.part.env, **settings})
+            await asyncio.to_thread(other.start)
+        await self.restart(**settings)
+
     async def shorten_leases(self) -> None:
         """Restart the host with leases of one second, so that work of a killed host resumes."""
         await self.restart(HOST_LEASE_SECONDS="1", UPSTREAM_TIMEOUT="1")
@@ -216,6 +224,7 @@ class Route:
     async def clear_faults(self) -> None:
         self.proxy.faults.clear()
         self.proxy.queue_faults.clear()
+        self.proxy.concern_faults.clear()
         for base in self.control_urls.values():
             (await self.http.delete(f"{base}/faults")).raise_for_status()
 
