@@ -44,7 +44,7 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """So many entries or rows that the list lacks (`unseen`) or should not have (`false_alarms`)."""
+    """So many entries or rows that the list lacks (`unseen`) or has too many (`false_alarms`)."""
 
     harm: str
     number: int
@@ -79,11 +79,10 @@ def _is_reached(intent: EntryIntent, later: Sequence[EntryIntent], stored: Store
     is_gone = not stored.states or stored.states[-1][1] is None
     if intent.action == "ensures":
         return bool(markers - {None})
-    if any(each.action != "deletes" and each.marker in markers for each in later):
+    written = [each.marker for each in (intent, *later) if each.action != "deletes"]
+    if markers.intersection(written):
         return True
-    if intent.action == "deletes" or any(each.action == "deletes" for each in later):
-        return is_gone
-    return intent.marker in markers
+    return is_gone and any(each.action == "deletes" for each in (intent, *later))
 
 
 def compare(

@@ -180,7 +180,8 @@ async def _run_refusals(route: Route, report: Report, options: ScenarioOptions) 
     maker = DeliveryFactory(f"refusals-{options.seed}")
     folder = options.folder / "refusals"
     chapter = RefusalChapter(route=route, report=report, maker=maker, folder=folder)
-    await chapter.run(options.number * _REFUSALS)
+    number = options.number * _REFUSALS
+    await chapter.run(number, size=min(max(number // 26, 20), 250))
 
 
 _BOTH_SIDES = (kinds.make_transaction, kinds.make_lines)

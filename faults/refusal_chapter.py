@@ -37,7 +37,6 @@ from faults.refusal_rows import RowTroubles
 from faults.route import PATIENCE, Route, gather_limited
 from faults.verdict import AcceptedDelivery, Finding, StoredResource, Tally
 
-_SIZE = 250  # entries of a delivery
 _SENDERS_AT_ONCE = 6
 _MIRRORED = ("Patient", "Organization")
 _TYPES = ("Observation", *_MIRRORED)
@@ -89,7 +88,7 @@ class RefusalChapter:
     cancelled: set[str] = field(default_factory=set)
     _is_mended: bool = False
 
-    async def run(self, number: int, size: int = _SIZE) -> None:
+    async def run(self, number: int, size: int) -> None:
         """Send so many entries, of which some are refused, in deliveries of this size."""
         await self.route.take_injected()
         await self.refuse_entries(number, size)

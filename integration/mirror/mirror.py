@@ -28,7 +28,7 @@ from integration.mapping.model import EntityMap
 from integration.mirror.row_sink import RowSink
 from integration.queues.names import MIRROR_QUEUE
 from integration.queues.queue_sender import ChangeQueues, QueueSender
-from integration.queues.retry import plan_retry
+from integration.queues.retry import hasten_unseen, plan_retry
 
 # The versionId of a resource that was never written before, at HAPI and at Azure's FHIR service:
 # after a delete they count on. https://hl7.org/fhir/R4/http.html#versioning
@@ -176,6 +176,8 @@ async def _requeue_or_park(
             await _raise_concern(mirror, result, ConcernKind.ROW_WAITING)
     except (Unavailable, Misconfigured) as failure:  # it may be the storage that it waits for
         reason = f"{reason}; not recorded: {failure}"
+        if isinstance(error, Misconfigured):
+            retry = hasten_unseen(retry)
     log_event(
         "row.requeued",
         error,

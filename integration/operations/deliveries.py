@@ -41,9 +41,6 @@ _UNDER_WAY = frozenset({Status.ACCEPTED, Status.PROCESSING})
 _FIRST_PAUSE = 0.1
 _LAST_PAUSE = 2.0
 
-# The row actions after which an operator can replay a row.
-_REPLAYABLE_ACTIONS = ("parked", "refused")
-
 # The query parameters that choose what is replayed.
 REPLAY_PARAMETERS = (
     *("status", "attention", "reason", "sender", "since", "until"),
@@ -291,9 +288,7 @@ async def _resend_refused(
 async def _replay_rows(journal: Journal, queue: QueueSender, id_: str) -> bool:
     """Queue the rows that are not as they should be. Return whether there are any."""
     rows = await journal.list_row_results(id_)
-    items = [
-        WorkItem(id_, resource=row.resource) for row in rows if row.action in _REPLAYABLE_ACTIONS
-    ]
+    items = [WorkItem(id_, resource=row.resource) for row in rows if row.is_replayable]
     items += await list_rows_without_result(journal, id_)
     await asyncio.gather(*(queue.send(MIRROR_QUEUE, item) for item in items))
     return bool(items)

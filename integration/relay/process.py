@@ -37,7 +37,7 @@ from integration.journal.lane_bits import has_lane, list_unqueued_lanes
 from integration.journal.store import NO_LANE, Journal, list_settled
 from integration.queues.names import RELAY_QUEUE
 from integration.queues.queue_sender import QueueSender, queue_answer
-from integration.queues.retry import plan_retry
+from integration.queues.retry import hasten_unseen, plan_retry
 from integration.relay import fetch
 from integration.relay.fetch import NO_SOURCES, Sources
 from integration.relay.lane import (
@@ -143,6 +143,8 @@ async def _requeue_or_park(
         await record_waiting(relay.journal, retry, error, relay.now())
     except (Unavailable, Misconfigured) as failure:  # it may be the storage that it waits for
         reason = f"{reason}; not recorded: {failure}"
+        if isinstance(error, Misconfigured):
+            retry = hasten_unseen(retry)
     log_event(
         "delivery.requeued",
         error,
