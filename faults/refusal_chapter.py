@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import httpx
 
@@ -40,7 +39,7 @@ from faults.verdict import AcceptedDelivery, Finding, StoredResource, Tally
 _SENDERS_AT_ONCE = 6
 _MIRRORED = ("Patient", "Organization")
 _TYPES = ("Observation", *_MIRRORED)
-_MAX_AGE, _LONG_AGE = "6", "259200"  # seconds
+_SHORT_AGE, _AGE, _LONG_AGE = "6", "120", "259200"  # seconds: MAX_AGE
 _UNIT_MAX_ENTRIES = "100"
 _MAX_REQUEST = 150  # before which the host is killed
 _EVER = 10**6  # requests
@@ -63,8 +62,9 @@ def build_settings(folder: Path) -> dict[str, str]:
         "FEED_TOKEN": refusals.FEED_TOKEN,
         "UNIT_MAX_ENTRIES": _UNIT_MAX_ENTRIES,
         "UNIT_MAX_BYTES": str(refusals.MAX_UNIT_BYTES),
-        "MAX_AGE": _MAX_AGE,
-        "HOST_LEASE_SECONDS": "10",
+        "MAX_AGE": _AGE,
+        "HOST_LEASE_SECONDS": "20",
+        "UPSTREAM_TIMEOUT": "8",
     }
 
 
@@ -100,7 +100,7 @@ class RefusalChapter:
 
     # -- the parts -------------------------------------------------------------------------------
 
-    async def refuse_entries(self, number: int, size: int) -> None:
+    async def refuse_entries(self, number: int, size: int, kills: int = 3) -> None:
         """Send entries of which some are refused, while workers are killed and storage fails."""
         streams: list[Stream] = []
         counted = 0
@@ -112,16 +112,22 @@ class RefusalChapter:
                 self.report.tally.injected[kind] += 1
                 if counted >= number and len(streams) >= len(refusals.REFUSALS):
                     break
-        async with self._bring_trouble(len(streams)):
+        async with self._bring_trouble(len(streams), kills=kills):
             await self._send(streams)
             await self._settle()
+        # What a later delivery has corrected stays on the list until it is replayed: then it is
+        # superseded.
+        corrected = [item for item in self.accepted if item.sent.name == injected.CORRECTED]
+        await gather_limited([self.route.replay(item) for item in corrected])
+        await self._settle()
         await self._check("refused entries")
 
     async def refuse_rows(self, number: int) -> None:
         """Send patients whose rows, or parts of them, Dataverse does not take."""
+        await self.route.restart_all(MAX_AGE=_SHORT_AGE)
         rows = RowTroubles(self.route, self.maker)
         await rows.prepare()
-        async with self._bring_trouble(number // 4, kills=1):
+        async with self._bring_trouble(number // 4):
             await self._send([rows.make_patients(number)])
             await self._settle()
             await self.route.inject_fault("dataverse", kind="status", status=403, next=_EVER)
@@ -154,8 +160,8 @@ class RefusalChapter:
         """Give the sender its rights, replay everything that can be, and correct nothing."""
         self._is_mended = True
         senders = str(_write_senders(self.folder, is_generous=True))
-        await self.route.restart(SENDERS=senders)
-        async with self._bring_trouble(len(self.accepted) // 8, kills=1):
+        await self.route.restart_all(SENDERS=senders, MAX_AGE=_AGE)
+        async with self._bring_trouble(len(self.accepted) // 8):
             for query in _REPLAYS:
                 await self._replay_all(query)
             await self._settle()
@@ -234,10 +240,10 @@ class RefusalChapter:
             self.route.proxy.concern_faults.extend([*passing, *failing])
 
     @contextlib.asynccontextmanager
-    async def _bring_trouble(self, number: int, kills: int = 3) -> Any:
+    async def _bring_trouble(self, number: int, kills: int = 1) -> AsyncIterator[None]:
         """Fail the list's writes so often, kill the host, and deliver work items twice."""
         self._fail_concerns(number)
-        self.route.proxy.doubles = number
+        self.route.proxy.doubles = max(number // 4, 2)
         killing = asyncio.create_task(self._kill(kills))
         try:
             yield

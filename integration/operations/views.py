@@ -20,7 +20,8 @@ _PAUSE_FOR_PERSON = 3600
 
 # What an operator can do about a thing that needs attention.
 _REMEDIES = {
-    ConcernKind.ENTRIES: "mend the cause and replay, or have the sender correct them",
+    ConcernKind.ENTRIES: "mend the cause and replay; or have the sender correct them, and replay: "
+    "what was corrected is not sent",
     ConcernKind.PARKED: "mend the cause and replay, or cancel",
     ConcernKind.HELD: "mend the cause and replay, or cancel",
     ConcernKind.WAITING: "mend what the reason names: it goes on by itself",
