@@ -42,6 +42,7 @@ async def check_attention(
         entries=report.missing,
         rows=frozenset(await find_wrong_rows(route.http, route.running, mirrored)),
         either=frozenset(either),
+        repeats=[report.missing_by_body.get(each.body, frozenset()) for each in route.unanswered],
     )
     began = time.monotonic()
     while True:

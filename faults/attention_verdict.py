@@ -35,11 +35,13 @@ class ShownConcern:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Due:
     """What must be on the list: positions of entries by delivery, and resources whose rows are
-    wrong. `either`: resources whose rows staff have taken, which may be on it or not."""
+    wrong. `either`: resources whose rows staff have taken, which may be on it or not. `repeats`: what
+    is missing of deliveries whose first request had no answer, so there may be one more of each."""
 
     entries: Mapping[str, frozenset[int]] = field(default_factory=dict)
     rows: frozenset[str] = frozenset()
     either: frozenset[str] = frozenset()
+    repeats: Sequence[frozenset[int]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,13 @@ def compare(
     of a delivery says were refused, for those that are done and have a line."""
     by_delivery: dict[str, list[ShownConcern]] = defaultdict(list)
     rows: list[str] = []
+    repeats = list(due.repeats)
     for concern in shown:
+        if concern.delivery not in due.entries and not concern.is_row:
+            listed = _list_positions(concern, refused.get(concern.delivery))
+            if listed in repeats:
+                repeats.remove(listed)
+                continue
         if concern.is_row:
             rows.append(concern.resource or "")
         else:

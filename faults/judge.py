@@ -28,6 +28,7 @@ class Report:
     tally: Tally = field(default_factory=Tally)
     # The positions of entries that are not in the FHIR server and should be, by delivery.
     missing: dict[str, frozenset[int]] = field(default_factory=dict)
+    missing_by_body: dict[bytes, frozenset[int]] = field(default_factory=dict)
     _numbers: count[int] = field(default_factory=lambda: count(1))
 
     def next_number(self) -> int:
@@ -50,7 +51,9 @@ class Report:
         held = await truth.read_resources(self.http, self.running.fhir_url, tracked)
         identities = {item.identities[0] for item in held.values() if item.identities}
         rows = await truth.read_contacts(self.http, self.running.dataverse_url, identities)
-        self.missing.update(find_missing(accepted, held))
+        missing = find_missing(accepted, held)
+        self.missing.update(missing)
+        self.missing_by_body.update((item.sent.body, missing[item.id]) for item in accepted)
         tally = judge_deliveries(accepted, held, rows, f"seed {self.seed}, {where}")
         tally.injected.update(injected)
         tally.injected[REWRITTEN] += sum(

@@ -201,12 +201,17 @@ class RefusalChapter:
         return Delivery(name="good batch", body=body, intents=tuple(intents))
 
     async def _send(self, streams: Sequence[Stream]) -> list[AcceptedDelivery]:
-        sent = await gather_limited(
-            [self.route.send(stream) for stream in streams], _SENDERS_AT_ONCE
-        )
+        """Send the streams. Each delivery has a key: if its answer is lost, its repeat is no other
+        delivery."""
+        keyed = [[self._add_key(delivery) for delivery in stream] for stream in streams]
+        sent = await gather_limited([self.route.send(stream) for stream in keyed], _SENDERS_AT_ONCE)
         new = [item for stream in sent for item in stream]
         self.accepted += new
         return new
+
+    def _add_key(self, delivery: Delivery) -> Delivery:
+        key = {"idempotency-key": self.maker.make_guid()}
+        return replace(delivery, headers={**delivery.headers, **key})
 
     async def _cancel(self, item: AcceptedDelivery) -> None:
         answer = await self.route.http.delete(item.address)

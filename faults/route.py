@@ -62,6 +62,8 @@ class Route:
     queues: QueueServiceClient
     proxy: Proxy
     kill_file: Path  # names the request at which the host is killed
+    # Requests without an answer: each may have become a delivery besides that of its repeat.
+    unanswered: list[Delivery] = field(default_factory=list)
     _taken: Counter[str] = field(default_factory=Counter)
 
     # -- the host --------------------------------------------------------------------------------
@@ -137,6 +139,7 @@ class Route:
                     return f"{self.host.url}/api/deliveries/{id_}"
                 if answer.status_code < 500:
                     raise RuntimeError(f"{delivery.name}: intake answered {answer.text}")
+            self.unanswered.append(delivery)
             await asyncio.sleep(_PAUSE)
         raise RuntimeError(f"{delivery.name}: never accepted")
 

@@ -170,14 +170,14 @@ async def _requeue_or_park(
         await park(mirror, item, str(error))
         return
     result = _build_result(mirror, item, "requeued", str(error))
-    reason = str(error)
+    reason, delay = str(error), retry.delay
     try:
         if isinstance(error, Misconfigured):
             await _raise_concern(mirror, result, ConcernKind.ROW_WAITING)
     except (Unavailable, Misconfigured) as failure:  # it may be the storage that it waits for
         reason = f"{reason}; not recorded: {failure}"
         if isinstance(error, Misconfigured):
-            retry = hasten_unseen(retry)
+            delay = hasten_unseen(delay)
     log_event(
         "row.requeued",
         error,
@@ -187,7 +187,7 @@ async def _requeue_or_park(
         reason=reason,
     )
     _record_activity(mirror, result, began, error=isinstance(error, Misconfigured))
-    await mirror.queue.send(MIRROR_QUEUE, retry.item, retry.delay)
+    await mirror.queue.send(MIRROR_QUEUE, retry.item, delay)
 
 
 async def _record_result(

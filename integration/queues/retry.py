@@ -59,8 +59,7 @@ def plan_retry(item: WorkItem, error: IntegrationError, now: datetime, max_age: 
     return Retry(next_item, min(delay, left, _LONGEST_INVISIBLE))
 
 
-def hasten_unseen(retry: Retry) -> Retry:
-    """Return the retry of work that waits for an operator, though that could not be recorded: soon,
-    so that the next attempt records it. Pure."""
-    delay = _UNSEEN_DELAY if retry.delay is None else min(retry.delay, _UNSEEN_DELAY)
-    return replace(retry, delay=delay)
+def hasten_unseen(delay: float) -> float:
+    """Return the delay of work that waits for an operator, though that could not be recorded: it is
+    short, so that the next attempt records it. Pure."""
+    return min(delay, _UNSEEN_DELAY)

@@ -138,13 +138,13 @@ async def _requeue_or_park(
     if retry.delay is None:
         await park(relay.journal, item, str(error), relay.now())
         return
-    reason = str(error)
+    reason, delay = str(error), retry.delay
     try:
         await record_waiting(relay.journal, retry, error, relay.now())
     except (Unavailable, Misconfigured) as failure:  # it may be the storage that it waits for
         reason = f"{reason}; not recorded: {failure}"
         if isinstance(error, Misconfigured):
-            retry = hasten_unseen(retry)
+            delay = hasten_unseen(delay)
     log_event(
         "delivery.requeued",
         error,
@@ -153,7 +153,7 @@ async def _requeue_or_park(
         attempt=item.attempt,
         reason=reason,
     )
-    await relay.queue.send(RELAY_QUEUE, retry.item, retry.delay)
+    await relay.queue.send(RELAY_QUEUE, retry.item, delay)
 
 
 async def _hand_on(relay: Relay, item: WorkItem) -> None:

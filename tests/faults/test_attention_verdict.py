@@ -106,3 +106,10 @@ def test_the_list_is_compared_exactly(
 ) -> None:
     found = count(compare(due, shown, {"1": refused}))
     assert found == {"unseen": unseen, "false_alarms": false_alarms}
+
+
+def test_a_request_without_an_answer_may_be_one_more_delivery() -> None:
+    due = Due(repeats=[frozenset({3})])
+    line = ShownConcern(kind="entries", delivery="unknown", positions=(3,), number=1)
+    assert compare(due, [line], {}) == []
+    assert count(compare(due, [line, line], {}))["false_alarms"] == 1
