@@ -35,8 +35,9 @@ class ShownConcern:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Due:
     """What must be on the list: positions of entries by delivery, and resources whose rows are
-    wrong. `either`: resources whose rows staff have taken, which may be on it or not. `repeats`: what
-    is missing of deliveries whose first request had no answer, so there may be one more of each."""
+    wrong. `either`: resources whose rows staff have taken, which may be on it or not. `repeats`:
+    what is missing of deliveries whose first request had no answer: there may be one more of each.
+    """
 
     entries: Mapping[str, frozenset[int]] = field(default_factory=dict)
     rows: frozenset[str] = frozenset()
