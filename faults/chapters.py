@@ -41,6 +41,7 @@ from faults.judge import Report
 from faults.kills import Kills
 from faults.mirror_chapter import MirrorChapter, build_settings
 from faults.mirror_troubles import ALL_KINDS
+from faults.mirror_verdict import NOTHING_ALLOWED
 from faults.refusal_chapter import OTHERS, RefusalChapter
 from faults.refusal_chapter import build_settings as build_refusal_settings
 from faults.refusals import REFUSALS
@@ -172,6 +173,14 @@ async def _run_mirror(route: Route, report: Report, options: ScenarioOptions) ->
     chapter = await MirrorChapter.open(route, report, f"mirror-{options.seed}")
     number = round(options.number * _MIRROR)
     await chapter.run(number, crowd=number + _CROWD)
+    people = chapter.people.known
+    await check_attention(
+        route,
+        report,
+        "mirror",
+        mirrored=("Patient", "Organization"),
+        either=[person.identity for person in people if person.allowed != NOTHING_ALLOWED],
+    )
     for (kind, harm), found in chapter.kinds.items():
         report.print_line(f"{found} {harm}: {kind}")
 
