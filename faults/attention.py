@@ -42,7 +42,7 @@ async def check_attention(
         entries=report.missing,
         rows=frozenset(await find_wrong_rows(route.http, route.running, mirrored)),
         either=frozenset(either),
-        repeats=[report.missing_by_body.get(each.body, frozenset()) for each in route.unanswered],
+        repeats=[report.missing_by_body.get(sent.body, frozenset()) for sent in route.unanswered],
     )
     began = time.monotonic()
     while True:
@@ -88,7 +88,7 @@ async def read_list(http: httpx.AsyncClient, host_url: str) -> list[ShownConcern
         answer = await http.get(url)
         answer.raise_for_status()
         page = answer.json()
-        shown += [parse_concern(each) for each in page["attention"]]
+        shown += [parse_concern(line) for line in page["attention"]]
         url = page.get("next", "")
     return shown
 

@@ -43,7 +43,9 @@ def _is_right(
         return False
     if resource["resourceType"] != "Patient":
         return True
-    wanted = frozenset((each["system"], each["value"]) for each in resource.get("identifier", ()))
+    wanted = frozenset(
+        (number["system"], number["value"]) for number in resource.get("identifier", ())
+    )
     owner = resource.get("managingOrganization", {}).get("reference", "").partition("/")[0]
     has_owner = row.get("_msemr_managingorganization_value") is not None
     is_linked = has_owner or owner not in types

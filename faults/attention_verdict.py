@@ -82,10 +82,10 @@ def _is_reached(intent: EntryIntent, later: Sequence[EntryIntent], stored: Store
     is_gone = not stored.states or stored.states[-1][1] is None
     if intent.action == "ensures":
         return bool(markers - {None})
-    written = [each.marker for each in (intent, *later) if each.action != "deletes"]
+    written = [write.marker for write in (intent, *later) if write.action != "deletes"]
     if markers.intersection(written):
         return True
-    return is_gone and any(each.action == "deletes" for each in (intent, *later))
+    return is_gone and any(write.action == "deletes" for write in (intent, *later))
 
 
 def compare(

@@ -67,7 +67,7 @@ class Report:
         """Add the results of one round, and print what is new."""
         tally.counts["unexplained"] += unexplained
         for finding in tally.findings:
-            if sum(finding.harm == each.harm for each in self.tally.findings) < _MAX_SHOWN:
+            if sum(finding.harm == known.harm for known in self.tally.findings) < _MAX_SHOWN:
                 self.print_line(f"  {finding.harm.upper()} {finding.where}\n      {finding.what}")
             self.tally.findings.append(finding)
         self.tally.counts.update(tally.counts)

@@ -334,7 +334,7 @@ class RefusalChapter:
         markers: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
         for type_ in _TYPES:
             async for resource in search_all(self.route.http, self.route.running.fhir_url, type_):
-                names = {each["system"]: each["value"] for each in resource["identifier"]}
+                names = {name["system"]: name["value"] for name in resource["identifier"]}
                 version = resource["meta"]["versionId"]
                 markers.setdefault((type_, names[TRACKED_SYSTEM]), []).append(
                     (f"{type_}/{resource['id']}", version, names[MARKER_SYSTEM])
