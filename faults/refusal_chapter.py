@@ -44,6 +44,8 @@ _UNIT_MAX_ENTRIES = "100"
 _MAX_REQUEST = 150  # before which the host is killed
 _EVER = 10**6  # requests
 _PAUSE = 0.2
+# Dataverse takes no change sets. It can be read, which the suite does too.
+_FORBIDDEN = {"kind": "status", "status": 403, "method": "POST", "next": _EVER}
 # What this chapter injects besides refused entries.
 OTHERS = (
     *(injected.ROW_REFUSED, injected.PART_REFUSED, injected.LOOKUP_WAITED, injected.ROW_PARKED),
@@ -130,7 +132,7 @@ class RefusalChapter:
         async with self._bring_trouble(number // 4):
             await self._send([rows.make_patients(number)])
             await self._settle()
-            await self.route.inject_fault("dataverse", kind="status", status=403, next=_EVER)
+            await self.route.inject_fault("dataverse", **_FORBIDDEN)
             await self._send([rows.make_patients(number, is_plain=True)])
             await self._settle()
         await self.route.clear_faults()
@@ -174,7 +176,7 @@ class RefusalChapter:
         """The FHIR server refuses the app, and Dataverse does, but deliveries may wait for days."""
         await self.route.restart_all(MAX_AGE=_LONG_AGE)
         rows = RowTroubles(self.route, self.maker)
-        await self.route.inject_fault("dataverse", kind="status", status=403, next=_EVER)
+        await self.route.inject_fault("dataverse", **_FORBIDDEN)
         self._fail_concerns(number)
         await self._send([rows.make_patients(number, is_plain=True)])
         await self._wait_until_met("dataverse", number)
