@@ -15,6 +15,12 @@ outage       hours without a FHIR server, in simulated time
 truth        reads what the FHIR server and Dataverse hold in the end
 verdict      compares that with the intent of each entry
 
+attention    reads the list of what needs attention; attention_rows what Dataverse lacks;
+             attention_verdict compares them
+
+What is refused, held, parked or waits has a chapter of its own: refusal_chapter, with refusals and
+refusal_rows.
+
 The mirror has a chapter of its own, since it is not sent entries but hears of changes:
 mirror_chapter, with its mirror_people, mirror_troubles, mirror_truth and mirror_verdict.
 """

@@ -12,11 +12,13 @@ from functools import partial
 from pathlib import Path
 
 from faults import kinds, outage, time_outs
+from faults.attention import check_attention
 from faults.chains import Chains
 from faults.copies import Copies
 from faults.deliveries import DeliveryFactory, Stream
 from faults.injected import (
     BATCH_REFUSED,
+    CONCERN_FAILED,
     COPIED,
     DATAVERSE_FAILED,
     DELIVERED_TWICE,
@@ -39,6 +41,10 @@ from faults.judge import Report
 from faults.kills import Kills
 from faults.mirror_chapter import MirrorChapter, build_settings
 from faults.mirror_troubles import ALL_KINDS
+from faults.mirror_verdict import NOTHING_ALLOWED
+from faults.refusal_chapter import OTHERS, RefusalChapter
+from faults.refusal_chapter import build_settings as build_refusal_settings
+from faults.refusals import REFUSALS
 from faults.replays import Replays
 from faults.route import Route, open_route
 from faults.verdict import Tally
@@ -49,6 +55,7 @@ from local.services import find_free_ports, run_services
 _STORM, _COPIES, _CHAINS, _REPLAYS = 0.35, 0.3, 0.08, 0.04
 _TIME_OUTS, _RANDOM_KILLS, _OUTAGE = 0.02, 0.01, 0.02
 _MIRROR = 0.36
+_REFUSALS = 7  # entries for each fault
 _CROWD = 100  # with the number of faults: at 3,000, more wait than a page of a table holds
 
 
@@ -78,7 +85,7 @@ async def _run_scenario(name: str, options: ScenarioOptions) -> Tally:
         print(f"{time.time() - options.started:6.0f} s  {name}: {text}", flush=True)
 
     folder, scenario = options.folder / name, SCENARIOS[name]
-    settings = build_settings(folder) if name == "mirror" else None
+    settings = scenario.settings(folder) if scenario.settings else None
     with run_services(find_free_ports(), folder, storage_clock=scenario.storage_clock) as running:
         async with open_route(
             running,
@@ -92,6 +99,8 @@ async def _run_scenario(name: str, options: ScenarioOptions) -> Tally:
                 http=route.http, running=running, seed=options.seed, print_line=print_progress
             )
             await scenario.run(route, report, options)
+            if scenario.is_on_list:
+                await check_attention(route, report, name)
     if scenario.storage_clock:
         report.tally.injected[STORAGE_CLOCK] += 1
     return report.tally
@@ -164,8 +173,24 @@ async def _run_mirror(route: Route, report: Report, options: ScenarioOptions) ->
     chapter = await MirrorChapter.open(route, report, f"mirror-{options.seed}")
     number = round(options.number * _MIRROR)
     await chapter.run(number, crowd=number + _CROWD)
+    people = chapter.people.known
+    await check_attention(
+        route,
+        report,
+        "mirror",
+        mirrored=("Patient", "Organization"),
+        either=[person.identity for person in people if person.allowed != NOTHING_ALLOWED],
+    )
     for (kind, harm), found in chapter.kinds.items():
         report.print_line(f"{found} {harm}: {kind}")
+
+
+async def _run_refusals(route: Route, report: Report, options: ScenarioOptions) -> None:
+    maker = DeliveryFactory(f"refusals-{options.seed}")
+    folder = options.folder / "refusals"
+    chapter = RefusalChapter(route=route, report=report, maker=maker, folder=folder)
+    number = options.number * _REFUSALS
+    await chapter.run(number, size=min(max(number // 26, 20), 250))
 
 
 _BOTH_SIDES = (kinds.make_transaction, kinds.make_lines)
@@ -181,6 +206,8 @@ class Scenario:
     is_proxied: bool = False
     hosts: int = 1
     storage_clock: float = 0  # seconds that it is ahead
+    settings: Callable[[Path], dict[str, str]] | None = None  # of the host, by the folder
+    is_on_list: bool = True  # what needs attention is compared here, when all work has ended
 
 
 # The longest first.
@@ -194,7 +221,17 @@ SCENARIOS: dict[str, Scenario] = {
         is_proxied=True,
         storage_clock=60,
     ),
-    "mirror": Scenario(run=_run_mirror, injects=ALL_KINDS, hosts=2),
+    "mirror": Scenario(
+        run=_run_mirror, injects=ALL_KINDS, hosts=2, settings=build_settings, is_on_list=False
+    ),
+    "refusals": Scenario(
+        run=_run_refusals,
+        injects=(*REFUSALS, *OTHERS, CONCERN_FAILED, KILLED, DELIVERED_TWICE),
+        is_proxied=True,
+        hosts=2,
+        settings=build_refusal_settings,
+        is_on_list=False,
+    ),
     "copies": Scenario(
         run=_run_copies,
         injects=(COPIED, DELIVERED_TWICE, STORAGE_CLOCK),
@@ -214,7 +251,7 @@ SCENARIOS: dict[str, Scenario] = {
     "replays": Scenario(run=_run_replays, injects=(LIMITS_CHANGED, REPLAY_BROKEN)),
     "time-outs": Scenario(run=_run_time_outs, injects=(TIMED_OUT,)),
     "kills": Scenario(run=_run_random_kills, injects=(KILLED,)),
-    "outage": Scenario(run=_run_outage, injects=(REFUSED_FOR_HOURS,)),
+    "outage": Scenario(run=_run_outage, injects=(REFUSED_FOR_HOURS,), is_on_list=False),
 }
 
 

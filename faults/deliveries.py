@@ -51,7 +51,8 @@ class EntryIntent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """One delivery. The sender sends it `times` times, whatever the response."""
+    """One delivery. The sender sends it `times` times, whatever the response. `sender`: who proves
+    itself by `headers`; None: whoever has the function key."""
 
     name: str
     body: bytes
@@ -60,6 +61,7 @@ class Delivery:
     path: str = ""
     headers: dict[str, str] = field(default_factory=dict)
     times: int = 1
+    sender: str | None = None
 
 
 # Deliveries of one sender, in order: each is sent when the one before is accepted.

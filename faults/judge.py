@@ -9,6 +9,7 @@ from itertools import count
 import httpx
 
 from faults import truth
+from faults.attention_verdict import find_missing
 from faults.injected import REWRITTEN
 from faults.verdict import AcceptedDelivery, Finding, Tally, judge_deliveries
 from local.services import Running
@@ -25,6 +26,9 @@ class Report:
     seed: str
     print_line: Callable[[str], None] = lambda _: None
     tally: Tally = field(default_factory=Tally)
+    # The positions of entries that are not in the FHIR server and should be, by delivery.
+    missing: dict[str, frozenset[int]] = field(default_factory=dict)
+    missing_by_body: dict[bytes, frozenset[int]] = field(default_factory=dict)
     _numbers: count[int] = field(default_factory=lambda: count(1))
 
     def next_number(self) -> int:
@@ -47,6 +51,9 @@ class Report:
         held = await truth.read_resources(self.http, self.running.fhir_url, tracked)
         identities = {item.identities[0] for item in held.values() if item.identities}
         rows = await truth.read_contacts(self.http, self.running.dataverse_url, identities)
+        missing = find_missing(accepted, held)
+        self.missing.update(missing)
+        self.missing_by_body.update((item.sent.body, missing[item.id]) for item in accepted)
         tally = judge_deliveries(accepted, held, rows, f"seed {self.seed}, {where}")
         tally.injected.update(injected)
         tally.injected[REWRITTEN] += sum(
@@ -60,7 +67,7 @@ class Report:
         """Add the results of one round, and print what is new."""
         tally.counts["unexplained"] += unexplained
         for finding in tally.findings:
-            if sum(finding.harm == finding.harm for finding in self.tally.findings) < _MAX_SHOWN:
+            if sum(finding.harm == known.harm for known in self.tally.findings) < _MAX_SHOWN:
                 self.print_line(f"  {finding.harm.upper()} {finding.where}\n      {finding.what}")
             self.tally.findings.append(finding)
         self.tally.counts.update(tally.counts)

@@ -67,12 +67,12 @@ async def read_rows(
     whose history is read."""
     numbers = defaultdict(set)
     if table == "contact":
-        async for child in _read_all(http, running, "msemr_medicalidentifiers"):
+        async for child in read_all(http, running, "msemr_medicalidentifiers"):
             if child["msemr_identifiersystem"] == NUMBERS:
                 numbers[child["_msemr_assignee_value"]].add(child["msemr_value"])
     rows = [
         row
-        async for row in _read_all(http, running, f"{table}s")
+        async for row in read_all(http, running, f"{table}s")
         if row.get("msemr_contacttype", _PATIENT) in (_PATIENT, None)
     ]
     wanted = set(ids)
@@ -110,9 +110,10 @@ async def _read_names(
     return tuple(names)
 
 
-async def _read_all(
+async def read_all(
     http: httpx.AsyncClient, running: Running, entity_set: str
 ) -> AsyncIterator[Mapping[str, Any]]:
+    """Yield all rows of a table."""
     url = f"{running.dataverse_url}/api/data/v9.2/{entity_set}"
     while url:
         answer = await http.get(url)

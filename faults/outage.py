@@ -16,6 +16,8 @@ from itertools import count
 import httpx
 
 from faults import kinds
+from faults.attention import parse_concern, record
+from faults.attention_verdict import Difference, Due, compare
 from faults.deliveries import Delivery, DeliveryFactory
 from faults.injected import REFUSED_FOR_HOURS
 from faults.judge import Report
@@ -28,6 +30,7 @@ from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
 from integration.intake.accept import Accepted, Intake, accept
 from integration.intake.http_request import IncomingRequest
+from integration.journal.attention import ConcernFilter
 from integration.journal.guard_store import MemoryGuardStore
 from integration.journal.pending_lookups import MemoryPendingLookups
 from integration.journal.store import MemoryJournal
@@ -37,6 +40,7 @@ from integration.mapping.load import load_shipped_maps
 from integration.mirror import mirror
 from integration.mirror.mirror import Mirror
 from integration.mirror.web_api_sink import WebApiSink
+from integration.operations.views import describe_concern
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
 from integration.queues.queue_sender import QueueSender
 from integration.relay import process
@@ -232,10 +236,26 @@ async def run_outage(running: Running, report: Report, maker: DeliveryFactory, s
         max_attempts = parts.queues.max_attempts
     where = f"outage of {HOURS} hours, {streams} streams"
     await report.judge(outcomes, where, injected={REFUSED_FOR_HOURS: transport.refused})
+    record(report, await _compare_attention(parts.journal, report), where)
     if max_attempts > MAX_ATTEMPTS:
         report.record_stuck_work(f"{where}: a work item was tried {max_attempts} times")
     tries = f"a work item tried {max_attempts} times"
     return f"{transport.refused} requests refused in {HOURS} hours, {tries}"
+
+
+async def _compare_attention(journal: MemoryJournal, report: Report) -> list[Difference]:
+    """Compare the list of what needs attention, as it would be answered."""
+    found = await journal.list_concerns(ConcernFilter(), len(journal.concerns) + 1, None)
+    shown = [parse_concern(describe_concern(concern)) for concern in found.concerns]
+    refused = {
+        concern.delivery: {
+            result.position
+            for result in await journal.list_entry_results(concern.delivery)
+            if result.is_refused
+        }
+        for concern in shown
+    }
+    return compare(Due(entries=report.missing), shown, refused)
 
 
 async def _accept(parts: RelayParts, sent: Delivery) -> AcceptedDelivery:

@@ -18,7 +18,7 @@ import httpx
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from faults.injected import DELIVERED_TWICE, QUEUE_FAILED, STORAGE_FAILED
+from faults.injected import CONCERN_FAILED, DELIVERED_TWICE, QUEUE_FAILED, STORAGE_FAILED
 from local.dataverse.__main__ import Breakable
 from local.dataverse.faults import break_connection
 
@@ -26,6 +26,7 @@ ADDRESS = "127.0.0.1"
 KINDS = ("500", "503", "reset", "lost-reply")
 
 _RELAY_QUEUE = "/relay/messages"
+_CONCERNS = "/attention"
 _MESSAGE = b"<QueueMessage>"  # in the answer to a poll
 _AT_ONCE = 1.0  # seconds between two workers that get the same work item
 
@@ -39,13 +40,15 @@ class Proxy:
     take none: nothing waits for them.
 
     Each work item for the relay takes the next of `queue_faults` on its way into the queue; None
-    lets it pass. `doubles`: how many work items are still to be delivered twice.
+    lets it pass. `doubles`: how many work items are still to be delivered twice. Each write of the
+    list of what needs attention takes the next of `concern_faults`, likewise.
     """
 
     upstream: tuple[int, ...]
     ports: tuple[int, ...] = ()
     faults: deque[str] = field(default_factory=deque)
     queue_faults: deque[str | None] = field(default_factory=deque)
+    concern_faults: deque[str | None] = field(default_factory=deque)
     doubles: int = 0
     injected: Counter[str] = field(default_factory=Counter)
     _delivered: dict[str, _Delivered] = field(default_factory=dict)  # once, by path
@@ -78,6 +81,10 @@ class Proxy:
         if self.queue_faults and scope["method"] == "POST" and scope["path"].endswith(_RELAY_QUEUE):
             fault = self.queue_faults.popleft()
             self.injected[QUEUE_FAILED] += fault is not None
+            return fault
+        if self.concern_faults and scope["method"] != "GET" and _CONCERNS in scope["path"]:
+            fault = self.concern_faults.popleft()
+            self.injected[CONCERN_FAILED] += fault is not None
             return fault
         if not self.faults:
             return None

@@ -62,6 +62,8 @@ class Route:
     queues: QueueServiceClient
     proxy: Proxy
     kill_file: Path  # names the request at which the host is killed
+    # Requests without an answer: each may have become a delivery besides that of its repeat.
+    unanswered: list[Delivery] = field(default_factory=list)
     _taken: Counter[str] = field(default_factory=Counter)
 
     # -- the host --------------------------------------------------------------------------------
@@ -86,6 +88,14 @@ class Route:
         self.host.part = replace(self.host.part, env={**self.host.part.env, **settings})
         await asyncio.to_thread(self.host.start)
         await self.wait_until_ready()
+
+    async def restart_all(self, **settings: str) -> None:
+        """Do the same with every host."""
+        for other in self.others:
+            other.kill()
+            other.part = replace(other.part, env={**other.part.env, **settings})
+            await asyncio.to_thread(other.start)
+        await self.restart(**settings)
 
     async def shorten_leases(self) -> None:
         """Restart the host with leases of one second, so that work of a killed host resumes."""
@@ -116,7 +126,8 @@ class Route:
     async def _send_until_accepted(self, delivery: Delivery) -> str:
         """Repeat the request until it is accepted with 202. Return the delivery's address."""
         headers = {"content-type": "application/fhir+json", **delivery.headers}
-        url = f"{self.host.url}/api/fhir{delivery.path}"
+        base = f"senders/{delivery.sender}/fhir" if delivery.sender else "fhir"
+        url = f"{self.host.url}/api/{base}{delivery.path}"
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until:
             with contextlib.suppress(httpx.TransportError):  # the host is down, or has just died
@@ -124,9 +135,11 @@ class Route:
                     delivery.method, url, content=delivery.body, headers=headers
                 )
                 if answer.status_code == 202:
-                    return answer.headers["content-location"]
+                    id_ = answer.headers["content-location"].rpartition("/")[2]
+                    return f"{self.host.url}/api/deliveries/{id_}"
                 if answer.status_code < 500:
                     raise RuntimeError(f"{delivery.name}: intake answered {answer.text}")
+            self.unanswered.append(delivery)
             await asyncio.sleep(_PAUSE)
         raise RuntimeError(f"{delivery.name}: never accepted")
 
@@ -214,6 +227,7 @@ class Route:
     async def clear_faults(self) -> None:
         self.proxy.faults.clear()
         self.proxy.queue_faults.clear()
+        self.proxy.concern_faults.clear()
         for base in self.control_urls.values():
             (await self.http.delete(f"{base}/faults")).raise_for_status()
 

@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 
 from faults.deliveries import Delivery, EntryIntent, TrackedResource
 
-HARM = ("lost", "doubled", "stale", "unexplained", "wrong_person")
+HARM = (
+    *("lost", "doubled", "stale", "unexplained", "wrong_person"),
+    *("unseen", "false_alarms"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +35,13 @@ class AcceptedDelivery:
     state: str = "done"
 
     @property
+    def id(self) -> str:
+        return self.address.rpartition("/")[2]
+
+    @property
     def name(self) -> str:
         """Kind and delivery id, as in the log and the journal."""
-        return f"{self.sent.name} {self.address.rpartition('/')[2]}"
+        return f"{self.sent.name} {self.id}"
 
 
 @dataclass(frozen=True, slots=True)

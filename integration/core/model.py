@@ -253,6 +253,12 @@ class RowResult:
     version: str | None = None
     notes: tuple[str, ...] = ()
     waits: tuple[str, ...] = ()  # Type/id of each resource whose row a lookup of this one waits for
+    left_out: int = 0  # rows of children and concepts that Dataverse refused
+
+    @property
+    def is_replayable(self) -> bool:
+        """Whether an operator can replay it: the row, or a part of it, is not written."""
+        return self.action in ("parked", "refused") or self.left_out > 0
 
 
 class Category(StrEnum):

@@ -26,7 +26,7 @@ class ConcernKind(StrEnum):
     PARKED = "parked"  # a delivery, or a lane of it
     HELD = "held"  # kept for an operator, since its sender is not to hear of a refusal
     WAITING = "waiting"  # a delivery that waits until an operator mends something
-    ROW_REFUSED = "row-refused"
+    ROW_REFUSED = "row-refused"  # all of it, or rows of its children and concepts
     ROW_PARKED = "row-parked"
     ROW_WAITING = "row-waiting"  # until an operator mends something
     ROW_INCOMPLETE = "row-incomplete"  # a lookup waits for the row of another resource

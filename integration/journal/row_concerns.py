@@ -19,7 +19,7 @@ from integration.journal.table_keys import parse_activity_time
 
 def choose_row_kind(result: RowResult) -> ConcernKind | None:
     """Return what kind of concern a row result is; None: it needs no attention. Pure."""
-    if result.action == "refused":
+    if result.action == "refused" or result.left_out:
         return ConcernKind.ROW_REFUSED
     if result.action == "parked":
         return ConcernKind.ROW_PARKED

@@ -31,7 +31,7 @@ from integration.mapping.notes import parse_note
 from integration.mirror.row_sink import RowSink
 from integration.queues.names import MIRROR_QUEUE
 from integration.queues.queue_sender import ChangeQueues, QueueSender
-from integration.queues.retry import plan_retry
+from integration.queues.retry import hasten_unseen, plan_retry
 
 # The versionId of a resource that was never written before, at HAPI and at Azure's FHIR service:
 # after a delete they count on. https://hl7.org/fhir/R4/http.html#versioning
@@ -188,12 +188,14 @@ async def _requeue_or_park(
         await park(mirror, item, str(error))
         return
     result = _build_result(mirror, item, "requeued", str(error))
-    reason = str(error)
+    reason, delay = str(error), retry.delay
     try:
         if isinstance(error, Misconfigured):
             await _raise_concern(mirror, result, ConcernKind.ROW_WAITING)
     except (Unavailable, Misconfigured) as failure:  # it may be the storage that it waits for
         reason = f"{reason}; not recorded: {failure}"
+        if isinstance(error, Misconfigured):
+            delay = hasten_unseen(delay)
     log_event(
         "row.requeued",
         error,
@@ -203,7 +205,7 @@ async def _requeue_or_park(
         reason=reason,
     )
     _record_activity(mirror, result, began, error=isinstance(error, Misconfigured))
-    await mirror.queue.send(MIRROR_QUEUE, retry.item, retry.delay)
+    await mirror.queue.send(MIRROR_QUEUE, retry.item, delay)
 
 
 async def _record_result(

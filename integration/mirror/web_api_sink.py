@@ -277,6 +277,7 @@ class WebApiSink:
                 written,
                 notes=(*mapped.notes, *plan.notes, *notes, *written.notes),
                 waits=tuple(sorted(waiting)),
+                left_out=len(refused.refused),
             )
 
     async def _apply(

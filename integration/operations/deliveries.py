@@ -43,9 +43,6 @@ _UNDER_WAY = frozenset({Status.ACCEPTED, Status.PROCESSING})
 _FIRST_PAUSE = 0.1
 _LAST_PAUSE = 2.0
 
-# The row actions after which an operator can replay a row.
-_REPLAYABLE_ACTIONS = ("parked", "refused")
-
 # The query parameters that choose what is replayed.
 REPLAY_PARAMETERS = (
     *("status", "attention", "reason", "sender", "since", "until"),
@@ -334,9 +331,7 @@ async def resend_refused(
 async def _replay_rows(journal: Journal, queue: QueueSender, delivery: Delivery) -> bool:
     """Queue the rows that are not as they should be. Return whether there are any."""
     rows = await journal.list_row_results(delivery.id)
-    items = [
-        build_row_item(delivery, row.resource) for row in rows if row.action in _REPLAYABLE_ACTIONS
-    ]
+    items = [build_row_item(delivery, row.resource) for row in rows if row.is_replayable]
     items += await list_rows_without_result(journal, delivery)
     await asyncio.gather(*(queue.send(MIRROR_QUEUE, item) for item in items))
     return bool(items)

@@ -21,7 +21,8 @@ _PAUSE_FOR_PERSON = 3600
 # What an operator can do about a thing that needs attention.
 _WAITING = "mend what the reason names: it goes on by itself, and at once if you replay it"
 _REMEDIES = {
-    ConcernKind.ENTRIES: "mend the cause and replay, or correct them, here or at the sender",
+    ConcernKind.ENTRIES: "mend the cause and replay, or correct them; where their sender has done "
+    "so, replay: what was corrected is not sent",
     ConcernKind.PARKED: "mend the cause and replay, or correct it, or cancel",
     ConcernKind.HELD: "mend the cause and replay, or correct it, or cancel",
     ConcernKind.WAITING: _WAITING,

@@ -15,6 +15,9 @@ _FIRST_DELAY = 2.0
 _FIRST_DELAY_OF_OPERATORS = 60.0
 _LONGEST_DELAY = 15 * 60.0
 
+# Work that waits for an operator, and of which that could not be recorded: so nobody sees it.
+_UNSEEN_DELAY = 20.0
+
 # A message cannot stay invisible for longer than seven days:
 # https://learn.microsoft.com/rest/api/storageservices/put-message
 _LONGEST_INVISIBLE = 7 * 24 * 3600.0 - 60
@@ -54,3 +57,9 @@ def plan_retry(item: WorkItem, error: IntegrationError, now: datetime, max_age: 
     if left <= 0:
         return Retry(next_item, None)
     return Retry(next_item, min(delay, left, _LONGEST_INVISIBLE))
+
+
+def hasten_unseen(delay: float) -> float:
+    """Return the delay of work that waits for an operator, though that could not be recorded: it is
+    short, so that the next attempt records it. Pure."""
+    return min(delay, _UNSEEN_DELAY)

@@ -28,7 +28,7 @@ from integration.journal.lane_bits import has_lane, list_unqueued_lanes
 from integration.journal.store import NO_LANE, list_settled
 from integration.queues.names import RELAY_QUEUE
 from integration.queues.queue_sender import queue_answer
-from integration.queues.retry import plan_retry
+from integration.queues.retry import hasten_unseen, plan_retry
 from integration.relay import fetch
 from integration.relay.corrections import record_taken_over
 from integration.relay.end import ACTIVE, finish, finish_from_journal, park, record_cancelled
@@ -83,11 +83,13 @@ async def _requeue_or_park(
     if retry.delay is None:
         await park(relay.journal, item, str(error), relay.now())
         return
-    reason = str(error)
+    reason, delay = str(error), retry.delay
     try:
         await record_waiting(relay.journal, retry, error, relay.now())
     except (Unavailable, Misconfigured) as failure:  # it may be the storage that it waits for
         reason = f"{reason}; not recorded: {failure}"
+        if isinstance(error, Misconfigured):
+            delay = hasten_unseen(delay)
     log_event(
         "delivery.requeued",
         error,
@@ -96,7 +98,7 @@ async def _requeue_or_park(
         attempt=item.attempt,
         reason=reason,
     )
-    await relay.queue.send(RELAY_QUEUE, retry.item, retry.delay)
+    await relay.queue.send(RELAY_QUEUE, retry.item, delay)
 
 
 async def _hand_on(relay: Relay, item: WorkItem) -> None:

@@ -16,6 +16,7 @@ from faults.chains import Chains
 from faults.copies import Copies
 from faults.deliveries import DeliveryFactory
 from faults.injected import (
+    CONCERN_FAILED,
     COPIED,
     KEY_REPEATED,
     KILLED,
@@ -26,6 +27,8 @@ from faults.injected import (
 )
 from faults.judge import Report
 from faults.kills import Kills
+from faults.refusal_chapter import RefusalChapter, build_settings
+from faults.refusals import REFUSALS
 from faults.replays import Replays
 from faults.route import Route, make_client, open_route
 from faults.weather import Weather
@@ -128,3 +131,15 @@ async def test_a_host_that_is_killed_again_and_again_loses_nothing(route: Route)
     )
     assert found.tally.findings == []
     assert found.tally.injected[KILLED] == 2
+
+
+async def test_what_is_refused_is_on_the_list_and_nothing_else_is(tmp_path: Path) -> None:
+    settings = build_settings(tmp_path)
+    with run_services(find_free_ports(), tmp_path) as services:
+        async with open_route(services, tmp_path, PROJECT, hosts=2, settings=settings) as opened:
+            found, maker = make_report(opened), DeliveryFactory("refusals")
+            chapter = RefusalChapter(route=opened, report=found, maker=maker, folder=tmp_path)
+            await chapter.refuse_entries(1, size=12, kills=0)
+    assert found.tally.findings == []
+    assert all(found.tally.injected[kind] for kind in (*REFUSALS, CONCERN_FAILED))
+    assert sum(map(len, found.missing.values())) > 40

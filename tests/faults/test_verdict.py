@@ -67,7 +67,7 @@ def test_what_arrived_as_it_was_sent_is_counted_and_harmless() -> None:
     tally.injected.update({"kills": 1, "copies": 2})
     assert str(tally) == (
         "faults: injected=3 entries=2 written=2 refused=0 lost=0 doubled=0 stale=0 unexplained=0 "
-        "wrong_person=0"
+        "wrong_person=0 unseen=0 false_alarms=0"
     )
 
 

@@ -179,6 +179,25 @@ async def test_a_reason_that_cannot_be_recorded_keeps_no_work_from_the_queue(
     assert "not recorded: storage: answered 500" in str([vars(each) for each in caplog.records])
 
 
+async def test_what_waits_for_an_operator_unrecorded_is_tried_again_soon(route: Route) -> None:
+    delivery = await route.deliver(PUT_P1)
+    route.fhir_double.down = 401
+
+    class Closed(MemoryJournal):
+        async def put_concern(self, concern: Concern) -> None:
+            raise Unavailable("storage", "answered 500")
+
+    known = route.journal
+    route.journal = Closed(deliveries=known.deliveries, payloads=known.payloads)
+    await route.process(delivery)
+    ((item, delay),) = route.queued()
+    assert (item.attempt, delay) == (1, 20), "nobody sees it before"
+    assert await concerns(route) == []
+    route.journal = MemoryJournal(deliveries=known.deliveries, payloads=known.payloads)
+    await relaying.process(route.relay, item)
+    assert await kinds(route) == ["waiting"]
+
+
 # --- rows --------------------------------------------------------------------------------------
 
 
@@ -209,6 +228,7 @@ def scripted(route: Route, *answers: Any) -> Mirror:
 REFUSED: Mapping[str, Any] = {"action": "refused", "row": None, "notes": ("answered 400 0x1",)}
 WRITTEN: Mapping[str, Any] = {}
 WAITS: Mapping[str, Any] = {"action": "created", "waits": ("Organization/o1",)}
+PARTLY: Mapping[str, Any] = {"left_out": 1, "notes": ("answered 412, so a row was left out",)}
 ABSENT: Mapping[str, Any] = {"action": "absent", "row": None}
 
 
@@ -226,6 +246,7 @@ async def mirror_in_turn(route: Route, *answers: Any) -> list[list[str]]:
     ("first", "kind"),
     [
         (REFUSED, "row-refused"),
+        (PARTLY, "row-refused"),
         (WAITS, "row-incomplete"),
         (Misconfigured("contact has no column x"), "row-waiting"),
     ],
@@ -259,6 +280,29 @@ async def test_a_parked_row_needs_attention_until_its_replay_has_written_it(rout
     await deliveries.replay(route.journal, route.queue_sender, delivery, route.clock.now)
     await route.mirror_all()
     assert await kinds(route) == []
+
+
+async def test_a_row_of_which_a_part_was_refused_can_be_replayed(route: Route) -> None:
+    delivery = await route.deliver(PUT_P1)
+    await route.process(delivery)
+    item = WorkItem(delivery, resource="Patient/p1")
+    await mirror_resource(scripted(route, PARTLY), item)
+    route.queue_sender.sent.clear()
+    await deliveries.replay(route.journal, route.queue_sender, delivery, route.clock.now)
+    assert [queued for _, queued, _ in route.queue_sender.sent] == [item]
+
+
+async def test_a_row_that_waits_for_an_operator_unrecorded_is_tried_again_soon(
+    route: Route,
+) -> None:
+    class Closed(MemoryJournal):
+        async def put_concern(self, concern: Concern) -> None:
+            raise Unavailable("storage", "answered 500")
+
+    mirror = replace(scripted(route, Misconfigured("no column x")), journal=Closed())
+    await mirror_resource(mirror, WorkItem("d", resource="Patient/p1"))
+    ((_, item, delay),) = route.queue_sender.sent
+    assert (item.attempt, delay) == (1, 20)
 
 
 async def test_a_row_that_waits_for_a_service_needs_nobody(route: Route) -> None:
