@@ -24,6 +24,7 @@ cli
 check
 provision | reconcile
 app
+pages
 intake | relay | mirror | virtual_tables | change_events | operations
 queues
 fhir | mapping | dataverse | odata | journal | senders
@@ -117,7 +118,10 @@ EFFECTS = {"print", "open", "input", "eval", "exec", "compile", "__import__", "b
 
 # A package, and the only modules that may know it; a folder stands for all of its modules.
 KNOWN_BY = [
-    ("azure.functions", {"app.responses", "app.error_handlers", "app.sender_requests"}),
+    (
+        "azure.functions",
+        {"app.responses", "app.error_handlers", "app.page_requests", "app.sender_requests"},
+    ),
     ("azure.identity", {"app.http_clients"}),
     ("azure.monitor", {"app.telemetry"}),
     ("azure.core", {"journal.azure_*", "app.storage_clients"}),
@@ -341,7 +345,12 @@ def test_nothing_is_left_over_in_the_tree() -> None:
 
 
 def test_every_file_of_the_package_is_one_that_the_app_imports_or_reads() -> None:
-    read = {".toml": ("mapping/maps/", "provision/role.toml"), ".json": ("provision/custom/",)}
+    read = {
+        ".toml": ("mapping/maps/", "provision/role.toml"),
+        ".json": ("provision/custom/",),
+        ".html": ("pages/templates/",),
+        **dict.fromkeys((".css", ".js", ".svg"), ("pages/static/",)),
+    }
     package = PROJECT / "integration"
     strangers = [
         name

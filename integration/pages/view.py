@@ -55,6 +55,7 @@ def render(view: View, template: str, *, status: int = 200, **values: Any) -> Re
         .get_template(template)
         .render(
             person=view.person,
+            can_sign_out=view.parts.sign_in.easy_auth,
             token=view.token,
             menu=[entry for entry in MENU if view.person.can(entry[2])],
             page=page,
@@ -122,6 +123,6 @@ def format_count(number: int) -> str:
     return f"{number:,}".replace(",", "\u202f")
 
 
-def choose_plural(number: int, one: str, many: str | None = None) -> str:
+def choose_plural(number: int, singular: str, plural: str | None = None) -> str:
     """Return a number with its noun: `1 delivery`, `2 deliveries`."""
-    return f"{format_count(number)}\u00a0{one if number == 1 else many or one + 's'}"
+    return f"{format_count(number)}\u00a0{singular if number == 1 else plural or singular + 's'}"
