@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from urllib.parse import quote
@@ -66,7 +66,9 @@ class Page:
 PAGES = (Page(path="", show=today.show_today, fields=("refresh",)),)
 
 
-async def answer_page(parts: PagesParts, request: PageRequest) -> Reply:
+async def answer_page(
+    parts: PagesParts, request: PageRequest, pages: Sequence[Page] = PAGES
+) -> Reply:
     """Answer a request below /api/pages. Whatever goes wrong is a page, too."""
     if request.path.startswith("static/"):
         return _with_headers(_answer_static(request))
@@ -75,7 +77,7 @@ async def answer_page(parts: PagesParts, request: PageRequest) -> Reply:
         person = identify_person(parts.sign_in, dict(request.headers), request.url)
         if person is None:
             return _with_headers(_ask_to_sign_in(request))
-        return _with_headers(await _answer(parts, request, person))
+        return _with_headers(await _answer(parts, request, person, pages))
     except Rejected as error:
         reply = _show_problem(
             parts, request, person, status=error.status, text=str(error), headers=error.headers
@@ -92,10 +94,12 @@ async def answer_page(parts: PagesParts, request: PageRequest) -> Reply:
     return _with_headers(reply)
 
 
-async def _answer(parts: PagesParts, request: PageRequest, person: Person) -> Reply:
+async def _answer(
+    parts: PagesParts, request: PageRequest, person: Person, pages: Sequence[Page]
+) -> Reply:
     if request.method not in _METHODS:
         raise MethodNotAllowed(*_METHODS)
-    page, arguments = _find_page(request)
+    page, arguments = _find_page(request, pages)
     _check_role(person, Role.READER if page.role is Role.PHI else page.role)
     _check_role(person, page.role)
     fields = parse_fields(request.query)
@@ -123,10 +127,10 @@ async def _answer(parts: PagesParts, request: PageRequest, person: Person) -> Re
     return replace(reply, headers={**reply.headers, "Set-Cookie": build_cookie(request, token)})
 
 
-def _find_page(request: PageRequest) -> tuple[Page, dict[str, str]]:
+def _find_page(request: PageRequest, pages: Sequence[Page]) -> tuple[Page, dict[str, str]]:
     found = [
         (page, match.groupdict())
-        for page in PAGES
+        for page in pages
         if (match := _compile_path(page.path).fullmatch(request.path)) is not None
     ]
     if not found:
