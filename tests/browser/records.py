@@ -33,8 +33,6 @@ KNOWN_NAMES = (*FAMILIES, GIVEN)
 _WANTED = {"entries", "held", "parked", "waiting", "row-refused", "row-waiting"}
 _PATIENCE = 60.0
 
-_ROW_FAULT = {"kind": "status", "code": "0x80040203", "method": "PATCH", "path": "contacts"}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
@@ -79,10 +77,9 @@ async def fill(running: Running, url: str) -> dict[str, str]:
         ids["refused"] = await sending.send("north", _build_ward("north", 2))
         await sending.settle(ids["refused"])
         await sending.see_contacts(7)  # so that no other row meets the fault
-        await sending.fault("dataverse", **_ROW_FAULT, status=400)
-        ids["row-refused"] = await sending.send("north", _build_ward("north", 1))
+        ids["row-refused"] = await sending.send("north", _build_long_record())
         await sending.see("row-refused")
-        await sending.fault("dataverse", **_ROW_FAULT, status=403)
+        await sending.fault("dataverse", kind="status", status=403)
         ids["row-waiting"] = await sending.send("north", _build_ward("north", 1))
         await sending.see("row-waiting")
         await sending.fault("fhir", status=403, method="POST")
@@ -163,6 +160,13 @@ def _build_ward(sender: str, patients: int) -> dict[str, Any]:
         who = f"urn:uuid:{uuid4()}"
         entries += [entry(patient(family) | record, who), entry(observation(who, number))]
     return bundle("batch" if sender == "north" else "transaction", *entries)
+
+
+def _build_long_record() -> dict[str, Any]:
+    """A patient whose id is longer than the column of Dataverse: its row is refused."""
+    record = {"identifier": [{"system": "urn:north:mrn", "value": FAMILIES[4]}]}
+    resource = patient(FAMILIES[4], id=f"north-{uuid4()}".ljust(64, "x"), **record)
+    return bundle("batch", entry(resource, method="PUT"))
 
 
 async def _leave_old_delivery(running: Running) -> str:
