@@ -137,6 +137,7 @@ async def test_by_keyboard_everything_is_reached_in_order_and_seen(
         page, _ = await open_page(context)
         await page.goto(find_url(served, example))
         stops, reached = await list_stops(page), [-1]
+        assert 'class="skip"' in stops[0]
         for _ in range(10 * len(stops) + 10):
             focus = await press_tab(page)
             if focus is None:
@@ -147,20 +148,9 @@ async def test_by_keyboard_everything_is_reached_in_order_and_seen(
             if focus["stop"] not in (-1, reached[-1]):
                 reached.append(focus["stop"])
         assert reached[1:] == [*range(len(stops))], [stops[number] for number in reached[1:]]
-
-
-@every_page
-async def test_the_first_tab_skips_to_the_content(
-    served: Served, browser: Browser, role: Role, example: str
-) -> None:
-    async with opened(browser) as context:
-        page, _ = await open_page(context)
-        await page.goto(find_url(served, example))
-        await page.keyboard.press("Tab")
-        assert await page.evaluate("document.activeElement.className") == "skip"
+        await page.locator(".skip").focus()
         await page.keyboard.press("Enter")
         assert await page.evaluate("document.activeElement.id") == "content"
-        assert page.url.endswith("#content")
 
 
 @every_page
