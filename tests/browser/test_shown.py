@@ -39,6 +39,10 @@ SCREENSHOTS = PROJECT / ".local/screenshots"
 
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 320, "height": 800}
 
+BAD = """<!doctype html><title>x</title><style>:focus { outline: none }</style>
+<p style="width: 900px; color: #ccc; background: #fff">Grey on white</p><img src="data:,">
+<a href="/">A link</a> <input name="what">"""
+
 SHOWN = [
     pytest.param(page.role, example, id=example or "today")
     for page in PAGES
@@ -64,6 +68,25 @@ async def opened(browser: Browser, **options: Any) -> AsyncIterator[BrowserConte
 
 async def test_every_page_has_an_example() -> None:
     assert {page.path for page in PAGES if page.method == "GET"} - EXAMPLES.keys() == set()
+
+
+async def test_what_is_wrong_with_a_page_is_found(browser: Browser) -> None:
+    """So that what follows cannot pass by looking at nothing."""
+    async with opened(browser, viewport=NARROW) as context:
+        await context.add_init_script(path=AXE)
+        page, seen = await open_page(context)
+        await page.set_content(BAD)
+        found = "\n".join(await find_violations(page))
+        assert {rule for rule in ("color-contrast", "image-alt", "label") if rule in found} == {
+            *("color-contrast", "image-alt", "label")
+        }
+        assert await page.evaluate("document.documentElement.scrollWidth") > NARROW["width"]
+        assert len(await list_stops(page)) == 2
+        focus = await press_tab(page)
+        assert focus is not None
+        assert not focus["outlined"]
+        await page.evaluate("console.error('trouble')")
+        assert "error: trouble" in seen.trouble
 
 
 @every_page
