@@ -21,8 +21,8 @@ pytestmark = [pytest.mark.live, pytest.mark.azurite]
 IDLE = {
     f"AzureWebJobs.{name}.Disabled": "true"
     for name in (
-        *("answer", "answer_poison", "external", "external_poison", "fhir_events", "housekeeping"),
-        *("fhir_events_poison", "inbox", "inbox_poison", "mirror", "mirror_poison", "relay"),
+        *("answer", "answer_poison", "external", "external_poison", "events", "housekeeping"),
+        *("events_poison", "inbox", "inbox_poison", "mirror", "mirror_poison", "relay"),
         "relay_poison",
     )
 }

@@ -67,7 +67,7 @@ async def answer(request: PageRequest) -> Reply:
 
 
 # Who may do what: a row for each set of roles, a column for each of SAMPLES that tells them apart.
-DOORS = (
+ASKED = (
     (build_request("things"), 200),
     (build_form("things/1"), 303),
     (build_form("routes"), 303),
@@ -88,7 +88,7 @@ TABLE = {
 @pytest.mark.parametrize("roles", TABLE, ids="+".join)
 async def test_each_role_opens_what_the_table_says(roles: tuple[str, ...]) -> None:
     header = build_request(roles=roles).headers
-    asked = [replace(door, headers={**door.headers, **header}) for door, _ in DOORS]
+    asked = [replace(request, headers={**request.headers, **header}) for request, _ in ASKED]
     assert tuple([(await answer(request)).status for request in asked]) == TABLE[roles]
 
 
