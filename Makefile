@@ -11,7 +11,7 @@ SEED ?= $(shell date +%s)
 READY := .venv/ready local/node_modules/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo start plan reconcile test check nightly scan format bench faults fuzz hapi clean
+.PHONY: help install demo start plan reconcile test check screenshots nightly scan format bench faults fuzz hapi clean
 
 help: ## Show this
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,9 @@ check: $(READY) ## Format, lint, types, Bicep and all tests, as CI does
 	@echo "== types"; $(BIN)/mypy
 	@echo "== bicep"; infra/check.sh
 	@echo "== tests"; $(TESTS) -m "not hapi"
+
+screenshots: $(READY) ## Take the pictures of the pages for README.md, where there is a Chromium
+	@$(BIN)/python -m tests.browser.take_screenshots
 
 # Not among the requirements of development: it brings a hundred packages, each at a version of its own choice.
 scan: .local/checkov/ready ## Have the Bicep files looked at by a security scanner

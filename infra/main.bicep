@@ -91,12 +91,12 @@ param natGatewayId string = ''
 @description('Open the HTTP endpoints to the internet. Without it they are reached, and published to, by a private endpoint only.')
 param publicAccess bool = true
 
-@description('Easy Auth: client id of the application registration of the endpoints, for senders whose scheme is entra. Empty: none.')
+@description('Easy Auth: client id of the application registration of the endpoints, for people who open the pages, and for senders whose scheme is entra. Empty: none.')
 param authClientId string = ''
 param authTenantId string = tenant().tenantId
 param authAudiences array = []
 
-@description('Easy Auth: client ids of the senders. Empty: every application of the tenant.')
+@description('Easy Auth: client ids of the senders. Empty: every application of the tenant. People come in by authClientId.')
 param authApplications array = []
 
 @description('The platform demands a certificate at most; whose it is, a gateway has to check.')

@@ -18,7 +18,7 @@ param alwaysReady = [
 ]
 param maximumInstances = 40
 
-// Where a registration is named, senders whose scheme in senders.toml is `entra` come with its tokens.
+// Where a registration is named, people sign in to the pages by it, and senders whose scheme in senders.toml is `entra` come with its tokens.
 param authClientId = readEnvironmentVariable('AUTH_CLIENT_ID', '')
 // What stands before /api as senders know it, where a gateway stands before the app.
 param settings = {

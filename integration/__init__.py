@@ -8,6 +8,7 @@ relay           VERB process: plan the delivery, write each unit to FHIR, note e
 mirror          VERB mirror: the current state of one resource becomes its rows in Dataverse
 virtual_tables  VERB answer: one OData request of Dataverse, from FHIR, reading and writing
 change_events   changes that others make in FHIR, and changes that Dataverse hears of
+pages           what people see of all that in a browser
 operations      status, cancelling, replay, health, housekeeping
 queues          what a message says, the queues' names, and when something is tried again
 fhir, mapping, dataverse, odata, journal, senders   what verbs deal with: pure, but for clients

@@ -123,7 +123,7 @@ EFFECTS = {"print", "open", "input", "eval", "exec", "compile", "__import__", "b
 KNOWN_BY = [
     (
         "azure.functions",
-        {"app.responses", "app.error_handlers", "app.sender_requests", "app.page_requests"},
+        {"app.responses", "app.error_handlers", "app.page_requests", "app.sender_requests"},
     ),
     ("azure.identity", {"app.http_clients"}),
     ("azure.monitor", {"app.telemetry"}),
@@ -349,9 +349,12 @@ def test_nothing_is_left_over_in_the_tree() -> None:
 
 
 def test_every_file_of_the_package_is_one_that_the_app_imports_or_reads() -> None:
-    read = {".toml": ("mapping/maps/", "provision/role.toml"), ".json": ("provision/custom/",)}
-    read |= dict.fromkeys((".css", ".js", ".svg"), ("pages/static/",))
-    read[".html"] = ("pages/templates/",)
+    read = {
+        ".toml": ("mapping/maps/", "provision/role.toml"),
+        ".json": ("provision/custom/",),
+        ".html": ("pages/templates/",),
+        **dict.fromkeys((".css", ".js", ".svg"), ("pages/static/",)),
+    }
     package = PROJECT / "integration"
     strangers = [
         name

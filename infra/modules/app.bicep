@@ -51,7 +51,7 @@ param authTenantId string
 @description('Easy Auth: audiences of tokens beside the registration itself.')
 param authAudiences array
 
-@description('Easy Auth: the applications (client ids) that may come in; empty: all of the tenant.')
+@description('Easy Auth: the applications (client ids) that may come in, beside the registration itself, by which people sign in; empty: all of the tenant.')
 param authApplications array
 
 var defaults = loadJsonContent('../settings.json')
@@ -165,7 +165,8 @@ resource scm 'Microsoft.Web/sites/basicPublishingCredentialsPolicies@2024-11-01'
   }
 }
 
-// A token that comes is checked, and who it belongs to reaches the app in a header, which the platform
+// Whoever signs in to the pages gets an ID token and a cookie: without a secret of the registration, by
+// the implicit flow. docs/pages.md says what the registration needs. A token that comes is checked, and who it belongs to reaches the app in a header, which the platform
 // takes away from everybody else. Without a token a request passes: most senders cannot have one, and
 // the app decides by senders.toml (scheme `entra`) or by the function key.
 resource auth 'Microsoft.Web/sites/config@2024-11-01' = {
@@ -181,6 +182,10 @@ resource auth 'Microsoft.Web/sites/config@2024-11-01' = {
     }
     httpSettings: {
       requireHttps: true
+      // Behind a gateway people come back to its address. Entra sends nobody to one that is not registered.
+      forwardProxy: {
+        convention: empty(settings.?PUBLIC_URL ?? '') ? 'NoProxy' : 'Standard'
+      }
     }
     identityProviders: {
       azureActiveDirectory: {
@@ -192,7 +197,10 @@ resource auth 'Microsoft.Web/sites/config@2024-11-01' = {
         validation: {
           allowedAudiences: authAudiences
           defaultAuthorizationPolicy: {
-            allowedApplications: authApplications
+            // People sign in through the registration itself.
+            allowedApplications: empty(authApplications) ? [] : union(authApplications, [
+              authClientId
+            ])
           }
         }
       }
@@ -200,6 +208,11 @@ resource auth 'Microsoft.Web/sites/config@2024-11-01' = {
     login: {
       tokenStore: {
         enabled: false
+      }
+      // Signing out does not end a copy of the cookie.
+      cookieExpiration: {
+        convention: 'FixedTime'
+        timeToExpiration: '04:00:00'
       }
     }
   }

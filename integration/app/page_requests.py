@@ -12,8 +12,6 @@ from integration.pages.answer import answer_page
 from integration.pages.http import ROOT, PageRequest
 from integration.pages.parts import PagesParts
 
-_METHODS = ("GET", "POST")
-
 
 async def answer_page_request(
     parts: PagesParts, req: func.HttpRequest, roots: Collection[str]
@@ -30,10 +28,14 @@ async def answer_page_request(
 
 
 def _build_request(req: func.HttpRequest, roots: Collection[str]) -> PageRequest:
-    if req.method not in _METHODS:
-        raise Rejected(Issue("not-supported", "pages take GET and POST"), status=405)
-    url = urlsplit(req.url)
-    _, _, path = url.path.partition(ROOT)
+    try:
+        url = urlsplit(req.url)
+    except ValueError:  # the Host header is in it
+        text = "the address of the request cannot be read"
+        raise Rejected(Issue("structure", text), status=400) from None
+    # Routes ignore case: https://learn.microsoft.com/aspnet/core/fundamentals/routing#url-matching
+    start = url.path.lower().find(ROOT)
+    path = url.path[start + len(ROOT) :] if start >= 0 else ""
     return PageRequest(
         method=req.method,
         path=unquote(path).strip("/"),
@@ -41,5 +43,11 @@ def _build_request(req: func.HttpRequest, roots: Collection[str]) -> PageRequest
         headers={name.lower(): value for name, value in req.headers.items()},
         body=req.get_body(),
         url=req.url,
-        origins=frozenset(roots),
+        origins=frozenset(map(_read_origin, roots)),
     )
+
+
+def _read_origin(root: str) -> str:
+    """Return scheme, host and port, as a browser states them: in lower case, without a path."""
+    parts = urlsplit(root)
+    return f"{parts.scheme}://{parts.netloc}".lower()

@@ -35,6 +35,7 @@ from integration.operations.health import CheckedStates
 from integration.operations.job_request import describe_job
 from integration.operations.status import StatusReport
 from integration.operations.status_views import describe_status
+from integration.pages.http import SECURITY_HEADERS
 from integration.senders.proofs.proof import SignedRequest
 from integration.virtual_tables.odata_request import ODataRequest, ODataResponse
 
@@ -125,7 +126,7 @@ def build_page_error(
 ) -> func.HttpResponse:
     """Build a page without anything of the app's, for whoever asked."""
     text = "The page cannot be shown. The log of the app says why.\n"
-    headers_ = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **(headers or {})}
+    headers_ = {"Cache-Control": "no-store", **SECURITY_HEADERS, **(headers or {})}
     return func.HttpResponse(text, status_code=status, headers=headers_, mimetype="text/plain")
 
 

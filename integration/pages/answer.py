@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from urllib.parse import quote
 
@@ -29,12 +29,18 @@ from integration.pages import (
     senders,
     today,
 )
-from integration.pages.forms import TOKEN_FIELD, build_cookie, check_form, read_token
+from integration.pages.forms import (
+    TOKEN_FIELD,
+    build_cookie,
+    check_form,
+    check_origin,
+    read_token,
+)
 from integration.pages.http import (
-    ROOT,
     SECURITY_HEADERS,
     PageRequest,
     Reply,
+    build_link,
     check_fields,
     parse_fields,
 )
@@ -43,6 +49,8 @@ from integration.pages.people import Person, Role, identify_person
 from integration.pages.view import STATIC, View, render, render_stranger
 
 Show = Callable[[View], Awaitable[Reply]]
+
+_METHODS = ("GET", "POST")
 
 # Bytes of a form without a file.
 MAX_FORM = 100_000
@@ -55,7 +63,8 @@ _MEDIA = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
     """One page, or what one form does. `path`: `{name}` stands for one part of it; `fields`: that
-    its query, or its form, may have; `takes_file`: its form is read by the page itself."""
+    its query, or its form, may have; `takes_file`: its form is read by the page itself,
+    which calls check_form, too."""
 
     path: str
     show: Show
@@ -113,35 +122,45 @@ PAGES = (
 )
 
 
-async def answer_page(parts: PagesParts, request: PageRequest) -> Reply:
+async def answer_page(
+    parts: PagesParts, request: PageRequest, pages: Sequence[Page] = PAGES
+) -> Reply:
     """Answer a request below /api/pages. Whatever goes wrong is a page, too."""
     if request.path.startswith("static/"):
-        return _answer_static(request)
+        return _with_headers(_answer_static(request))
     person: Person | None = None
     try:
         person = identify_person(parts.sign_in, dict(request.headers), request.url)
         if person is None:
             return _with_headers(_ask_to_sign_in(request))
-        return _with_headers(await _answer(parts, request, person))
+        return _with_headers(await _answer(parts, request, person, pages))
     except Rejected as error:
-        reply = _show_problem(parts, request, person, error.status, str(error))
+        reply = _show_problem(
+            parts, request, person, status=error.status, text=str(error), headers=error.headers
+        )
     except Unavailable as error:
         log_event("request.unavailable", reason=str(error))
         text = "A service that this page needs does not respond. Open the page again in a minute."
-        reply = _show_problem(parts, request, person, 503, text)
+        reply = _show_problem(parts, request, person, status=503, text=text)
     except Misconfigured as error:
         log_event("request.misconfigured", reason=str(error))
-        reply = _show_problem(parts, request, person, 500, str(error))
+        reply = _show_problem(parts, request, person, status=500, text=str(error))
     except IntegrationError as error:
-        reply = _show_problem(parts, request, person, 500, str(error))
+        reply = _show_problem(parts, request, person, status=500, text=str(error))
     return _with_headers(reply)
 
 
-async def _answer(parts: PagesParts, request: PageRequest, person: Person) -> Reply:
-    page, arguments = _find_page(request)
+async def _answer(
+    parts: PagesParts, request: PageRequest, person: Person, pages: Sequence[Page]
+) -> Reply:
+    if request.method not in _METHODS:
+        raise MethodNotAllowed(*_METHODS)
+    page, arguments = _find_page(request, pages)
     _check_role(person, Role.READER if page.role is Role.PHI else page.role)
     _check_role(person, page.role)
     fields = parse_fields(request.query)
+    if request.method == "POST":
+        check_origin(request)
     if request.method == "POST" and not page.takes_file:
         fields = _read_form(request)
         check_form(request, fields)
@@ -161,18 +180,13 @@ async def _answer(parts: PagesParts, request: PageRequest, person: Person) -> Re
     reply = await page.show(view)
     if known is not None:
         return reply
-    return Reply(
-        body=reply.body,
-        status=reply.status,
-        media=reply.media,
-        headers={**reply.headers, "Set-Cookie": build_cookie(request, token)},
-    )
+    return replace(reply, headers={**reply.headers, "Set-Cookie": build_cookie(request, token)})
 
 
-def _find_page(request: PageRequest) -> tuple[Page, dict[str, str]]:
+def _find_page(request: PageRequest, pages: Sequence[Page]) -> tuple[Page, dict[str, str]]:
     found = [
         (page, match.groupdict())
-        for page in PAGES
+        for page in pages
         if (match := _compile_path(page.path).fullmatch(request.path)) is not None
     ]
     if not found:
@@ -212,18 +226,26 @@ def _read_form(request: PageRequest) -> dict[str, str]:
 
 def _ask_to_sign_in(request: PageRequest) -> Reply:
     """A form that was filled in before the sign-in ended is not sent anywhere."""
-    here = f"{ROOT}/{request.path}" if request.method == "GET" else ROOT
+    here = build_link(request.path if request.method == "GET" else "")
     target = f"/.auth/login/aad?post_login_redirect_uri={quote(here, safe='')}"
     return render_stranger("sign_in.html", status=401, target=target)
 
 
 def _show_problem(
-    parts: PagesParts, request: PageRequest, person: Person | None, status: int, text: str
+    parts: PagesParts,
+    request: PageRequest,
+    person: Person | None,
+    *,
+    status: int,
+    text: str,
+    headers: Mapping[str, str] | None = None,
 ) -> Reply:
     if person is None or not person.can(Role.READER):
-        return render_stranger("stranger.html", status=status, text=text)
-    view = View(parts=parts, request=request, person=person, token="")
-    return render(view, "problem.html", status=status, code=status, text=text)
+        reply = render_stranger("stranger.html", status=status, text=text)
+    else:
+        view = View(parts=parts, request=request, person=person, token="")
+        reply = render(view, "problem.html", status=status, code=status, text=text)
+    return replace(reply, headers={**reply.headers, **(headers or {})})
 
 
 def _answer_static(request: PageRequest) -> Reply:
@@ -231,17 +253,14 @@ def _answer_static(request: PageRequest) -> Reply:
     name = request.path.removeprefix("static/")
     files = {path.name: path for path in STATIC.iterdir() if path.suffix in _MEDIA}
     if request.method != "GET" or name not in files:
-        return Reply(body=b"", status=404, headers={"X-Content-Type-Options": "nosniff"})
+        return Reply(body=b"", status=404)
     return Reply(
         body=files[name].read_bytes(),
         media=_MEDIA[files[name].suffix],
-        headers={
-            "Cache-Control": "public, max-age=31536000, immutable",
-            "X-Content-Type-Options": "nosniff",
-        },
+        headers={"Cache-Control": "public, max-age=31536000, immutable"},
     )
 
 
 def _with_headers(reply: Reply) -> Reply:
     headers = {"Cache-Control": "no-store", **SECURITY_HEADERS, **reply.headers}
-    return Reply(body=reply.body, status=reply.status, media=reply.media, headers=headers)
+    return replace(reply, headers=headers)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Mapping
-from http.cookies import CookieError, SimpleCookie
 
 from integration.core.errors import Issue, Rejected
 from integration.pages.http import PageRequest
@@ -22,11 +21,13 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]{20,64}")
 
 def read_token(request: PageRequest) -> str | None:
     """Return the token of the browser's cookie; None: it has none yet."""
-    try:
-        cookie = SimpleCookie(request.headers.get("cookie", "")).get(_name_cookie(request))
-    except CookieError:
-        return None
-    return cookie.value if cookie is not None and _TOKEN.fullmatch(cookie.value) else None
+    # Not http.cookies: it reads nothing behind a cookie of somebody else that it finds malformed.
+    wanted = _name_cookie(request)
+    for pair in request.headers.get("cookie", "").split(";"):
+        name, _, value = pair.strip().partition("=")
+        if name == wanted and _TOKEN.fullmatch(value):
+            return value
+    return None
 
 
 def build_cookie(request: PageRequest, token: str) -> str:
@@ -35,15 +36,22 @@ def build_cookie(request: PageRequest, token: str) -> str:
     return f"{_name_cookie(request)}={token}; Path=/; HttpOnly; SameSite=Strict{secure}"
 
 
-def check_form(request: PageRequest, fields: Mapping[str, str]) -> None:
-    """Raise Rejected with 403 for a form that no page of this app has sent."""
+def check_origin(request: PageRequest) -> None:
+    """Raise Rejected with 403 for a form of which the browser does not say that it comes from this
+    app. It reads nothing of the form."""
     origin = request.headers.get("origin", "")
     site = request.headers.get("sec-fetch-site", "same-origin")
     if origin not in request.origins or site != "same-origin":
         text = "the form does not come from a page of this app: open the page anew and try again"
         raise Rejected(Issue("forbidden", text), status=403)
+
+
+def check_form(request: PageRequest, fields: Mapping[str, str]) -> None:
+    """Raise Rejected with 403 for a form that no page of this app has sent."""
+    check_origin(request)
     token = read_token(request)
-    if token is None or not hmac.compare_digest(token, fields.get(TOKEN_FIELD, "")):
+    stated = fields.get(TOKEN_FIELD, "").encode()
+    if token is None or not hmac.compare_digest(token.encode(), stated):
         text = "the form is not of this browser, or too old: open the page anew and try again"
         raise Rejected(Issue("forbidden", text), status=403)
 

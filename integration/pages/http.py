@@ -13,6 +13,9 @@ ROOT = "/api/pages"
 # Fields of a query or a form that are read.
 _MAX_FIELDS = 200
 
+# What an address holds beside letters and digits: quote() leaves it as it is.
+_ADDRESS_SIGNS = "/?&=%+:,;@!$'()*~"
+
 # Nothing is loaded but the stylesheet and the scripts of this app, nothing runs in line, nothing
 # frames a page, and forms go nowhere else: https://www.w3.org/TR/CSP3/
 _POLICY = "; ".join(
@@ -69,8 +72,10 @@ class Reply:
 
 
 def redirect(path: str) -> Reply:
-    """Send the browser to another page of these, after a form was taken. `path`: below ROOT."""
-    return Reply(body=b"", status=303, headers={"Location": f"{ROOT}/{path}"})
+    """Send the browser to another page of these, after a form was taken. `path`: below ROOT; what
+    no address may hold, such as the end of a header's line, is encoded."""
+    location = f"{ROOT}/{quote(path, safe=_ADDRESS_SIGNS)}"
+    return Reply(body=b"", status=303, headers={"Location": location})
 
 
 def parse_fields(text: str) -> dict[str, str]:

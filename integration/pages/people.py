@@ -56,7 +56,7 @@ class Person:
 
     def can(self, role: Role) -> bool:
         """Whether the person has a role, or one that includes it."""
-        return any(role in _INCLUDED[given] for given in self.roles)
+        return any(role in _INCLUDED[held] for held in self.roles)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,10 +99,17 @@ def identify_person(terms: SignIn, headers: dict[str, str], url: str) -> Person 
         raise Rejected(Issue("forbidden", text), status=403)
     # Another name for this address could be a page of somebody else, in the same browser:
     # https://en.wikipedia.org/wiki/DNS_rebinding
-    if urlsplit(url).hostname not in _LOOPBACK:
+    if _read_host(url) not in _LOOPBACK:
         text = "without sign-in these pages are shown at 127.0.0.1 and localhost alone"
         raise Rejected(Issue("forbidden", text), status=403)
     return _LAPTOP
+
+
+def _read_host(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:  # "[" begins an IPv6 address that never ends
+        return None
 
 
 def _read_principal(header: str) -> Person:
@@ -113,7 +120,7 @@ def _read_principal(header: str) -> Person:
         principal = msgspec.json.decode(
             binascii.a2b_base64(header.encode(), strict_mode=True), type=_Principal
         )
-    except (ValueError, msgspec.MsgspecError):
+    except (ValueError, RecursionError, msgspec.MsgspecError):
         text = "the platform's sign-in header cannot be read: sign out, and in again"
         raise Rejected(Issue("forbidden", text), status=403) from None
     role_types = {principal.role_typ, *_ROLE_TYPES}

@@ -55,6 +55,7 @@ def render(view: View, template: str, *, status: int = 200, **values: Any) -> Re
         .get_template(template)
         .render(
             person=view.person,
+            can_sign_out=view.parts.sign_in.easy_auth,
             token=view.token,
             menu=[entry for entry in MENU if view.person.can(entry[2])],
             current=view.request.path.split("/")[0],

@@ -46,6 +46,7 @@ def parts(folder: Path, source_ports: Ports) -> Iterator[tuple[Running, Child]]:
             **SECRETS,
             "SENDERS": str(senders_file),
             "FETCH_FROM": base,
+            "PAGES_SIGN_IN": "off",
             "HOST_LEASE_SECONDS": LEASE,
             "HOST_USE_FUNC": "0",
             "PAGES_SIGN_IN": "off",

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from integration.app import wiring
+from integration.app import map_parts
 from integration.core.model import RowResult, WorkItem
 from integration.dataverse import requests
 from integration.dataverse.client import parse_rows as rows_of
@@ -49,7 +49,7 @@ def doctor() -> Body:
 
 
 async def hand_out(route: Route, claim: WorkItem) -> None:
-    sink = wiring.choose_sink("healthcare-api", route.web_api, route.order)
+    sink = map_parts.choose_sink("healthcare-api", route.web_api, route.order)
     await mirroring.mirror_resource(replace(route.mirror, sink=sink, maps=route.maps), claim)
 
 
@@ -82,7 +82,7 @@ async def children(route: Route) -> list[Body]:
 
 
 async def test_only_the_setting_sends_resources_to_the_api(route: Route) -> None:
-    sink = wiring.choose_sink("web-api", route.web_api, route.order)
+    sink = map_parts.choose_sink("web-api", route.web_api, route.order)
     claim = WorkItem(DELIVERY, resource=route.fhir_double.add(anna()))
     await mirroring.mirror_resource(replace(route.mirror, sink=sink), claim)
     assert sent(route) == []

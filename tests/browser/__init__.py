@@ -1,0 +1,1 @@
+"""The pages as people use them: in a browser, by keyboard, without scripts, and by who may."""

@@ -1,0 +1,127 @@
+"""Today: whether anything needs somebody, before anything else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from integration.core.errors import Unavailable
+from integration.journal.attention import ConcernFilter, ConcernPage
+from integration.journal.concern import Concern, ConcernKind, build_concern_id
+from integration.journal.store import MemoryJournal
+from integration.operations.health import CheckedStates
+from integration.operations.status import report_status
+from integration.pages.today import MAX_CONCERNS, group_concerns, list_problems
+from tests.pages.plain import NOW, ask, build_parts, build_request, read_text
+
+
+def build_concern(
+    kind: ConcernKind, number: int = 0, reason: str = "403 from the FHIR server"
+) -> Concern:
+    since = NOW - timedelta(minutes=number)
+    return Concern(
+        id=build_concern_id(since, f"{kind} {number}"),
+        since=since,
+        kind=kind,
+        delivery=f"delivery-{number}",
+        sender="north",
+        reason=reason,
+    )
+
+
+async def fill(concerns: Sequence[Concern]) -> MemoryJournal:
+    journal = MemoryJournal()
+    for concern in concerns:
+        await journal.put_concern(concern)
+    return journal
+
+
+async def test_where_all_is_well_it_says_so() -> None:
+    reply = await ask(build_request())
+    assert reply.status == 200
+    assert "Nothing needs you" in read_text(reply)
+    assert "All empty" in read_text(reply)
+
+
+@pytest.mark.parametrize("kind", ConcernKind)
+async def test_each_kind_of_concern_is_counted_and_leads_to_its_list(kind: ConcernKind) -> None:
+    journal = await fill([build_concern(kind, number) for number in (1, 2)])
+    reply = await ask(build_request(), build_parts(journal=journal))
+    text = read_text(reply)
+    assert "1 thing needs you" in text
+    assert "403 from the FHIR server" in text
+    assert "2 min ago" in text
+    assert f'href="/api/pages/attention?kind={kind}"'.encode() in reply.body
+
+
+def test_what_cannot_go_on_by_itself_comes_first() -> None:
+    kinds = [*ConcernKind]
+    needs = group_concerns([build_concern(kind) for kind in reversed(kinds)])
+    assert {need.kind for need in needs} == {*kinds}
+    assert needs[0].kind is ConcernKind.PARKED
+
+
+def test_of_many_reasons_the_most_frequent_one_is_shown() -> None:
+    reasons = ["a", "b", "b", "c"]
+    (need,) = group_concerns(
+        [build_concern(ConcernKind.PARKED, n, reason) for n, reason in enumerate(reasons)]
+    )
+    assert (need.number, need.reason, need.other_reasons) == (4, "b", 2)
+    assert need.oldest == NOW - timedelta(minutes=3)
+
+
+async def test_of_more_than_are_counted_it_says_more() -> None:
+    concerns = [build_concern(ConcernKind.ENTRIES, number) for number in range(MAX_CONCERNS + 1)]
+    text = read_text(await ask(build_request(), build_parts(journal=await fill(concerns))))
+    assert "More than 1 000 deliveries" in text
+    assert "Only the newest 1 000 were counted" in text
+
+
+async def test_a_service_that_does_not_work_needs_somebody() -> None:
+    states = CheckedStates({"fhir": "403: no role", "storage": "ok"}, NOW, 60)
+    report = await report_status(build_parts().status_check)
+    assert list_problems(report, states) == [("FHIR server", "403: no role")]
+
+
+async def test_a_reason_is_text_and_no_markup() -> None:
+    concern = build_concern(ConcernKind.PARKED, reason="<img src=x onerror=alert(1)>")
+    reply = await ask(build_request(), build_parts(journal=await fill([concern])))
+    assert b"<img src=x" not in reply.body
+    assert "<img src=x onerror=alert(1)>" in read_text(reply)
+
+
+async def test_it_refreshes_until_it_is_told_not_to() -> None:
+    on, off = await asyncio.gather(ask(build_request()), ask(build_request(query="refresh=off")))
+    assert b'hx-get="/api/pages/"' in on.body
+    assert b"hx-get" not in off.body
+    assert "Refresh by itself" in read_text(off)
+
+
+async def test_without_storage_it_says_so() -> None:
+    class Gone(MemoryJournal):
+        async def list_concerns(
+            self, filter_: ConcernFilter, limit: int, after: str | None
+        ) -> ConcernPage:
+            raise Unavailable("storage", "it does not answer")
+
+    reply = await ask(build_request(), build_parts(journal=Gone()))
+    assert reply.status == 503
+    assert "does not respond" in read_text(reply)
+
+
+async def test_it_reads_the_list_of_concerns_once_however_long_it_is() -> None:
+    calls: list[Any] = []
+
+    class Counting(MemoryJournal):
+        async def list_concerns(
+            self, filter_: ConcernFilter, limit: int, after: str | None
+        ) -> ConcernPage:
+            calls.append(limit)
+            return await MemoryJournal.list_concerns(self, filter_, limit, after)
+
+    await ask(build_request(), build_parts(journal=Counting()))
+    assert calls == [MAX_CONCERNS]
