@@ -199,6 +199,7 @@ async def _build_parts(settings: Settings) -> Parts:
             tables=tables,
             is_mirroring=settings.mirror.target != "off",
             event_types=frozenset(settings.feed.event_types),
+            now=utc_now,
         ),
         activities=activities,
         audit=_build_audit(settings, stores.audit),
