@@ -24,6 +24,7 @@ cli
 check
 provision | reconcile
 app
+pages
 intake | relay | mirror | virtual_tables | change_events | operations
 queues
 fhir | mapping | dataverse | odata | journal | senders
@@ -62,6 +63,7 @@ PURE_MODULES = {
     "journal.table_keys",
     "operations.audit_events",
     "operations.views",
+    "pages.map_lines",
     "queues.names",
     "virtual_tables.entity_type",
     "virtual_tables.odata_request",
@@ -341,7 +343,14 @@ def test_nothing_is_left_over_in_the_tree() -> None:
 
 
 def test_every_file_of_the_package_is_one_that_the_app_imports_or_reads() -> None:
-    read = {".toml": ("mapping/maps/", "provision/role.toml"), ".json": ("provision/custom/",)}
+    read = {
+        ".toml": ("mapping/maps/", "provision/role.toml"),
+        ".json": ("provision/custom/",),
+        ".html": ("pages/templates/",),
+        ".css": ("pages/static/",),
+        ".js": ("pages/static/",),
+        ".svg": ("pages/static/",),
+    }
     package = PROJECT / "integration"
     strangers = [
         name

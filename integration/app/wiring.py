@@ -32,15 +32,18 @@ from integration.app.settings import (
     ReaderHeaders,
     Settings,
     UpstreamSettings,
+    find_renamed_settings,
     read_dataverse_settings,
     read_settings,
 )
 from integration.app.shared_parts import SharedParts
+from integration.app.shown_settings import list_settings
 from integration.change_events.from_fhir import Events
 from integration.core.activity_recorder import ActivityRecorder
 from integration.core.byte_budget import ByteBudget
 from integration.core.errors import Misconfigured
 from integration.core.model import Policy
+from integration.core.version import VERSION
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
@@ -61,7 +64,7 @@ from integration.operations.deliveries import ReplayTerms
 from integration.operations.health import UpstreamCheck
 from integration.operations.housekeeping import Housekeeping
 from integration.operations.status import StatusCheck
-from integration.pages.parts import PagesParts
+from integration.pages.parts import AppFacts, MapSources, PagesParts
 from integration.pages.people import SignIn
 from integration.queues.queue_sender import QueueSender
 from integration.relay.fetch import Sources
@@ -252,7 +255,19 @@ async def _build_parts(settings: Settings) -> Parts:
             sign_in=SignIn(easy_auth=settings.senders.easy_auth, is_open=settings.pages_are_open),
             journal=stores.journal,
             audit=shared.audit,
+            fhir=shared.fhir,
+            dataverse=shared.dataverse,
             status_check=status_check,
+            data_routes=shared.data_routes,
+            maps=MapSources(
+                files=map_files, load=shared.load_maps, on_delete=settings.mirror.on_delete
+            ),
+            app=AppFacts(
+                version=VERSION,
+                started=utc_now(),
+                settings=list_settings(settings),
+                renamed=tuple(find_renamed_settings().items()),
+            ),
             now=utc_now,
             new_token=_make_form_token,
         ),

@@ -23,6 +23,7 @@ class AccessKind(StrEnum):
     ROW = "row"  # one row of a virtual table
     ROWS = "rows"  # a page of a virtual table
     COUNT = "count"  # how many rows a virtual table has
+    MAP_TRIAL = "map-trial"  # a resource that was read and tried against its map, on a page
     CONTENT = "content"  # what a delivery holds, on a page for operators
 
 

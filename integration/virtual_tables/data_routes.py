@@ -11,7 +11,6 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 from integration.core.errors import Issue, Rejected
@@ -30,6 +29,10 @@ _SPREAD_SECONDS = 20.0
 FUNCTION_KEY = "function key"
 
 
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
 @dataclass(slots=True, kw_only=True)
 class DataRoutes:
     """The data routes in use.
@@ -45,7 +48,7 @@ class DataRoutes:
     event_types: frozenset[str] = frozenset()
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], Awaitable[object]] = asyncio.sleep
-    now: Callable[[], datetime] = partial(datetime.now, UTC)
+    now: Callable[[], datetime] = _utc_now
     _chosen: Mapping[str, ChosenRoute] = field(default_factory=dict)
     _cached: Mapping[str, str] = field(default_factory=dict)
     _cached_until: float = 0.0

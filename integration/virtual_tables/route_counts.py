@@ -20,7 +20,7 @@ from integration.fhir.client import FhirServer
 from integration.mapping.model import EntityMap
 
 # Seconds that each server has for its answer.
-TIMEOUT = 8.0
+PATIENCE = 8.0
 
 # Dataverse counts no further: https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query/count-rows
 MAX_ROWS = 5000
@@ -44,22 +44,22 @@ class RouteCounts:
 
 
 async def count_affected(
-    entity: EntityMap, fhir: FhirServer, dataverse: Dataverse, timeout: float = TIMEOUT
+    entity: EntityMap, fhir: FhirServer, dataverse: Dataverse, patience: float = PATIENCE
 ) -> RouteCounts:
     """Count both. Whatever a server does, there is an answer."""
     resources, rows = await asyncio.gather(
-        _wait(_count_resources(entity.resource, fhir), timeout),
-        _wait(_count_rows(entity, dataverse), timeout),
+        _wait(_count_resources(entity.resource, fhir), patience),
+        _wait(_count_rows(entity, dataverse), patience),
     )
     return RouteCounts(resources=resources, rows=rows)
 
 
-async def _wait(work: Awaitable[Count], timeout: float) -> Count:
+async def _wait(work: Awaitable[Count], patience: float) -> Count:
     try:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(patience):
             return await work
     except TimeoutError:
-        return Count(number=None, reason=f"no answer in {timeout:g} s")
+        return Count(number=None, reason=f"no answer in {patience:g} s")
     except IntegrationError as error:
         return Count(number=None, reason=str(error))
 

@@ -72,7 +72,9 @@ async def test_ids_that_differ_in_case_have_keys_of_their_own(
     assert await row_keys.find_keys("Patient", ["a", "A"]) == keys
 
 
-async def test_a_route_stays_as_it_was_chosen_last_with_who_chose_it_when(kept: tuple[RowKeys, DataRouteStore]) -> None:
+async def test_a_route_stays_as_it_was_chosen_last_with_who_chose_it_when(
+    kept: tuple[RowKeys, DataRouteStore],
+) -> None:
     _, routes = kept
     assert await routes.list_routes() == {}
     changed = datetime(2026, 3, 2, 1, 15, 0, 123456, tzinfo=UTC)

@@ -248,7 +248,9 @@ async def test_a_type_without_a_map_is_refused_without_quoting_it(workers: Worke
 
 async def test_nothing_can_be_mirrored_where_nothing_is(workers: Workers) -> None:
     with pytest.raises(Rejected) as caught:
-        await change_routes(workers.one(is_mirroring=False), {"Observation": "dataverse"}, "somebody")
+        await change_routes(
+            workers.one(is_mirroring=False), {"Observation": "dataverse"}, "somebody"
+        )
     assert "MIRROR_TO is off" in caught.value.issues[0].text
 
 
@@ -262,7 +264,9 @@ async def test_choices_are_taken_together_or_not_at_all(workers: Workers) -> Non
 
 async def test_the_answer_says_what_the_choice_means(workers: Workers) -> None:
     routes = workers.one()
-    meant = await change_routes(routes, {"Observation": "dataverse", "Condition": "virtual"}, "somebody")
+    meant = await change_routes(
+        routes, {"Observation": "dataverse", "Condition": "virtual"}, "somebody"
+    )
     assert meant["Condition"] == "virtual, unchanged"
     assert "no longer shown at /api/odata/" in meant["Observation"]
     assert "mirrored to msemr_observation" in meant["Observation"]
