@@ -53,7 +53,7 @@ def parse_resource(text: str, type_: str) -> FhirResource:
     try:
         resource = decimal_json.decode(text.encode())
     except decimal_json.Malformed as error:
-        raise Rejected(Issue("structure", f"This is not JSON: {error}.")) from None
+        raise Rejected(Issue("structure", f"This cannot be read: {error}.")) from None
     if not isinstance(resource, dict):
         raise Rejected(Issue("structure", "This is JSON, but no resource: it has to be an object."))
     if resource.get("resourceType") != type_:
@@ -68,7 +68,7 @@ def parse_resource(text: str, type_: str) -> FhirResource:
 async def try_resource(
     entity: EntityMap, resource: FhirResource, dataverse: Dataverse, base: str, route: Route
 ) -> Trial:
-    """Map the resource as it would be by this data route. `base`: the address of the FHIR server."""
+    """Map the resource as this data route does. `base`: the address of the FHIR server."""
     entity = entity.select_route(route)
     if route is Route.VIRTUAL:
         # A virtual table has no child rows, and takes what the map says.
