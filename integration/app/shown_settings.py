@@ -47,7 +47,7 @@ class _Listed:
 
     name: str
     shape: Shape
-    read: Callable[[Settings], object] | None = None
+    read: Callable[[Settings, Mapping[str, str]], object] | None = None
 
 
 def _join(values: object) -> str:
@@ -62,8 +62,8 @@ def _format_by_sender(chosen: Mapping[str, str]) -> str:
     return ", ".join(f"{name}={value}" if name else value for name, value in chosen.items())
 
 
-def _get_header(name: str) -> Callable[[Settings], object]:
-    return lambda settings: settings.mirror.change_headers.get(name)
+def _get_header(name: str) -> Callable[[Settings, Mapping[str, str]], object]:
+    return lambda settings, _: settings.mirror.change_headers.get(name)
 
 
 _GROUPS: Mapping[str, tuple[_Listed, ...]] = {
@@ -74,81 +74,85 @@ _GROUPS: Mapping[str, tuple[_Listed, ...]] = {
         _Listed("AzureWebJobsStorage__blobServiceUri", Shape.ADDRESSES),
         _Listed("AzureWebJobsStorage__queueServiceUri", Shape.ADDRESSES),
         _Listed("AzureWebJobsStorage__tableServiceUri", Shape.ADDRESSES),
-        _Listed("FHIR_URL", Shape.ADDRESSES, lambda s: s.fhir.url),
-        _Listed("FHIR_SCOPE", Shape.ADDRESSES, lambda s: s.fhir.scope or "none"),
-        _Listed("DATAVERSE_URL", Shape.ADDRESSES, lambda s: s.dataverse.url),
-        _Listed("DATAVERSE_SCOPE", Shape.ADDRESSES, lambda s: s.dataverse.scope or "none"),
-        _Listed("AZURE_CLIENT_ID", Shape.GUID, lambda s: s.client_id),
-        _Listed("FHIR_CONCURRENCY", Shape.NUMBER, lambda s: s.fhir.concurrency),
-        _Listed("DATAVERSE_CONCURRENCY", Shape.NUMBER, lambda s: s.dataverse.concurrency),
-        _Listed("FHIR_MAX_READ_LAG", Shape.NUMBER, lambda s: s.read_lag),
-        _Listed("UPSTREAM_TIMEOUT", Shape.NUMBER, lambda s: s.fhir.timeout),
+        _Listed("FHIR_URL", Shape.ADDRESSES, lambda s, _: s.fhir.url),
+        _Listed("FHIR_SCOPE", Shape.ADDRESSES, lambda s, _: s.fhir.scope or "none"),
+        _Listed("DATAVERSE_URL", Shape.ADDRESSES, lambda s, _: s.dataverse.url),
+        _Listed("DATAVERSE_SCOPE", Shape.ADDRESSES, lambda s, _: s.dataverse.scope or "none"),
+        _Listed("AZURE_CLIENT_ID", Shape.GUID, lambda s, _: s.client_id),
+        _Listed("FHIR_CONCURRENCY", Shape.NUMBER, lambda s, _: s.fhir.concurrency),
+        _Listed("DATAVERSE_CONCURRENCY", Shape.NUMBER, lambda s, _: s.dataverse.concurrency),
+        _Listed("FHIR_MAX_READ_LAG", Shape.NUMBER, lambda s, _: s.read_lag),
+        _Listed("UPSTREAM_TIMEOUT", Shape.NUMBER, lambda s, _: s.fhir.timeout),
     ),
     "Senders and people": (
-        _Listed("SENDERS", Shape.PATH, lambda s: _name_file(s)),
-        _Listed("PUBLIC_URL", Shape.ADDRESSES, lambda s: s.senders.public_url),
-        _Listed("SENDER_HEADER", Shape.WORDS, lambda s: s.senders.sender_header),
-        _Listed("PAGES_SIGN_IN", Shape.WORDS, lambda s: "off" if s.pages_are_open else "required"),
-        _Listed("INBOX", Shape.WORDS, lambda s: s.inbox.container),
-        _Listed("INBOX_URL", Shape.ADDRESSES, lambda s: s.inbox.url),
+        _Listed("SENDERS", Shape.PATH, lambda s, _: _name_file(s)),
+        _Listed("PUBLIC_URL", Shape.ADDRESSES, lambda s, _: s.senders.public_url),
+        _Listed("SENDER_HEADER", Shape.WORDS, lambda s, _: s.senders.sender_header),
+        _Listed(
+            "PAGES_SIGN_IN", Shape.WORDS, lambda s, _: "off" if s.pages_are_open else "required"
+        ),
+        _Listed("INBOX", Shape.WORDS, lambda s, _: s.inbox.container),
+        _Listed("INBOX_URL", Shape.ADDRESSES, lambda s, _: s.inbox.url),
     ),
     "Deliveries": (
-        _Listed("MAX_DELIVERY_BYTES", Shape.NUMBER, lambda s: s.deliveries.max_delivery_bytes),
-        _Listed("MAX_BYTES_IN_FLIGHT", Shape.NUMBER, lambda s: s.deliveries.max_bytes_in_flight),
-        _Listed("MAX_DELIVERY_ENTRIES", Shape.NUMBER, lambda s: s.deliveries.max_delivery_entries),
-        _Listed("VALIDATE", Shape.WORDS, lambda s: "on" if s.deliveries.validate else "off"),
-        _Listed("UNIT_MAX_ENTRIES", Shape.NUMBER, lambda s: s.deliveries.unit_max_entries),
-        _Listed("UNIT_MAX_BYTES", Shape.NUMBER, lambda s: s.deliveries.unit_max_bytes),
-        _Listed("OVER_LIMIT", Shape.WORDS, lambda s: s.deliveries.over_limit),
-        _Listed("MESSAGES", Shape.WORDS, lambda s: s.deliveries.messages),
-        _Listed("DOCUMENTS", Shape.WORDS, lambda s: s.deliveries.documents),
-        _Listed("DANGLING", Shape.WORDS, lambda s: s.deliveries.dangling),
-        _Listed("WRITE_ORDER", Shape.WORDS, lambda s: _format_by_sender(s.write_order)),
-        _Listed("MAX_AGE", Shape.NUMBER, lambda s: s.max_age),
-        _Listed("FETCH_FROM", Shape.ADDRESSES, lambda s: _join(tuple(s.fetch_from))),
-        _Listed("FETCH_SCOPE", Shape.ADDRESSES, lambda s: _format_scopes(s.fetch_from)),
-        _Listed("FETCH_PAGES", Shape.NUMBER, lambda s: s.fetch_pages),
+        _Listed("MAX_DELIVERY_BYTES", Shape.NUMBER, lambda s, _: s.deliveries.max_delivery_bytes),
+        _Listed("MAX_BYTES_IN_FLIGHT", Shape.NUMBER, lambda s, _: s.deliveries.max_bytes_in_flight),
+        _Listed(
+            "MAX_DELIVERY_ENTRIES", Shape.NUMBER, lambda s, _: s.deliveries.max_delivery_entries
+        ),
+        _Listed("VALIDATE", Shape.WORDS, lambda s, _: "on" if s.deliveries.validate else "off"),
+        _Listed("UNIT_MAX_ENTRIES", Shape.NUMBER, lambda s, _: s.deliveries.unit_max_entries),
+        _Listed("UNIT_MAX_BYTES", Shape.NUMBER, lambda s, _: s.deliveries.unit_max_bytes),
+        _Listed("OVER_LIMIT", Shape.WORDS, lambda s, _: s.deliveries.over_limit),
+        _Listed("MESSAGES", Shape.WORDS, lambda s, _: s.deliveries.messages),
+        _Listed("DOCUMENTS", Shape.WORDS, lambda s, _: s.deliveries.documents),
+        _Listed("DANGLING", Shape.WORDS, lambda s, _: s.deliveries.dangling),
+        _Listed("WRITE_ORDER", Shape.WORDS, lambda s, _: _format_by_sender(s.write_order)),
+        _Listed("MAX_AGE", Shape.NUMBER, lambda s, _: s.max_age),
+        _Listed("FETCH_FROM", Shape.ADDRESSES, lambda s, _: _join(tuple(s.fetch_from))),
+        _Listed("FETCH_SCOPE", Shape.ADDRESSES, lambda s, _: _format_scopes(s.fetch_from)),
+        _Listed("FETCH_PAGES", Shape.NUMBER, lambda s, _: s.fetch_pages),
     ),
     "Mirror and maps": (
-        _Listed("MIRROR_TO", Shape.WORDS, lambda s: s.mirror.target),
-        _Listed("MAP_SET", Shape.WORDS, lambda s: s.mirror.map_set),
-        _Listed("MAP_PREFIX", Shape.WORDS, lambda s: s.mirror.map_prefix),
+        _Listed("MIRROR_TO", Shape.WORDS, lambda s, _: s.mirror.target),
+        _Listed("MAP_SET", Shape.WORDS, lambda s, _: s.mirror.map_set),
+        _Listed("MAP_PREFIX", Shape.WORDS, lambda s, _: s.mirror.map_prefix),
         _Listed("MAPS", Shape.PATH),
-        _Listed("MAPS_ENABLED", Shape.WORDS, lambda s: _join(s.mirror.enabled_maps)),
-        _Listed("ON_DELETE", Shape.WORDS, lambda s: s.mirror.on_delete),
-        _Listed("FHIR_FORMER_URLS", Shape.ADDRESSES, lambda s: _join(s.mirror.former_urls)),
-        _Listed("FHIR_OTHER_URLS", Shape.ADDRESSES, lambda s: _join(s.mirror.other_urls)),
+        _Listed("MAPS_ENABLED", Shape.WORDS, lambda s, _: _join(s.mirror.enabled_maps)),
+        _Listed("ON_DELETE", Shape.WORDS, lambda s, _: s.mirror.on_delete),
+        _Listed("FHIR_FORMER_URLS", Shape.ADDRESSES, lambda s, _: _join(s.mirror.former_urls)),
+        _Listed("FHIR_OTHER_URLS", Shape.ADDRESSES, lambda s, _: _join(s.mirror.other_urls)),
         _Listed("BYPASS_LOGIC", Shape.WORDS, _get_header("mscrm.bypassbusinesslogicexecution")),
         _Listed(
             "DETECT_DUPLICATES",
             Shape.WORDS,
-            lambda s: (
+            lambda s, _: (
                 "on" if "mscrm.suppressduplicatedetection" in s.mirror.change_headers else "off"
             ),
         ),
         _Listed("IMPERSONATE", Shape.GUID, _get_header("callerobjectid")),
     ),
     "Virtual tables and events": (
-        _Listed("FEED_PAGE", Shape.NUMBER, lambda s: s.feed.page_size),
-        _Listed("FEED_MAX_SCANNED", Shape.NUMBER, lambda s: s.feed.max_scanned),
-        _Listed("FEED_TIMEOUT", Shape.NUMBER, lambda s: s.feed.timeout),
-        _Listed("EXTERNAL_EVENTS", Shape.WORDS, lambda s: _join(s.feed.event_types)),
-        _Listed("FHIR_EVENTS_QUEUE", Shape.WORDS, lambda _: reading.get_events_queue()),
+        _Listed("FEED_PAGE", Shape.NUMBER, lambda s, _: s.feed.page_size),
+        _Listed("FEED_MAX_SCANNED", Shape.NUMBER, lambda s, _: s.feed.max_scanned),
+        _Listed("FEED_TIMEOUT", Shape.NUMBER, lambda s, _: s.feed.timeout),
+        _Listed("EXTERNAL_EVENTS", Shape.WORDS, lambda s, _: _join(s.feed.event_types)),
+        _Listed("FHIR_EVENTS_QUEUE", Shape.WORDS, lambda _, env: reading.get_events_queue(env)),
     ),
     "What is kept": (
-        _Listed("RETENTION_DAYS", Shape.NUMBER, lambda s: s.retention_days),
-        _Listed("ACTIVITY_DAYS", Shape.NUMBER, lambda s: s.activity_days),
-        _Listed("AUDIT_DAYS", Shape.NUMBER, lambda s: s.audit.days),
-        _Listed("AUDIT_USER_HEADER", Shape.WORDS, lambda s: s.audit.user_header),
+        _Listed("RETENTION_DAYS", Shape.NUMBER, lambda s, _: s.retention_days),
+        _Listed("ACTIVITY_DAYS", Shape.NUMBER, lambda s, _: s.activity_days),
+        _Listed("AUDIT_DAYS", Shape.NUMBER, lambda s, _: s.audit.days),
+        _Listed("AUDIT_USER_HEADER", Shape.WORDS, lambda s, _: s.audit.user_header),
         _Listed(
             "AUDIT_FAILURES",
             Shape.WORDS,
-            lambda s: "refuse" if s.audit.is_required else "answer",
+            lambda s, _: "refuse" if s.audit.is_required else "answer",
         ),
         _Listed(
             "HOUSEKEEPING_SCHEDULE",
             Shape.SCHEDULE,
-            lambda _: reading.get_housekeeping_schedule_text(),
+            lambda _, env: reading.get_housekeeping_schedule_text(env),
         ),
         _Listed("APPLICATIONINSIGHTS_CONNECTION_STRING", Shape.SECRET),
         _Listed("FUNCTIONS_WORKER_RUNTIME", Shape.WORDS),
@@ -156,16 +160,17 @@ _GROUPS: Mapping[str, tuple[_Listed, ...]] = {
 }
 
 
-def list_settings(settings: Settings) -> tuple[ShownSetting, ...]:
-    """Return every listed setting, with its value in use where that may be seen."""
-    return tuple(_list_settings(settings))
+def list_settings(settings: Settings, env: Mapping[str, str]) -> tuple[ShownSetting, ...]:
+    """Return every listed setting, with its value in use where that may be seen. `env`: what the
+    settings were read from."""
+    return tuple(_list_settings(settings, env))
 
 
-def _list_settings(settings: Settings) -> Iterator[ShownSetting]:
+def _list_settings(settings: Settings, env: Mapping[str, str]) -> Iterator[ShownSetting]:
     for group, listed in _GROUPS.items():
         for item in listed:
-            stated = (reading.read_setting(item.name) or "").strip()
-            value = stated if item.read is None else item.read(settings)
+            stated = env.get(item.name, "").strip()
+            value = stated if item.read is None else item.read(settings, env)
             text = "" if value is None else str(value)
             shown = show_value(item.shape, text)
             yield ShownSetting(

@@ -33,6 +33,7 @@ from integration.app.settings import (
     Settings,
     UpstreamSettings,
     find_renamed_settings,
+    get_environment,
     read_dataverse_settings,
     read_settings,
 )
@@ -265,7 +266,7 @@ async def _build_parts(settings: Settings) -> Parts:
             app=AppFacts(
                 version=VERSION,
                 started=utc_now(),
-                settings=list_settings(settings),
+                settings=list_settings(settings, get_environment()),
                 renamed=tuple(find_renamed_settings().items()),
             ),
             now=utc_now,

@@ -38,7 +38,7 @@ def read_comments(text: str, file: str) -> MapComments:
         stripped = line.strip()
         place = f"{file}:{number}"
         if title := _SECTION.fullmatch(stripped):
-            section, waiting = title["title"], []
+            section, is_list, waiting = title["title"], False, []
         elif stripped.startswith("#"):
             words = stripped.lstrip("# ")
             if is_list:
@@ -57,10 +57,11 @@ def read_comments(text: str, file: str) -> MapComments:
             notes.setdefault(where, []).extend([*waiting, *filter(None, [said])])
             waiting = []
         elif not stripped:
-            # What stands after a blank line is about the next block.
-            is_list, waiting = False, []
+            is_list = False  # what stands after a blank line is about the next block
     return MapComments(
-        about, {place: " ".join(words) for place, words in notes.items() if words}, sections
+        about=about,
+        notes={place: " ".join(words) for place, words in notes.items() if words},
+        sections=sections,
     )
 
 
