@@ -63,7 +63,6 @@ PURE_MODULES = {
     "journal.table_keys",
     "operations.audit_events",
     "operations.views",
-    "pages.map_lines",
     "queues.names",
     "virtual_tables.entity_type",
     "virtual_tables.odata_request",
@@ -119,7 +118,10 @@ EFFECTS = {"print", "open", "input", "eval", "exec", "compile", "__import__", "b
 
 # A package, and the only modules that may know it; a folder stands for all of its modules.
 KNOWN_BY = [
-    ("azure.functions", {"app.responses", "app.error_handlers", "app.sender_requests"}),
+    (
+        "azure.functions",
+        {"app.responses", "app.error_handlers", "app.sender_requests", "app.page_requests"},
+    ),
     ("azure.identity", {"app.http_clients"}),
     ("azure.monitor", {"app.telemetry"}),
     ("azure.core", {"journal.azure_*", "app.storage_clients"}),
@@ -128,6 +130,7 @@ KNOWN_BY = [
     ("fhirpathpy", {"mapping.fhirpath.*"}),
     ("antlr4", {"mapping.fhirpath.*"}),
     ("httpx", {"core.http", "app.http_clients"}),
+    ("jinja2", {"pages.view"}),
     ("jwt", {"senders.proofs.json_web_token"}),
     ("http_message_signatures", {"senders.proofs.rfc9421"}),
     ("cryptography", {"senders.proofs.*"}),
@@ -343,14 +346,9 @@ def test_nothing_is_left_over_in_the_tree() -> None:
 
 
 def test_every_file_of_the_package_is_one_that_the_app_imports_or_reads() -> None:
-    read = {
-        ".toml": ("mapping/maps/", "provision/role.toml"),
-        ".json": ("provision/custom/",),
-        ".html": ("pages/templates/",),
-        ".css": ("pages/static/",),
-        ".js": ("pages/static/",),
-        ".svg": ("pages/static/",),
-    }
+    read = {".toml": ("mapping/maps/", "provision/role.toml"), ".json": ("provision/custom/",)}
+    read |= dict.fromkeys((".css", ".js", ".svg"), ("pages/static/",))
+    read[".html"] = ("pages/templates/",)
     package = PROJECT / "integration"
     strangers = [
         name

@@ -78,7 +78,7 @@ def judge_alerts(
         for alert in ALERTS
     ]
     order = [*AlertState]
-    return sorted(judged, key=lambda one: order.index(one.known.state))
+    return sorted(judged, key=lambda alert: order.index(alert.known.state))
 
 
 def _ring_if(found: Iterable[str], otherwise: str) -> Known:
@@ -88,17 +88,14 @@ def _ring_if(found: Iterable[str], otherwise: str) -> Known:
     return Known(AlertState.SILENT, otherwise)
 
 
-def _count(number: int, one: str, many: str, *, more: bool = False) -> str:
+def _count(number: int, singular: str, plural: str, *, more: bool = False) -> str:
     if not number:
         return ""
-    return f"{'at least ' if more else ''}{number} {one if number == 1 else many}"
+    return f"{'at least ' if more else ''}{number} {singular if number == 1 else plural}"
 
 
 def _tell_concerns(facts: _Facts, kinds: Mapping[ConcernKind, tuple[str, str]]) -> list[str]:
-    return [
-        _count(facts.concerns[kind], one, many, more=facts.more)
-        for kind, (one, many) in kinds.items()
-    ]
+    return [_count(facts.concerns[kind], *nouns, more=facts.more) for kind, nouns in kinds.items()]
 
 
 def _judge_parked(facts: _Facts) -> Known:

@@ -35,8 +35,8 @@ def list_maps(files: Sequence[MapFile], maps: Maps, routes: Mapping[str, str]) -
 
 def find_files(files: Iterable[MapFile], resource: str) -> tuple[MapFile, ...]:
     """Return the files in use that make the map of a resource type, its own before additions."""
-    own = [file for file in files if file.in_use and file.resource == resource]
-    return tuple(sorted(own, key=lambda file: file.adds_to_map))
+    found = [file for file in files if file.in_use and file.resource == resource]
+    return tuple(sorted(found, key=lambda file: file.adds_to_map))
 
 
 def list_unused(files: Iterable[MapFile]) -> list[MapFile]:

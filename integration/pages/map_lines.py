@@ -1,4 +1,4 @@
-"""A map as lines of a table, in words for whoever runs it. Pure."""
+"""A map as lines of a table, in words for whoever runs it. It only computes."""
 
 from __future__ import annotations
 
@@ -110,10 +110,12 @@ class _Comments:
         self.found = [read_comments(file.text, file.name) for file in self.files]
 
     def find_note(self, place: str) -> str:
-        return next((one.notes[place] for one in self.found if place in one.notes), "")
+        return next((comment.notes[place] for comment in self.found if place in comment.notes), "")
 
     def find_section(self, place: str) -> str:
-        return next((one.sections[place] for one in self.found if place in one.sections), "")
+        return next(
+            (comment.sections[place] for comment in self.found if place in comment.sections), ""
+        )
 
 
 def describe_map(entity: EntityMap, files: Sequence[MapFile]) -> MapTable:
@@ -122,7 +124,7 @@ def describe_map(entity: EntityMap, files: Sequence[MapFile]) -> MapTable:
     lines = [(item, _describe_column(item, comments)) for item in entity.attributes]
     sections = groupby(lines, lambda pair: comments.find_section(pair[0].defined_at))
     return MapTable(
-        about=tuple(paragraph for one in comments.found for paragraph in one.about),
+        about=tuple(paragraph for comment in comments.found for paragraph in comment.about),
         sections=tuple(
             Section(title=title, lines=tuple(line for _, line in group))
             for title, group in sections

@@ -47,8 +47,8 @@ async def show_maps(view: View) -> Reply:
     return render(
         view,
         "maps.html",
-        maps=sorted(listed, key=lambda one: (one.problem is None, one.resource)),
-        broken=sum(one.problem is not None for one in listed),
+        maps=sorted(listed, key=lambda item: (item.problem is None, item.resource)),
+        broken=sum(item.problem is not None for item in listed),
         unused=list_unused(sources.files),
     )
 

@@ -56,7 +56,7 @@ class Person:
 
     def can(self, role: Role) -> bool:
         """Whether the person has a role, or one that includes it."""
-        return any(role in _INCLUDED[own] for own in self.roles)
+        return any(role in _INCLUDED[given] for given in self.roles)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

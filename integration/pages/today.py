@@ -106,11 +106,11 @@ def group_concerns(concerns: Sequence[Concern]) -> list[Need]:
 
 def _describe(kind: ConcernKind, concerns: Sequence[Concern]) -> Need:
     reasons = Counter(concern.reason for concern in concerns)
-    one, many = _TITLES[kind]
+    singular, plural = _TITLES[kind]
     return Need(
         kind=kind,
         number=len(concerns),
-        title=one if len(concerns) == 1 else many,
+        title=singular if len(concerns) == 1 else plural,
         oldest=min(concern.since for concern in concerns),
         reason=reasons.most_common(1)[0][0],
         other_reasons=len(reasons) - 1,

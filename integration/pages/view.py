@@ -122,6 +122,6 @@ def format_count(number: int) -> str:
     return f"{number:,}".replace(",", "\u202f")
 
 
-def choose_plural(number: int, one: str, many: str | None = None) -> str:
+def choose_plural(number: int, singular: str, plural: str | None = None) -> str:
     """Return a number with its noun: `1 delivery`, `2 deliveries`."""
-    return f"{format_count(number)}\u00a0{one if number == 1 else many or one + 's'}"
+    return f"{format_count(number)}\u00a0{singular if number == 1 else plural or singular + 's'}"

@@ -31,7 +31,8 @@ INFRA = Path(__file__).parents[2] / "infra"
 
 
 def concern(clock: Clock, kind: ConcernKind) -> Concern:
-    return Concern(id="1", since=clock(), kind=kind, reason="a reason")
+    known = {"delivery": "d", "sender": "lab", "reason": "a reason"}
+    return Concern(id="1", since=clock(), kind=kind, **known)
 
 
 async def report(clock: Clock, **changes: Any) -> StatusReport:

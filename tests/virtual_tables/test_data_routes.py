@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -24,7 +25,12 @@ from integration.reconcile import command
 from integration.relay import process as relaying
 from integration.relay.process import Relay
 from integration.virtual_tables.answer import VirtualTables, answer_request
-from integration.virtual_tables.data_routes import DataRoutes, change_routes, list_routes
+from integration.virtual_tables.data_routes import (
+    DataRoutes,
+    change_routes,
+    describe_changes,
+    list_routes,
+)
 from integration.virtual_tables.entity_type import build_entity_type
 from integration.virtual_tables.odata_request import ODataRequest
 from integration.virtual_tables.read import FeedReader
@@ -180,7 +186,30 @@ async def test_every_table_is_told_with_its_route_and_those_it_may_have(workers:
         "entitySet": "msemr_observations",
         "route": "virtual",
         "possible": ["virtual", "dataverse"],
+        "changed": None,
+        "changedBy": None,
     }
+
+
+async def test_a_table_is_told_with_who_chose_its_route_and_when(workers: Workers) -> None:
+    moment = datetime(2026, 3, 2, 12, tzinfo=UTC)
+    routes = workers.one(now=lambda: moment)
+    await change_routes(routes, {"Observation": "dataverse"}, "anna@example.org")
+    (found,) = [item for item in await list_routes(routes) if item["resource"] == "Observation"]
+    assert (found["changed"], found["changedBy"]) == (moment, "anna@example.org")
+    await workers.kept.set_route("Goal", ChosenRoute("dataverse", "bert@example.org", moment))
+    (goal,) = [item for item in await list_routes(workers.one()) if item["resource"] == "Goal"]
+    assert (goal["route"], goal["changedBy"]) == ("virtual", None)  # its map allows no other
+
+
+async def test_what_a_change_would_mean_is_said_without_changing_anything(
+    workers: Workers,
+) -> None:
+    routes = workers.one()
+    meant = await describe_changes(routes, {"Observation": "dataverse"})
+    assert meant == await change_routes(workers.one(), {"Observation": "dataverse"}, "somebody")
+    with pytest.raises(Rejected, match="allows only the route virtual"):
+        await describe_changes(routes, {"Goal": "dataverse"})
 
 
 @pytest.mark.parametrize(
