@@ -12,8 +12,6 @@ from integration.pages.compiled_maps import load_maps
 from integration.pages.http import Reply, redirect
 from integration.pages.view import View, render
 from integration.virtual_tables.data_routes import (
-    DATAVERSE,
-    VIRTUAL,
     change_routes,
     describe_changes,
     list_routes,
@@ -40,7 +38,8 @@ async def show_switch(view: View) -> Reply:
     name = view.arguments["resource"]
     table = _find_table(view, name)
     current = (await routes.get_routes())[name]
-    target = view.fields.get("to") or (DATAVERSE if current == VIRTUAL else VIRTUAL)
+    others = (route for route in table.routes if route != current)
+    target = view.fields.get("to") or next(others, current)
     meaning = (await describe_changes(routes, {name: target}))[name]
     is_change = (await routes.get_routes())[name] != target
     return render(
