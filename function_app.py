@@ -50,7 +50,7 @@ from integration.queues.names import (
 from integration.queues.queue_sender import parse_work_item
 from integration.relay.end import park as park_delivery
 from integration.relay.process import process
-from integration.virtual_tables.data_routes import change_routes, list_routes
+from integration.virtual_tables.data_routes import FUNCTION_KEY, change_routes, list_routes
 
 telemetry.start_telemetry()
 
@@ -216,7 +216,7 @@ async def data_routes(req: func.HttpRequest, query: Query) -> func.HttpResponse:
             return responses.build_data_routes(await list_routes(parts.data_routes))
         case "PATCH":
             requested = responses.parse_json_body(req)
-            changed = await change_routes(parts.data_routes, requested)
+            changed = await change_routes(parts.data_routes, requested, FUNCTION_KEY)
             return responses.build_changed_routes(changed)
     raise MethodNotAllowed("GET", "PATCH")
 

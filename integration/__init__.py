@@ -13,7 +13,7 @@ operations      status, cancelling, replay, health, housekeeping
 queues          what a message says, the queues' names, and when something is tried again
 fhir, mapping, dataverse, odata, journal, senders   what verbs deal with: pure, but for clients
 core            values, errors, HTTP, JSON, rate limits, log events, the activity log
-pages           what people look at: the verbs' answers as HTML
+pages           what people see in a browser
 app             settings become parts; requests and results become HTTP; errors become replies
 cli, provision, check, reconcile           the commands of `python -m integration`
 

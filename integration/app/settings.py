@@ -292,6 +292,11 @@ def get_telemetry_destination(env: Mapping[str, str] = os.environ) -> str | None
     return env.get("APPLICATIONINSIGHTS_CONNECTION_STRING") or None
 
 
+def get_environment() -> Mapping[str, str]:
+    """Return what settings are read from."""
+    return os.environ
+
+
 def read_setting(name: str, env: Mapping[str, str] = os.environ) -> str | None:
     """Return a setting that `senders.toml` names: a secret. None: it is not set."""
     return env.get(name) or None

@@ -32,16 +32,20 @@ from integration.app.settings import (
     ReaderHeaders,
     Settings,
     UpstreamSettings,
+    find_renamed_settings,
+    get_environment,
     read_dataverse_settings,
     read_settings,
 )
 from integration.app.shared_parts import SharedParts
+from integration.app.shown_settings import list_settings
 from integration.change_events.from_fhir import Events
 from integration.core.activity_recorder import ActivityRecorder
 from integration.core.byte_budget import ByteBudget
 from integration.core.errors import Misconfigured
 from integration.core.flow_recorder import FlowRecorder
 from integration.core.model import Policy
+from integration.core.version import VERSION
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
@@ -64,7 +68,7 @@ from integration.operations.health import UpstreamCheck
 from integration.operations.housekeeping import Housekeeping
 from integration.operations.jobs import JobParts
 from integration.operations.status import StatusCheck
-from integration.pages.parts import PagesParts, PatientParts
+from integration.pages.parts import AppFacts, MapSources, PagesParts, PatientParts
 from integration.pages.people import SignIn
 from integration.queues.queue_sender import QueueSender
 from integration.relay.fetch import Sources
@@ -207,6 +211,7 @@ async def _build_parts(settings: Settings) -> Parts:
             tables=tables,
             is_mirroring=settings.mirror.target != "off",
             event_types=frozenset(settings.feed.event_types),
+            now=utc_now,
         ),
         activities=activities,
         flow=flow,
@@ -283,6 +288,18 @@ async def _build_parts(settings: Settings) -> Parts:
             flow=live_flow,
             budget=ByteBudget(settings.deliveries.max_bytes_in_flight),
             dataverse_url=settings.dataverse.url,
+            fhir=shared.fhir,
+            dataverse=shared.dataverse,
+            data_routes=shared.data_routes,
+            maps=MapSources(
+                files=map_files, load=shared.load_maps, on_delete=settings.mirror.on_delete
+            ),
+            app=AppFacts(
+                version=VERSION,
+                started=utc_now(),
+                settings=list_settings(settings, get_environment()),
+                renamed=tuple(find_renamed_settings().items()),
+            ),
             now=utc_now,
             new_token=_make_form_token,
             identification=identification,

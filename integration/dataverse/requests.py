@@ -79,6 +79,15 @@ def build_row_query(
     return Request("GET", f"{API}/{entity_set}?{text}", headers={**_HEADERS, **_ANNOTATED})
 
 
+def build_count_query(entity_set: str, key: str, condition: str) -> Request:
+    """Return a query for how many rows meet `condition`, with one of them. Dataverse counts up to
+    5,000: https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query/count-rows"""
+    query = {"$select": key, "$filter": condition, "$count": "true"}
+    text = "&".join(f"{name}={quote(part, safe=',')}" for name, part in query.items())
+    headers = {**_HEADERS, "prefer": "odata.maxpagesize=1"}
+    return Request("GET", f"{API}/{entity_set}?{text}", headers=headers)
+
+
 def build_columns_query(table: str, part: str) -> Request:
     """Return a query for the columns of a table. `part`: a key of CASTS.
 

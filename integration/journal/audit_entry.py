@@ -24,6 +24,7 @@ class AccessKind(StrEnum):
     ROWS = "rows"  # a page of a virtual table
     COUNT = "count"  # how many rows a virtual table has
     CORRECTION = "correction"  # the corrected bytes that an operator sent for a delivery
+    MAP_TRIAL = "map-trial"  # a resource that was read and tried against its map, on a page
     CONTENT = "content"  # what a delivery holds, on a page for operators
     PATIENT = "patient"  # who a patient is, or that there is one, on a page for operators
 

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenRoute:
+    """A route, who chose it, and when: to be shown, never to decide by. None: not known."""
+
+    route: str
+    changed_by: str | None = None
+    changed: datetime | None = None
 
 
 class DataRouteStore(Protocol):
     """Every method raises Unavailable when the storage does not answer."""
 
-    async def list_routes(self) -> Mapping[str, str]:
+    async def list_routes(self) -> Mapping[str, ChosenRoute]:
         """Return the chosen routes by resource type."""
 
-    async def set_route(self, type_: str, route: str) -> None:
+    async def set_route(self, type_: str, chosen: ChosenRoute) -> None:
         """Choose the route of a resource type. Repeating it changes nothing."""
 
 
@@ -21,10 +31,10 @@ class DataRouteStore(Protocol):
 class MemoryDataRouteStore:
     """The same contract in a dictionary, for tests."""
 
-    routes: dict[str, str] = field(default_factory=dict)
+    routes: dict[str, ChosenRoute] = field(default_factory=dict)
 
-    async def list_routes(self) -> Mapping[str, str]:
+    async def list_routes(self) -> Mapping[str, ChosenRoute]:
         return dict(self.routes)
 
-    async def set_route(self, type_: str, route: str) -> None:
-        self.routes[type_] = route
+    async def set_route(self, type_: str, chosen: ChosenRoute) -> None:
+        self.routes[type_] = chosen

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,12 @@ TomlTable = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapFile:
-    """The file of a map, or of additions to one. `problem`: why nothing can be read from it."""
+    """The file of a map, or of additions to one. `problem`: why nothing can be read from it.
+    `origin`: the shipped set that has it; None: the organisation's own folder has it."""
 
     name: str
     text: str
+    origin: str | None = None
     data: TomlTable = field(default_factory=dict)
     problem: str | None = None
     in_use: bool = True
@@ -77,9 +79,16 @@ def read_map_files(
         )
     texts = {name: path.read_text("utf-8") for name, path in paths.items()}
     return [
-        parse_map_file(name, text.replace("{prefix}", prefix) if prefix else text, named)
+        replace(
+            parse_map_file(name, text.replace("{prefix}", prefix) if prefix else text, named),
+            origin=_find_origin(paths[name], own_folder),
+        )
         for name, text in texts.items()
     ]
+
+
+def _find_origin(path: Path, own_folder: Path | None) -> str | None:
+    return None if path.parent == own_folder else path.parent.name
 
 
 def list_tables(map_files: Iterable[MapFile]) -> dict[str, MappedTable]:

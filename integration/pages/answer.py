@@ -21,12 +21,15 @@ from integration.pages import (
     activity,
     attention,
     content,
+    data_routes,
     deliveries,
     delivery,
     jobs,
+    maps,
     patient,
     patients,
     senders,
+    settings,
     today,
 )
 from integration.pages.forms import (
@@ -55,6 +58,9 @@ _METHODS = ("GET", "POST")
 # Bytes of a form without a file.
 MAX_FORM = 100_000
 
+# Bytes of a form with a resource. A form writes a quote or a brace with three bytes.
+MAX_RESOURCE_FORM = 2_000_000
+
 _FORM = "application/x-www-form-urlencoded"
 
 _MEDIA = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -64,7 +70,7 @@ _MEDIA = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 class Page:
     """One page, or what one form does. `path`: `{name}` stands for one part of it; `fields`: that
     its query, or its form, may have; `takes_file`: its form is read by the page itself,
-    which calls check_form, too."""
+    which calls check_form, too; `max_form`: bytes of its form."""
 
     path: str
     show: Show
@@ -72,6 +78,7 @@ class Page:
     method: str = "GET"
     fields: tuple[str, ...] = ()
     takes_file: bool = False
+    max_form: int = MAX_FORM
 
 
 PAGES = (
@@ -119,6 +126,26 @@ PAGES = (
     Page(path="activity", show=activity.show_activity, fields=activity.FIELDS),
     Page(path="senders", show=senders.show_senders),
     Page(path="senders/{name}", show=senders.show_sender),
+    Page(path="maps", show=maps.show_maps),
+    Page(path="maps/{resource}", show=maps.show_map),
+    Page(
+        path="maps/{resource}",
+        show=maps.try_map,
+        role=Role.PHI,
+        method="POST",
+        fields=("id", "resource"),
+        max_form=MAX_RESOURCE_FORM,
+    ),
+    Page(path="data-routes", show=data_routes.show_data_routes, fields=("changed",)),
+    Page(path="data-routes/{resource}", show=data_routes.show_switch, fields=("to",)),
+    Page(
+        path="data-routes/{resource}",
+        show=data_routes.switch_route,
+        role=Role.ADMIN,
+        method="POST",
+        fields=("route",),
+    ),
+    Page(path="settings", show=settings.show_settings),
 )
 
 
@@ -162,7 +189,7 @@ async def _answer(
     if request.method == "POST":
         check_origin(request)
     if request.method == "POST" and not page.takes_file:
-        fields = _read_form(request)
+        fields = _read_form(request, page.max_form)
         check_form(request, fields)
         del fields[TOKEN_FIELD]
     if not page.takes_file:
@@ -212,10 +239,10 @@ def _check_role(person: Person, role: Role) -> None:
         raise Rejected(Issue("forbidden", text), status=403)
 
 
-def _read_form(request: PageRequest) -> dict[str, str]:
+def _read_form(request: PageRequest, max_bytes: int) -> dict[str, str]:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM:
         raise Rejected(Issue("not-supported", f"a form is sent as {_FORM}"), status=415)
-    if len(request.body) > MAX_FORM:
+    if len(request.body) > max_bytes:
         raise Rejected(Issue("too-long", "the form is too long"), status=413)
     try:
         text = request.body.decode("ascii")

@@ -10,10 +10,11 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from integration.core.errors import Issue, Rejected
-from integration.journal.data_routes import DataRouteStore
+from integration.journal.data_routes import ChosenRoute, DataRouteStore
 from integration.mapping.files import MappedTable
 from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE
 
@@ -24,13 +25,21 @@ DATAVERSE, VIRTUAL = "dataverse", "virtual"
 _CACHE_SECONDS = 15.0
 _SPREAD_SECONDS = 20.0
 
+# Who changes a route through the API: of a function key it is not known who has it.
+FUNCTION_KEY = "function key"
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
 
 @dataclass(slots=True, kw_only=True)
 class DataRoutes:
     """The data routes in use.
 
     `tables`: those of the maps in use, by resource type. `event_types`: the resource types whose
-    changes Dataverse is told of as external events. `clock` and `pause` are in seconds.
+    changes Dataverse is told of as external events. `clock` and `pause` are in seconds. `now`: what
+    is noted as the time of a change.
     """
 
     store: DataRouteStore
@@ -39,19 +48,30 @@ class DataRoutes:
     event_types: frozenset[str] = frozenset()
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], Awaitable[object]] = asyncio.sleep
+    now: Callable[[], datetime] = _utc_now
+    _chosen: Mapping[str, ChosenRoute] = field(default_factory=dict)
     _cached: Mapping[str, str] = field(default_factory=dict)
     _cached_until: float = 0.0
 
     async def get_routes(self) -> Mapping[str, str]:
         """Return the route of every resource type that has a map. Raises Unavailable."""
         if not self._cached or self.clock() >= self._cached_until:
-            chosen = await self.store.list_routes()
+            self._chosen = {
+                name: chosen
+                for name, chosen in (await self.store.list_routes()).items()
+                if name in self.tables and chosen.route in self.tables[name].routes
+            }
             self._cached = {
-                name: chosen[name] if chosen.get(name) in table.routes else table.routes[0]
+                name: self._chosen[name].route if name in self._chosen else table.routes[0]
                 for name, table in self.tables.items()
             }
             self._cached_until = self.clock() + _CACHE_SECONDS
         return self._cached
+
+    async def get_choices(self) -> Mapping[str, ChosenRoute]:
+        """Return the routes that were chosen, and count, by resource type. Raises Unavailable."""
+        await self.get_routes()
+        return self._chosen
 
     async def get_change_queues(self) -> Mapping[str, str]:
         """Return the queue that is told of each change, by resource type."""
@@ -80,8 +100,10 @@ class DataRoutes:
 
 
 async def list_routes(routes: DataRoutes) -> list[dict[str, Any]]:
-    """List every table with its route and the routes that it may have."""
-    current = await routes.get_routes()
+    """List every table with its route, the routes that it may have, and who chose it when, which
+    is None where the map decides."""
+    current, choices = await routes.get_routes(), await routes.get_choices()
+    map_decides = ChosenRoute("")
     return [
         {
             "resource": name,
@@ -89,17 +111,47 @@ async def list_routes(routes: DataRoutes) -> list[dict[str, Any]]:
             "entitySet": table.entity_set,
             "route": current[name],
             "possible": list(table.routes),
+            "changed": choices.get(name, map_decides).changed,
+            "changedBy": choices.get(name, map_decides).changed_by,
         }
         for name, table in sorted(routes.tables.items())
     ]
 
 
-async def change_routes(routes: DataRoutes, requested: Any) -> dict[str, str]:
+async def describe_changes(routes: DataRoutes, requested: Any) -> dict[str, str]:
+    """Return what a change of the routes would mean, by resource type, and change nothing. Raises
+    Rejected for routes that are not valid."""
+    current = await _check_changes(routes, requested)
+    return {
+        name: _describe_change(routes, name, current[name], route)
+        for name, route in requested.items()
+    }
+
+
+async def change_routes(routes: DataRoutes, requested: Any, changed_by: str) -> dict[str, str]:
     """Change the routes to `requested`, routes by resource type: all of them or none. Wait until
-    every worker uses them.
+    every worker uses them. `changed_by` is kept with each.
 
     Returns what each change means, by resource type. Raises Rejected for routes that are not valid.
     """
+    current = await _check_changes(routes, requested)
+    meanings = {
+        name: _describe_change(routes, name, current[name], route)
+        for name, route in requested.items()
+    }
+    changed = [name for name, route in requested.items() if current[name] != route]
+    for name in changed:
+        chosen = ChosenRoute(requested[name], changed_by, routes.now())
+        await routes.store.set_route(name, chosen)
+    routes.clear_cache()
+    if changed:
+        await routes.pause(_SPREAD_SECONDS)
+    return meanings
+
+
+async def _check_changes(routes: DataRoutes, requested: Any) -> Mapping[str, str]:
+    """Return the current routes, as the store has them. Raises Rejected for routes that are not
+    valid."""
     if not isinstance(requested, dict) or not requested:
         text = 'send routes by resource type: {"Observation": "virtual"}'
         raise Rejected(Issue("structure", text))
@@ -108,18 +160,7 @@ async def change_routes(routes: DataRoutes, requested: Any) -> dict[str, str]:
     if problems:
         raise Rejected(*problems)
     routes.clear_cache()
-    current = await routes.get_routes()
-    meanings = {
-        name: _describe_change(routes, name, current[name], route)
-        for name, route in requested.items()
-    }
-    changed = [name for name, route in requested.items() if current[name] != route]
-    for name in changed:
-        await routes.store.set_route(name, requested[name])
-    routes.clear_cache()
-    if changed:
-        await routes.pause(_SPREAD_SECONDS)
-    return meanings
+    return await routes.get_routes()
 
 
 def _find_problem(routes: DataRoutes, name: str, route: object) -> Issue | None:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -590,6 +590,10 @@ async def test_a_table_is_switched_from_the_feed_to_the_mirror_and_back(worker: 
         assert (chosen.status_code, chosen.mimetype) == (200, "application/json")
         assert "reconcile --type Observation" in read(chosen)["routes"]["Observation"]
         assert await route_of("Observation") == "dataverse"
+        listed = read(await knock(function_app.data_routes, "GET", "data-routes"))["routes"]
+        (found,) = [item for item in listed if item["resource"] == "Observation"]
+        assert found["changedBy"] == "function key"
+        assert datetime.fromisoformat(found["changed"]).tzinfo is not None
         odata_error(await feed("msemr_observations"), 404)
     finally:
         await routed(Observation="virtual")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
@@ -10,7 +11,7 @@ from azure.data.tables.aio import TableServiceClient
 
 from integration.journal.azure_data_routes import AzureDataRouteStore
 from integration.journal.azure_row_keys import AzureRowKeys
-from integration.journal.data_routes import DataRouteStore, MemoryDataRouteStore
+from integration.journal.data_routes import ChosenRoute, DataRouteStore, MemoryDataRouteStore
 from integration.journal.row_keys import MemoryRowKeys, RowKeys
 from local.services import Running
 
@@ -71,10 +72,15 @@ async def test_ids_that_differ_in_case_have_keys_of_their_own(
     assert await row_keys.find_keys("Patient", ["a", "A"]) == keys
 
 
-async def test_a_route_stays_as_it_was_chosen_last(kept: tuple[RowKeys, DataRouteStore]) -> None:
+async def test_a_route_stays_as_it_was_chosen_last_with_who_chose_it_when(
+    kept: tuple[RowKeys, DataRouteStore],
+) -> None:
     _, routes = kept
     assert await routes.list_routes() == {}
-    await routes.set_route("Observation", "virtual")
-    await routes.set_route("Condition", "virtual")
-    await routes.set_route("Observation", "dataverse")
-    assert await routes.list_routes() == {"Observation": "dataverse", "Condition": "virtual"}
+    changed = datetime(2026, 3, 2, 1, 15, 0, 123456, tzinfo=UTC)
+    last = ChosenRoute("dataverse", "anna@example.org", changed)
+    await routes.set_route("Observation", ChosenRoute("virtual", "somebody", changed))
+    await routes.set_route("Condition", ChosenRoute("virtual"))
+    await routes.set_route("Observation", last)
+    found = await routes.list_routes()
+    assert found == {"Observation": last, "Condition": ChosenRoute("virtual")}

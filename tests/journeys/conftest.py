@@ -49,7 +49,6 @@ def parts(folder: Path, source_ports: Ports) -> Iterator[tuple[Running, Child]]:
             "PAGES_SIGN_IN": "off",
             "HOST_LEASE_SECONDS": LEASE,
             "HOST_USE_FUNC": "0",
-            "PAGES_SIGN_IN": "off",
             "HOUSEKEEPING_SCHEDULE": "* * * * * *",
             "AzureFunctionsJobHost__extensions__queues__visibilityTimeout": "00:00:01",
             "AzureFunctionsJobHost__extensions__queues__maxPollingInterval": "00:00:00.100",

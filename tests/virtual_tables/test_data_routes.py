@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from integration.app import wiring
 from integration.core.errors import Misconfigured, Rejected
 from integration.core.model import WorkItem
 from integration.journal.audit_entry import Reader
-from integration.journal.data_routes import MemoryDataRouteStore
+from integration.journal.data_routes import ChosenRoute, MemoryDataRouteStore
 from integration.journal.row_keys import MemoryRowKeys
 from integration.mapping import files
 from integration.mapping.files import MappedTable
@@ -24,7 +25,12 @@ from integration.reconcile import command
 from integration.relay import process as relaying
 from integration.relay.parts import Relay
 from integration.virtual_tables.answer import VirtualTables, answer_request
-from integration.virtual_tables.data_routes import DataRoutes, change_routes, list_routes
+from integration.virtual_tables.data_routes import (
+    DataRoutes,
+    change_routes,
+    describe_changes,
+    list_routes,
+)
 from integration.virtual_tables.entity_type import build_entity_type
 from integration.virtual_tables.odata_request import ODataRequest
 from integration.virtual_tables.read import FeedReader
@@ -109,7 +115,7 @@ async def test_what_was_chosen_is_kept_and_known_at_once_to_the_worker_that_was_
 ) -> None:
     routes = workers.one()
     assert (await routes.get_routes())["Observation"] == "virtual"
-    await change_routes(routes, {"Observation": "dataverse"})
+    await change_routes(routes, {"Observation": "dataverse"}, "somebody")
     assert (await routes.get_routes())["Observation"] == "dataverse"
     assert (await routes.get_routes())["Condition"] == "virtual"
     assert (await workers.one().get_routes())["Observation"] == "dataverse"  # one that starts later
@@ -118,7 +124,7 @@ async def test_what_was_chosen_is_kept_and_known_at_once_to_the_worker_that_was_
 async def test_a_choice_is_known_to_every_worker_after_fifteen_seconds(workers: Workers) -> None:
     candidate, other = workers.one(), workers.one()
     await other.get_routes()
-    await change_routes(candidate, {"Observation": "dataverse"})
+    await change_routes(candidate, {"Observation": "dataverse"}, "somebody")
     workers.clock.now += 14.9
     assert (await other.get_routes())["Observation"] == "virtual"
     workers.clock.now += 0.1
@@ -135,7 +141,7 @@ async def test_a_change_is_answered_when_every_worker_uses_it(workers: Workers) 
 
     candidate = workers.one(pause=pass_time)
     assert (await other.get_routes())["Observation"] == "virtual"
-    await change_routes(candidate, {"Observation": "dataverse"})
+    await change_routes(candidate, {"Observation": "dataverse"}, "somebody")
     assert (await other.get_change_queues())["Observation"] == MIRROR_QUEUE
 
 
@@ -146,9 +152,9 @@ async def test_nobody_waits_for_a_choice_that_changes_nothing(workers: Workers) 
         waited.append(seconds)
 
     routes = workers.one(pause=record)
-    await change_routes(routes, {"Observation": "virtual"})
+    await change_routes(routes, {"Observation": "virtual"}, "somebody")
     assert waited == []
-    await change_routes(routes, {"Observation": "dataverse", "Condition": "dataverse"})
+    await change_routes(routes, {"Observation": "dataverse", "Condition": "dataverse"}, "somebody")
     assert len(waited) == 1
 
 
@@ -163,8 +169,8 @@ async def test_a_choice_that_the_map_has_no_room_for_any_more_does_not_count(
     workers: Workers,
 ) -> None:
     """An upgrade, or an organisation's own map, may take a route away."""
-    await workers.kept.set_route("Patient", "virtual")
-    await workers.kept.set_route("Basic", "virtual")
+    await workers.kept.set_route("Patient", ChosenRoute("virtual"))
+    await workers.kept.set_route("Basic", ChosenRoute("virtual"))
     current = await workers.one().get_routes()
     assert current["Patient"] == "dataverse"
     assert "Basic" not in current
@@ -180,7 +186,30 @@ async def test_every_table_is_told_with_its_route_and_those_it_may_have(workers:
         "entitySet": "msemr_observations",
         "route": "virtual",
         "possible": ["virtual", "dataverse"],
+        "changed": None,
+        "changedBy": None,
     }
+
+
+async def test_a_table_is_told_with_who_chose_its_route_and_when(workers: Workers) -> None:
+    moment = datetime(2026, 3, 2, 12, tzinfo=UTC)
+    routes = workers.one(now=lambda: moment)
+    await change_routes(routes, {"Observation": "dataverse"}, "anna@example.org")
+    (found,) = [item for item in await list_routes(routes) if item["resource"] == "Observation"]
+    assert (found["changed"], found["changedBy"]) == (moment, "anna@example.org")
+    await workers.kept.set_route("Goal", ChosenRoute("dataverse", "bert@example.org", moment))
+    (goal,) = [item for item in await list_routes(workers.one()) if item["resource"] == "Goal"]
+    assert (goal["route"], goal["changedBy"]) == ("virtual", None)  # its map allows no other
+
+
+async def test_what_a_change_would_mean_is_said_without_changing_anything(
+    workers: Workers,
+) -> None:
+    routes = workers.one()
+    meant = await describe_changes(routes, {"Observation": "dataverse"})
+    assert meant == await change_routes(workers.one(), {"Observation": "dataverse"}, "somebody")
+    with pytest.raises(Rejected, match="allows only the route virtual"):
+        await describe_changes(routes, {"Goal": "dataverse"})
 
 
 @pytest.mark.parametrize(
@@ -207,7 +236,7 @@ async def test_who_hears_of_a_change_follows_from_the_route(
 
 async def test_a_mirrored_table_has_no_external_events(workers: Workers) -> None:
     routes = workers.one(event_types=frozenset({"Observation"}))
-    await change_routes(routes, {"Observation": "dataverse"})
+    await change_routes(routes, {"Observation": "dataverse"}, "somebody")
     assert (await routes.get_change_queues())["Observation"] == MIRROR_QUEUE
 
 
@@ -231,7 +260,7 @@ async def test_what_is_no_choice_is_refused_with_what_would_be_one(
     workers: Workers, asked: Any, said: str, where: str | None
 ) -> None:
     with pytest.raises(Rejected) as caught:
-        await change_routes(workers.one(), asked)
+        await change_routes(workers.one(), asked, "somebody")
     (issue,) = caught.value.issues
     assert said in issue.text
     assert issue.expression == where
@@ -240,7 +269,7 @@ async def test_what_is_no_choice_is_refused_with_what_would_be_one(
 
 async def test_a_type_without_a_map_is_refused_without_quoting_it(workers: Workers) -> None:
     with pytest.raises(Rejected) as caught:
-        await change_routes(workers.one(), {MARKER: "virtual"})
+        await change_routes(workers.one(), {MARKER: "virtual"}, "somebody")
     (issue,) = caught.value.issues
     assert "there are AllergyIntolerance, " in issue.text
     assert MARKER not in f"{issue.text} {issue.expression}"
@@ -248,26 +277,30 @@ async def test_a_type_without_a_map_is_refused_without_quoting_it(workers: Worke
 
 async def test_nothing_can_be_mirrored_where_nothing_is(workers: Workers) -> None:
     with pytest.raises(Rejected) as caught:
-        await change_routes(workers.one(is_mirroring=False), {"Observation": "dataverse"})
+        await change_routes(
+            workers.one(is_mirroring=False), {"Observation": "dataverse"}, "somebody"
+        )
     assert "MIRROR_TO is off" in caught.value.issues[0].text
 
 
 async def test_choices_are_taken_together_or_not_at_all(workers: Workers) -> None:
     asked = {"Observation": "dataverse", "Patient": "virtual", "Goal": "dataverse"}
     with pytest.raises(Rejected) as caught:
-        await change_routes(workers.one(), asked)
+        await change_routes(workers.one(), asked, "somebody")
     assert [issue.expression for issue in caught.value.issues] == ["Patient", "Goal"]
     assert workers.kept.routes == {}
 
 
 async def test_the_answer_says_what_the_choice_means(workers: Workers) -> None:
     routes = workers.one()
-    meant = await change_routes(routes, {"Observation": "dataverse", "Condition": "virtual"})
+    meant = await change_routes(
+        routes, {"Observation": "dataverse", "Condition": "virtual"}, "somebody"
+    )
     assert meant["Condition"] == "virtual, unchanged"
     assert "no longer shown at /api/odata/" in meant["Observation"]
     assert "mirrored to msemr_observation" in meant["Observation"]
     assert "python -m integration reconcile --type Observation" in meant["Observation"]
-    back = await change_routes(routes, {"Observation": "virtual"})
+    back = await change_routes(routes, {"Observation": "virtual"}, "somebody")
     assert "no longer mirrored" in back["Observation"]
     assert "shown as msemr_observations" in back["Observation"]
     assert "rows of msemr_observation stay as they are" in back["Observation"]
@@ -275,7 +308,7 @@ async def test_the_answer_says_what_the_choice_means(workers: Workers) -> None:
 
 async def test_what_stays_as_it_was_is_not_kept_as_a_choice(workers: Workers) -> None:
     """So that the map goes on deciding."""
-    await change_routes(workers.one(), {"Observation": "virtual"})
+    await change_routes(workers.one(), {"Observation": "virtual"}, "somebody")
     assert workers.kept.routes == {}
 
 
@@ -375,7 +408,7 @@ async def test_a_mirrored_table_is_not_in_the_feed(wards: Wards) -> None:
 async def test_a_table_that_becomes_virtual_is_shown_and_no_longer_mirrored(wards: Wards) -> None:
     await wards.deliver("Ward 1")
     await wards.mirror()
-    await change_routes(wards.data, {"Location": "virtual"})
+    await change_routes(wards.data, {"Location": "virtual"}, "somebody")
     await wards.deliver("Ward 2")
     assert wards.route.mirrored == []
     assert await wards.rows() == ["Ward 1"]  # as it was
@@ -386,7 +419,7 @@ async def test_what_was_queued_before_a_table_became_virtual_is_left_and_noted(
     wards: Wards,
 ) -> None:
     await wards.deliver("Ward 1")
-    await change_routes(wards.data, {"Location": "virtual"})
+    await change_routes(wards.data, {"Location": "virtual"}, "somebody")
     assert await wards.mirror() == ["skipped"]
     assert await wards.rows() == []
     assert wards.route.mirrored == []
@@ -395,9 +428,9 @@ async def test_what_was_queued_before_a_table_became_virtual_is_left_and_noted(
 async def test_a_table_that_is_mirrored_again_leaves_the_feed_and_gets_its_changes(
     wards: Wards,
 ) -> None:
-    await change_routes(wards.data, {"Location": "virtual"})
+    await change_routes(wards.data, {"Location": "virtual"}, "somebody")
     await wards.deliver("Ward 1")
-    await change_routes(wards.data, {"Location": "dataverse"})
+    await change_routes(wards.data, {"Location": "dataverse"}, "somebody")
     await wards.deliver("Ward 2")
     assert await wards.mirror() == ["created"]
     assert await wards.rows() == ["Ward 2"]
@@ -431,7 +464,7 @@ async def test_a_reconcile_looks_at_what_is_mirrored_and_nothing_else(stated: An
     async def chosen(route: str) -> None:
         routes = (await wiring.get_parts()).data_routes
         routes.pause = do_nothing
-        await change_routes(routes, {"Observation": route})
+        await change_routes(routes, {"Observation": route}, "somebody")
         await wiring.close_parts()
 
     assert await reconciled() == {"Patient"}

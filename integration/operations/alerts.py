@@ -1,0 +1,228 @@
+"""VERB judge_alerts: which alerts of the deployment would ring, as far as the app knows by itself.
+
+The alerts ask the log, and the app does not read its own log: what only the log or the platform
+knows is named as such. infra/modules has the alerts; tests/operations/test_alerts.py holds this
+list against them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+
+from integration.journal.concern import Concern, ConcernKind
+from integration.operations.status import (
+    HousekeepingState,
+    OpenDeliveries,
+    StatusReport,
+    Unreadable,
+)
+from integration.queues.queue_reader import QueueState
+
+# What main.bicep has where the deployment does not say otherwise.
+OLDEST = timedelta(minutes=60)
+BACKLOG = 10_000
+
+# What an alert counts within its window.
+_UNPROVEN = 10
+_SILENT = timedelta(hours=2)
+
+
+class AlertState(StrEnum):
+    """Whether an alert would ring, in the order in which they are shown."""
+
+    RINGS = "rings"
+    UNREADABLE = "unreadable"  # what it needs cannot be read now
+    SILENT = "silent"
+    ELSEWHERE = "elsewhere"  # only the log or the platform knows
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the app knows of an alert, and why it says so."""
+
+    state: AlertState
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedAlert:
+    """An alert by its name, what it tells, and what the app knows of it."""
+
+    name: str
+    tells: str
+    known: Known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Facts:
+    report: StatusReport
+    concerns: Mapping[ConcernKind, int]
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Alert:
+    name: str
+    tells: str
+    judge: Callable[[_Facts], Known]
+
+
+def judge_alerts(
+    report: StatusReport, concerns: Sequence[Concern], *, more: bool
+) -> list[JudgedAlert]:
+    """Judge every alert, those that would ring first. `concerns`: what needs attention; `more`:
+    there are more than these."""
+    kinds = [concern.kind for concern in concerns]
+    counted = {kind: kinds.count(kind) for kind in ConcernKind}
+    facts = _Facts(report=report, concerns=counted, more=more)
+    judged = [
+        JudgedAlert(name=alert.name, tells=alert.tells, known=alert.judge(facts))
+        for alert in ALERTS
+    ]
+    order = [*AlertState]
+    return sorted(judged, key=lambda alert: order.index(alert.known.state))
+
+
+def _ring_if(found: Iterable[str], otherwise: str) -> Known:
+    reasons = [reason for reason in found if reason]
+    if reasons:
+        return Known(AlertState.RINGS, "; ".join(reasons))
+    return Known(AlertState.SILENT, otherwise)
+
+
+def _count(number: int, singular: str, plural: str, *, more: bool = False) -> str:
+    if not number:
+        return ""
+    return f"{'at least ' if more else ''}{number} {singular if number == 1 else plural}"
+
+
+def _tell_concerns(facts: _Facts, kinds: Mapping[ConcernKind, tuple[str, str]]) -> list[str]:
+    return [_count(facts.concerns[kind], *nouns, more=facts.more) for kind, nouns in kinds.items()]
+
+
+def _judge_parked(facts: _Facts) -> Known:
+    found = _tell_concerns(
+        facts,
+        {
+            ConcernKind.PARKED: ("delivery is parked", "deliveries are parked"),
+            ConcernKind.HELD: ("delivery is held", "deliveries are held"),
+            ConcernKind.ROW_PARKED: ("row is parked", "rows are parked"),
+        },
+    )
+    poison = {
+        name: queue.length
+        for name, queue in facts.report.queues.items()
+        if name.endswith("-poison") and isinstance(queue, QueueState) and queue.length
+    }
+    found += [_count(length, f"message in {name}", f"messages in {name}")
+              for name, length in poison.items()]  # fmt: skip
+    return _ring_if(found, "nothing is parked or held; of what was dropped only the log tells")
+
+
+def _judge_operator(facts: _Facts) -> Known:
+    found = _tell_concerns(
+        facts,
+        {
+            ConcernKind.WAITING: ("delivery waits", "deliveries wait"),
+            ConcernKind.ROW_WAITING: ("row waits", "rows wait"),
+        },
+    )
+    return _ring_if(found, "nothing waits for an operator")
+
+
+def _judge_oldest(facts: _Facts) -> Known:
+    deliveries = facts.report.deliveries
+    if not isinstance(deliveries, OpenDeliveries):
+        return Known(AlertState.UNREADABLE, deliveries.reason)
+    oldest = deliveries.oldest
+    if oldest is None:
+        return Known(AlertState.SILENT, "no delivery is open")
+    minutes = int((facts.report.time - oldest.accepted).total_seconds() // 60)
+    limit = int(OLDEST.total_seconds() // 60)
+    text = f"the oldest open delivery was accepted {minutes} min ago"
+    if minutes > limit:
+        return Known(AlertState.RINGS, f"{text}; the deployment may allow more than {limit}")
+    return Known(AlertState.SILENT, text)
+
+
+def _judge_refused(facts: _Facts) -> Known:
+    found = _tell_concerns(
+        facts,
+        {
+            ConcernKind.ENTRIES: (
+                "delivery has refused entries",
+                "deliveries have refused entries",
+            ),
+            ConcernKind.ROW_REFUSED: ("row is refused", "rows are refused"),
+        },
+    )
+    return _ring_if(found, "nothing that was refused is left")
+
+
+def _judge_unproven(facts: _Facts) -> Known:
+    report, refusals = facts.report, facts.report.refusals
+    found = [f"{name}: {problem}" for name, problem in report.sender_problems.items()]
+    if isinstance(refusals, Unreadable):
+        if found:
+            return _ring_if(found, "")
+        return Known(AlertState.UNREADABLE, refusals.reason)
+    found += [
+        f"{item.sender}: {item.count} answers 401 in the last 24 hours"
+        for item in refusals.by_sender
+        if item.status == 401 and item.sender is not None and item.count >= _UNPROVEN
+    ]
+    return _ring_if(found, f"no sender has {_UNPROVEN} answers 401 in the last 24 hours")
+
+
+def _judge_silent(facts: _Facts) -> Known:
+    housekeeping = facts.report.housekeeping
+    if not isinstance(housekeeping, HousekeepingState):
+        return Known(AlertState.UNREADABLE, housekeeping.reason)
+    if housekeeping.is_overdue:
+        return Known(AlertState.RINGS, "housekeeping should have run by now")
+    last = housekeeping.last
+    if last is None:
+        return Known(AlertState.SILENT, "housekeeping has not run yet, and is not overdue")
+    if facts.report.time - last.ended > _SILENT:
+        return Known(AlertState.RINGS, "housekeeping ended last more than two hours ago")
+    return Known(AlertState.SILENT, "housekeeping runs")
+
+
+def _judge_backlog(facts: _Facts) -> Known:
+    queues = facts.report.queues.values()
+    lengths = [queue.length for queue in queues if isinstance(queue, QueueState)]
+    total = sum(lengths)
+    text = f"{total} messages in all queues"
+    if total > BACKLOG:
+        return Known(AlertState.RINGS, f"{text}; the deployment may allow more than {BACKLOG}")
+    if len(lengths) < len(facts.report.queues):
+        return Known(AlertState.UNREADABLE, "not every queue can be read")
+    return Known(AlertState.SILENT, text)
+
+
+def _leave_to(who: str) -> Callable[[_Facts], Known]:
+    return lambda _: Known(AlertState.ELSEWHERE, f"only {who} knows")
+
+
+_LOG = _leave_to("the log")
+
+# Every alert of infra/modules, in the order of docs/operations.md.
+ALERTS = (
+    _Alert("parked", "Deliveries, rows or events were given up on", _judge_parked),
+    _Alert("operator", "Work waits until an operator has mended something", _judge_operator),
+    _Alert("oldest", "A delivery has been on its way for too long", _judge_oldest),
+    _Alert("errors", "More than one in twenty requests to the endpoints failed", _LOG),
+    _Alert("throttled", "An upstream throttles, and work is requeued again and again", _LOG),
+    _Alert("gap", "A sender has told of events that never came", _LOG),
+    _Alert("refused", "Entries or rows were refused", _judge_refused),
+    _Alert("unproven", "Requests to the address of a sender are not proven", _judge_unproven),
+    _Alert("audit", "Somebody was shown data, or wrote it, without a whole audit entry", _LOG),
+    _Alert("silent", "The app has not told of its housekeeping for two hours", _judge_silent),
+    _Alert("quiet", "No delivery came, though some were expected", _leave_to("the deployment")),
+    _Alert("backlog", "All queues together hold too many messages", _judge_backlog),
+    _Alert("undelivered", "Event Grid could not bring events to the queue", _leave_to("Azure")),
+    _Alert("budget", "The costs come near the budget of the month", _leave_to("Azure")),
+)

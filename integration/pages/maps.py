@@ -1,0 +1,132 @@
+"""The pages Maps: which maps are in use, what each does, and what it would make of a resource.
+
+A page costs one storage operation, for the data routes, at most. The first one of a worker compiles
+the maps. A resource that is tried costs one read of the FHIR server where it is read by its id, one
+storage operation for the audit log then, and what Dataverse is asked for its columns. It is kept
+nowhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from integration.core.errors import Issue, Rejected
+from integration.core.model import FhirResource
+from integration.fhir.grammar import is_id
+from integration.journal.audit_entry import AccessKind, Reader, build_access
+from integration.journal.audit_recorder import record
+from integration.operations.maps import find_files, list_maps, list_unused
+from integration.pages.compiled_maps import load_maps
+from integration.pages.http import Reply
+from integration.pages.map_lines import describe_map
+from integration.pages.people import Role
+from integration.pages.view import View, render
+
+if TYPE_CHECKING:  # it imports the mapping engine, which takes long to load
+    from integration.mapping.model import EntityMap
+    from integration.operations.map_trial import Trial
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """A resource that was tried. `text` and `id` stand in the form again; `problem`: why it could
+    not be tried, then there is no `trial`."""
+
+    text: str = ""
+    id: str = ""
+    problem: str | None = None
+    trial: Trial | None = None
+
+
+async def show_maps(view: View) -> Reply:
+    """List the maps in use, the broken ones first."""
+    sources = view.parts.maps
+    maps = await load_maps(sources)
+    listed = list_maps(sources.files, maps, await view.parts.data_routes.get_routes())
+    return render(
+        view,
+        "maps.html",
+        maps=sorted(listed, key=lambda item: (item.problem is None, item.resource)),
+        broken=sum(item.problem is not None for item in listed),
+        unused=list_unused(sources.files),
+    )
+
+
+async def show_map(view: View) -> Reply:
+    """Show one map, and the form to try it."""
+    return await _render_map(view, Tried())
+
+
+async def try_map(view: View) -> Reply:
+    """Show one map with what it would make of a resource. The answer is to the form itself, since
+    the resource must not be in an address."""
+    text, id_ = view.fields.get("resource", ""), view.fields.get("id", "")
+    entity = (await load_maps(view.parts.maps)).entities.get(view.arguments["resource"])
+    if entity is None:
+        return await _render_map(view, Tried())
+    try:
+        trial = await _try(view, entity, text, id_)
+    except Rejected as error:
+        tried = Tried(text=text, id=id_, problem=str(error))
+        return await _render_map(view, tried, status=error.status)
+    return await _render_map(view, Tried(text=text, id=id_, trial=trial))
+
+
+async def _try(view: View, entity: EntityMap, text: str, id_: str) -> Trial:
+    """Raises Rejected for what cannot be tried."""
+    # It imports the mapping engine, which takes long to load.
+    from integration.mapping.model import Route
+    from integration.operations.map_trial import parse_resource, try_resource
+
+    if bool(text) == bool(id_):
+        raise Rejected(Issue("required", "Give either a resource or an id."))
+    parts = view.parts
+    resource = parse_resource(text, entity.resource) if text else await _read(view, entity, id_)
+    routes = await parts.data_routes.get_routes()
+    base = parts.fhir.upstream.base
+    route = Route(routes[entity.resource])
+    return await try_resource(entity, resource, parts.dataverse, base, route)
+
+
+async def _read(view: View, entity: EntityMap, id_: str) -> FhirResource:
+    """Read a resource, and record who is shown it. Raises Rejected, or that it cannot be
+    recorded."""
+    name = f"{entity.resource}/{id_}"
+    if not is_id(id_):
+        raise Rejected(Issue("value", "This is no FHIR id: up to 64 letters, digits, - and ."))
+    resource = await view.parts.fhir.read(name, "maps")
+    names = [] if resource is None else [name]
+    status = 404 if resource is None else 200
+    access = build_access(AccessKind.MAP_TRIAL, names, type_=entity.resource, status=status)
+    await record(view.parts.audit, Reader(user=view.person.name), access)
+    if resource is None:
+        text = f"The FHIR server has no {entity.resource} with this id, or it was deleted."
+        raise Rejected(Issue("not-found", text), status=404)
+    return resource
+
+
+async def _render_map(view: View, tried: Tried, *, status: int = 200) -> Reply:
+    name, sources = view.arguments["resource"], view.parts.maps
+    maps = await load_maps(sources)
+    files = find_files(sources.files, name)
+    if not files:
+        raise Rejected(Issue("not-found", "No map in use is for this resource type."), status=404)
+    entity = maps.entities.get(name)
+    routes = await view.parts.data_routes.get_routes()
+    # What was not mapped lately, by element and number, belongs here: read it, and hand it to the
+    # template, which has a place for it above the form.
+    return render(
+        view,
+        "map.html" if entity else "broken_map.html",
+        status=status,
+        resource=name,
+        files=files,
+        entity=entity,
+        route=routes.get(name, ""),
+        problem=maps.broken.get(name),
+        table=describe_map(entity, files) if entity else None,
+        on_delete=sources.on_delete,
+        can_try=view.person.can(Role.PHI),
+        tried=tried,
+    )

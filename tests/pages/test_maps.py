@@ -1,0 +1,271 @@
+"""The pages Maps: an admin reads what a map does, and sees what it makes of a resource."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+
+import pytest
+
+from integration.core.errors import Unavailable
+from integration.journal.audit_entry import AccessKind
+from integration.mapping import files
+from integration.mapping.files import parse_map_file
+from tests.audits import FailingAuditLog, make_recorder
+from tests.builders import MARKER, Body, patient
+from tests.conftest import Route, told_by
+from tests.pages.console import NAME, Console, open_console, read, row
+
+PATIENT = "6f1d0a1e-5b7e-4f0e-8a0b-0a1b2c3d4e5f"
+
+OWN = """
+# What we show of places.
+#
+# Asked for by the wards.
+
+resource = "Location"
+
+[row]
+table = "account"
+entity_set = "accounts"
+key = "accountid"
+id_column = "msemr_azurefhirid"
+version_column = "msemr_azurefhirversion"
+updated_column = "msemr_azurefhirlastupdatedon"
+routes = ["virtual", "dataverse"]
+name_column = "name"
+
+[variables]
+# The name on the door.
+door = "name"
+
+[rest]
+telecom = "telecom" # nobody calls a place
+
+# -- what people see ----
+
+[[attribute]]
+column = "name"
+# So that it is found.
+path = "%door"
+max_length = 160
+write = "create"
+
+[[attribute]]
+column = "telephone1"
+path = "telecom.value.first()"
+max_length = 10
+
+[[attribute]]
+column = "statuscode"
+kind = "choice"
+path = "status"
+choices = { active = 1, inactive = [2, 3] }
+default = 1 # most are
+"""
+
+MINE = [parse_map_file("location.toml", OWN)]
+
+
+def phi(route: Route) -> Console:
+    return open_console(route).with_roles("reader", "phi")
+
+
+async def test_the_maps_in_use_are_listed(route: Route) -> None:
+    reply = await open_console(route).get("maps")
+    listed = row(reply, "Patient")
+    assert listed[1:3] == ["contact", "dataverse"]
+    assert int(listed[3]) > 100
+    assert listed[5:] == ["patient.toml (healthcare)", "works"]
+    assert row(reply, "Goal")[5] == "goal.toml (clinical)"
+    assert "MAPS_ENABLED" in read(reply)
+    assert "practitioner (Practitioner)" in read(reply)
+    assert "us_core (adds to Patient)" in read(reply)
+
+
+async def test_a_broken_map_comes_first_with_its_error(route: Route) -> None:
+    broken = parse_map_file("patient.toml", OWN.replace("Location", "Patient") + "\nx = 1")
+    console = open_console(route, [*MINE, broken])
+    text = read(await console.get("maps"))
+    assert "1 map is broken" in text
+    assert text.index("patient.toml") < text.index("location.toml")
+    assert "x is no key" in text
+    page = await console.with_roles("reader", "phi").get("maps/Patient")
+    assert page.status == 200
+    assert "The map of Patient is broken" in read(page)
+    assert b"<form" not in page.body
+
+
+async def test_a_map_is_shown_with_the_reasons_of_its_comments(route: Route) -> None:
+    reply = await open_console(route, MINE).get("maps/Location")
+    text = read(reply)
+    assert "What we show of places." in text
+    assert "What people see" in text
+    assert row(reply, "name")[1:] == [
+        *("%door", "copy text, as it is; cut where it is too long"),
+        *("So that it is found.", "when it is created"),
+    ]
+    status = row(reply, "statuscode")
+    assert "an option, by its code; without one 1" in status[2]
+    assert "inactive becomes 2 or 3" in status[2]
+    assert status[3:] == ["most are", "no"]
+    assert row(reply, "telecom") == ["telecom", "telecom", "nobody calls a place"]
+    assert row(reply, "%door") == ["%door", "name", "The name on the door."]
+
+
+async def test_child_rows_and_what_becomes_of_them_are_shown(route: Route) -> None:
+    text = read(await open_console(route).get("maps/Patient"))
+    assert "identifier becomes msemr_medicalidentifier" in text
+    assert "A row whose item is gone in FHIR is deleted." in text
+    assert "its row is deactivated ( ON_DELETE )" in text
+
+
+async def test_every_shipped_map_can_be_shown(route: Route) -> None:
+    named = ["organization", "practitioner", "related_person", "us_core"]
+    console = open_console(route, files.read_map_files("healthcare", "new", enabled=named))
+    maps = console.parts.maps.load()
+    assert maps.broken == {}
+    for name in maps.entities:
+        assert (await console.get(f"maps/{name}")).status == 200, name
+
+
+async def test_there_is_no_page_of_a_type_without_a_map(route: Route) -> None:
+    assert (await open_console(route).get(f"maps/{MARKER}")).status == 404
+
+
+# --- a resource that is tried ---------------------------------------------------------------------
+
+
+async def test_a_resource_becomes_the_row_that_the_mirror_would_write(route: Route) -> None:
+    person = patient(id=PATIENT, gender="female", name=[{"family": MARKER, "given": ["Ada"]}])
+    reply = await phi(route).post("maps/Patient", resource=json.dumps(person))
+    assert reply.status == 200
+    assert f'"{MARKER}"' in read(reply)
+    assert "2 female" in read(reply)
+    await route.process_all(await route.deliver(person, method="PUT", type="Patient", id=PATIENT))
+    await route.mirror_all()
+    written = await route.dataverse_double.contact()
+    assert written["lastname"] == MARKER
+    assert written["gendercode"] == 2
+
+
+async def test_what_is_not_mapped_is_said_with_why_and_without_a_value(route: Route) -> None:
+    person = patient(photo=[{"url": MARKER}], birthDate="1980")
+    text = read(await phi(route).post("maps/Patient", resource=json.dumps(person)))
+    assert "2 things were not mapped, or not whole" in text
+    assert "photo 1 more than the map has columns for" in text
+    assert "birthdate" in text
+
+
+async def test_the_columns_of_the_organisation_count(route: Route) -> None:
+    console = open_console(route, MINE).with_roles("reader", "phi")
+    console.parts.data_routes.clear_cache()
+    place = {"resourceType": "Location", "name": "n" * 300}
+    virtual = await console.post("maps/Location", resource=json.dumps(place))
+    assert "n" * 300 in read(virtual)
+    await console.with_roles("admin").post("data-routes/Location", route="dataverse")
+    mirrored = await console.post("maps/Location", resource=json.dumps(place))
+    shown = read(mirrored)
+    assert "the text is longer than 160 characters and was cut" in shown
+    assert "n" * 161 not in shown.partition("Try a resource")[0]
+
+
+async def test_without_dataverse_it_is_said_that_lengths_were_not_checked(route: Route) -> None:
+    route.dataverse_double.will_fail(kind="status", status=503, next=50)
+    text = read(await phi(route).post("maps/Patient", resource=json.dumps(patient(id=PATIENT))))
+    assert "lengths and options were not checked" in text
+    assert "The row that would result" in text
+
+
+async def test_an_id_is_read_from_the_fhir_server_and_audited(route: Route) -> None:
+    route.fhir_double.put(f"Patient/{PATIENT}", patient(id=PATIENT, name=[{"family": MARKER}]))
+    reply = await phi(route).post("maps/Patient", id=PATIENT)
+    assert f'"{MARKER}"' in read(reply)
+    (entry,) = route.audit.entries
+    assert entry.reader.user == NAME
+    assert entry.access.kind is AccessKind.MAP_TRIAL
+    assert entry.access.resources == (f"Patient/{PATIENT}",)
+    assert entry.access.status == 200
+
+
+async def test_what_cannot_be_audited_is_not_shown(route: Route) -> None:
+    route.fhir_double.put(f"Patient/{PATIENT}", patient(id=PATIENT, name=[{"family": MARKER}]))
+    console = phi(route)
+    recorder = make_recorder(FailingAuditLog())
+    console = replace(console, parts=replace(console.parts, audit=recorder))
+    reply = await console.post("maps/Patient", id=PATIENT)
+    assert reply.status == 503
+    assert MARKER.encode() not in reply.body
+
+
+async def test_an_id_that_is_not_there_is_said_and_audited(route: Route) -> None:
+    reply = await phi(route).post("maps/Patient", id=PATIENT)
+    assert reply.status == 404
+    assert "The FHIR server has no Patient with this id" in read(reply)
+    (entry,) = route.audit.entries
+    assert (entry.access.status, entry.access.number) == (404, 0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({}, "Give either a resource or an id."),
+        ({"id": "1", "resource": "{}"}, "Give either a resource or an id."),
+        ({"id": "../metadata"}, "This is no FHIR id"),
+        ({"resource": f'{{"resourceType": "Patient", "{MARKER}"'}, "This cannot be read"),
+        ({"resource": f'["{MARKER}"]'}, "it has to be an object"),
+        ({"resource": '{"resourceType": "Bundle"}'}, "This is no Patient"),
+        (
+            {"resource": '{"resourceType": "Patient", "a": ' + "[" * 150 + "]" * 150 + "}"},
+            "nested more than 100 levels",
+        ),
+    ],
+)
+async def test_what_cannot_be_tried_is_said(
+    route: Route, fields: dict[str, str], said: str
+) -> None:
+    reply = await phi(route).post("maps/Patient", **fields)
+    assert reply.status == 400
+    problem = reply.body.decode().partition('role="alert">')[2].partition("</div>")[0]
+    assert said in problem
+    assert MARKER not in problem
+    assert route.fhir_double.received == []
+
+
+async def test_a_resource_whose_id_does_not_fit_is_refused_as_the_mirror_does(route: Route) -> None:
+    person: Body = patient(id="a" * 64)
+    text = read(await phi(route).post("maps/Patient", resource=json.dumps(person)))
+    assert "There would be no row" in text
+    assert "characters" in text
+
+
+async def test_only_the_role_phi_may_try(route: Route) -> None:
+    admin = open_console(route).with_roles("admin")
+    assert "The role phi may try a resource here" in read(await admin.get("maps/Patient"))
+    assert (await admin.post("maps/Patient", id=PATIENT)).status == 403
+    alone = admin.with_roles("phi")
+    assert (await alone.post("maps/Patient", id=PATIENT)).status == 403
+    assert route.audit.entries == []
+
+
+async def test_nothing_of_a_tried_resource_is_written_or_logged(
+    route: Route, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    person = patient(id=PATIENT, name=[{"family": MARKER}], photo=[{"title": MARKER}])
+    await phi(route).post("maps/Patient", resource=json.dumps(person))
+    await phi(route).post("maps/Patient", resource=json.dumps(person) + "}")
+    await route.activities.flush()
+    assert MARKER not in told_by(caplog.records)
+    assert route.dataverse_double.writes == []
+    assert route.audit.entries == []
+    assert MARKER not in repr(route.activity)
+    assert all(MARKER not in repr(heard.path) for heard in route.dataverse_double.received)
+
+
+async def test_a_fhir_server_that_does_not_answer_is_a_page(route: Route) -> None:
+    route.fhir_double.down = 503
+    reply = await phi(route).post("maps/Patient", id=PATIENT)
+    assert reply.status == 503
+    assert Unavailable.__name__ not in read(reply)
