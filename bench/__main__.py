@@ -27,6 +27,7 @@ from bench import (
     feed,
     jobs,
     mapping,
+    pages,
     planning,
     scale,
     signatures,
@@ -46,10 +47,12 @@ DELIVERIES = 40
 ENTRIES = 250
 THROTTLED = 1_000
 MIRRORED = 200
+PAGES_OVER = (1_000, 20_000)  # deliveries
 LARGE_ENTRIES = 16_000
 
 SETTINGS = {
     "HOST_USE_FUNC": "0",
+    "PAGES_SIGN_IN": "off",
     "HOST_LOG_LEVEL": "WARNING",
     "MALLOC_MMAP_THRESHOLD_": "1048576",  # as infra/main.bicep
     "SENDER_HEADER": SENDER_HEADER,
@@ -215,6 +218,19 @@ async def _measure_signatures(route: MeasuredRoute, _: Latency) -> None:
         _print_result(f"time_to_answer_{scheme}_over_function_key", ratio)
 
 
+async def _measure_pages(route: MeasuredRoute, _: Latency) -> None:
+    for number in PAGES_OVER:
+        measured = await pages.measure_pages(route, number)
+        print(
+            f"pages over {number} deliveries; the emulator alone: {measured.query:.0f} ms a query"
+        )
+        for page in measured.pages:
+            print(
+                f"  {page.page:36} median {page.median:6.0f} ms  p95 {page.p95:6.0f} ms  "
+                f"{page.operations:.1f} storage operations"
+            )
+
+
 async def _measure_jobs(route: MeasuredRoute, _: Latency) -> None:
     alone = await jobs.measure_alone(route)
     _print_result("job_replayed_per_second", alone.job.done / alone.seconds)
@@ -258,6 +274,7 @@ _ON_ROUTE: Mapping[str, Callable[[MeasuredRoute, Latency], Awaitable[None]]] = {
     "related-lists": _measure_related_lists,
     "signatures": _measure_signatures,
     "jobs": _measure_jobs,
+    "pages": _measure_pages,
 }
 
 

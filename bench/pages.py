@@ -1,0 +1,154 @@
+"""Measure the operators' pages over a journal of many deliveries, and over one of few.
+
+A page must cost the same however much is kept: the storage operations of each page are counted.
+Its time holds that of the storage emulator, which looks through all rows of a table at each query,
+as Azure's tables do not: so the time of the same query without the app is measured beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from azure.data.tables.aio import TableClient
+
+from bench.route import MeasuredRoute
+from bench.watch import count_storage_operations
+from integration.app import storage_clients
+from integration.app.settings import read_settings
+from integration.app.wiring import utc_now
+from integration.core.model import Delivery, Status
+from integration.journal.azure_day_rows import split_into_transactions
+from integration.journal.azure_store import AzureJournal
+from integration.journal.azure_tables import RETRY_WRITES
+from integration.journal.concern import ConcernKind, build_delivery_concern
+from integration.journal.delivery_entity import to_entity
+from integration.journal.table_keys import make_delivery_id
+
+VISITS = 20
+_DAYS = 30
+_OPEN_SHARE = 500  # one of so many is parked
+_PAGES = (
+    *("", "attention", "deliveries", "deliveries?sender=north&status=done", "deliveries/{id}"),
+    *("jobs", "activity", "senders", "settings"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visited:
+    """What visits to one page came to: milliseconds, and storage operations of one visit."""
+
+    page: str
+    median: float
+    p95: float
+    operations: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """All pages over so many deliveries. `query`: milliseconds that the emulator alone takes for a
+    page of the list."""
+
+    deliveries: int
+    pages: tuple[Visited, ...]
+    query: float
+
+
+async def measure_pages(route: MeasuredRoute, number: int) -> Measured:
+    """Keep so many deliveries, and visit each page."""
+    async with AsyncExitStack() as stack:
+        storage = read_settings(route.running.settings()).storage
+        journal = (await storage_clients.open_stores(storage, None, stack)).journal
+        assert isinstance(journal, AzureJournal)
+        ids = await _keep(journal, number)
+        query = await _time_query(journal.deliveries)
+    visited = [await _visit(route, page.format(id=ids[len(ids) // 2])) for page in _PAGES]
+    return Measured(deliveries=number, pages=tuple(visited), query=query)
+
+
+async def _visit(route: MeasuredRoute, page: str) -> Visited:
+    url = f"{route.host}/api/pages/{page}"
+    await _get(route, url)  # what is built once
+    counted, times = count_storage_operations(route.log), []
+    for _ in range(VISITS):
+        begun = time.perf_counter()
+        await _get(route, url)
+        times.append((time.perf_counter() - begun) * 1000)
+    await asyncio.sleep(1.5)  # the emulator writes its log later
+    operations = (count_storage_operations(route.log) - counted) / VISITS
+    shown = page if len(page) < 30 else page[:11] + "{id}"
+    return Visited(
+        page=shown or "today",
+        median=statistics.median(times),
+        p95=statistics.quantiles(times, n=20)[-1],
+        operations=operations,
+    )
+
+
+async def _get(route: MeasuredRoute, url: str) -> None:
+    answer = await route.http.get(url)
+    assert answer.status_code == 200, f"{url}: {answer.status_code} {answer.text[:300]}"
+
+
+async def _time_query(table: TableClient) -> float:
+    times = []
+    for _ in range(VISITS):
+        begun = time.perf_counter()
+        async for _page in table.query_entities(
+            "PartitionKey ge ''", results_per_page=50
+        ).by_page():
+            break
+        times.append((time.perf_counter() - begun) * 1000)
+    return statistics.median(times)
+
+
+async def _keep(journal: AzureJournal, number: int) -> list[str]:
+    """Add deliveries of the last days: most of them done, some parked. Return their ids."""
+    now = utc_now()
+    step = timedelta(days=_DAYS) / number
+    made = [_make(now - step * (number - index), index) for index in range(number)]
+    for delivery in made:
+        if delivery.status is Status.PARKED:
+            await journal.put_concern(
+                build_delivery_concern(
+                    ConcernKind.PARKED,
+                    delivery.id,
+                    delivery.sender,
+                    delivery.accepted,
+                    reason="FHIR server: answered 503",
+                )
+            )
+    await _put_all(journal.deliveries, [to_entity(delivery) for delivery in made])
+    return [delivery.id for delivery in made]
+
+
+def _make(accepted: datetime, index: int) -> Delivery:
+    id_ = make_delivery_id(accepted, index)
+    is_parked = index % _OPEN_SHARE == 0
+    return Delivery(
+        id=id_,
+        sender=("north", "south", "west")[index % 3],
+        key=id_,
+        digest=id_,
+        accepted=accepted,
+        status=Status.PARKED if is_parked else Status.DONE,
+        kind="batch",
+        entries=10,
+        written=0 if is_parked else 10,
+        reason="FHIR server: answered 503" if is_parked else None,
+        bytes=4000,
+        lanes=1,
+        units=1,
+        finished=None if is_parked else accepted,
+    )
+
+
+async def _put_all(table: TableClient, entities: Sequence[dict[str, Any]]) -> None:
+    for part in split_into_transactions(entities):
+        await table.submit_transaction([("upsert", entity) for entity in part], **RETRY_WRITES)
