@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+from datetime import timedelta
 
 import pytest
 
 from integration.core.errors import Unavailable
+from integration.core.flow import OTHER_ELEMENTS, HourFlow, UnmappedElement, find_hour
 from integration.journal.audit_entry import AccessKind
+from integration.journal.flow_log import MemoryFlowLog
 from integration.mapping import files
 from integration.mapping.files import parse_map_file
 from tests.audits import FailingAuditLog, make_recorder
-from tests.builders import MARKER, Body, patient
+from tests.builders import MARKER, Body, batch, entry, patient
 from tests.conftest import Route, told_by
-from tests.pages.asking import NAME, Visitor, visit
+from tests.operations.test_status import Broken
+from tests.pages.asking import NAME, Visitor, count_flow, visit
 
 PATIENT = "6f1d0a1e-5b7e-4f0e-8a0b-0a1b2c3d4e5f"
 
@@ -133,6 +138,53 @@ async def test_every_shipped_map_can_be_shown(route: Route) -> None:
 
 async def test_there_is_no_page_of_a_type_without_a_map(route: Route) -> None:
     assert (await visit(route, "reader").get(f"maps/{MARKER}")).status == 404
+
+
+# --- what was not mapped lately -------------------------------------------------------------------
+
+
+async def test_what_was_not_mapped_lately_is_named_the_most_frequent_first(route: Route) -> None:
+    count_flow(route)
+    people = [patient(id=f"a{n}", birthDate="1980") for n in range(2)]
+    people += [patient(id=f"b{n}", photo=[{"url": MARKER}] * n) for n in range(1, 4)]
+    await route.process_all(await route.deliver(batch(*(entry(p, method="PUT") for p in people))))
+    await route.mirror_all()
+    page = await visit(route, "reader").get("maps/Patient")
+    table = page.html.partition('aria-label="Not mapped lately"')[2].partition("</table>")[0]
+    found = re.findall(r"<th scope=.row.>(.*?)</th>.*?<td class=.number.>(\d+)</td>", table)
+    assert found == [
+        ("photo: more than the map has columns for", "3"),
+        ("birthdate: the date is incomplete", "2"),
+    ]
+    assert page.row("birthdate:")[1] == "birthDate"
+    assert MARKER not in page.html
+    assert "There was more" not in page.text
+
+
+async def test_what_was_not_mapped_of_others_is_on_their_own_pages(route: Route) -> None:
+    told = UnmappedElement("Goal", "note", "note: too long")
+    log = MemoryFlowLog()
+    hour = find_hour(route.clock()) - timedelta(hours=100)
+    lost = {told: 7, OTHER_ELEMENTS: 3}
+    await log.save_flows([HourFlow(hour=hour, worker="a", unmapped=lost)])
+    visitor = visit(route, "reader", flow=log)
+    page = await visitor.get("maps/Patient")
+    assert "Nothing: every row took what the map gives it" in page.text
+    assert "There was more than is named here" in page.text
+    assert (await visitor.get("maps/Goal")).row("note:") == ["note: too long", "note", "7"]
+
+
+async def test_a_virtual_table_counts_nothing_so_nothing_is_said_of_it(route: Route) -> None:
+    assert "Not mapped lately" not in (await visit(route, "reader").get("maps/Goal")).text
+
+
+async def test_a_map_is_shown_though_the_counts_cannot_be_read(route: Route) -> None:
+    page = await visit(route, "reader", flow=Broken(), status={"flow": MemoryFlowLog()}).get(
+        "maps/Patient"
+    )
+    assert page.status == 200
+    assert "Cannot be read now" in page.text
+    assert "Columns" in page.text
 
 
 # --- a resource that is tried ---------------------------------------------------------------------
