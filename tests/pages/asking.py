@@ -275,15 +275,15 @@ class Visitor:
         """Ask for a page. Its query: in the path, or by its fields."""
         path, _, query = path.removeprefix("/api/pages/").partition("?")
         query = "&".join(filter(None, (query, urlencode(fields))))
-        return await self._ask(build_request(path, query=query, roles=self.roles))
+        return await self.ask(build_request(path, query=query, roles=self.roles))
 
     async def post(self, path: str, **fields: str) -> Shown:
         """Send a form, with its token unless there is another one among the fields."""
         body = urlencode({"token": TOKEN, **fields})
         path = path.removeprefix("/api/pages/")
-        return await self._ask(build_form(path, body, roles=self.roles))
+        return await self.ask(build_form(path, body, roles=self.roles))
 
-    async def _ask(self, request: PageRequest) -> Shown:
+    async def ask(self, request: PageRequest) -> Shown:
         self.asked.append(request)
         return Shown(await answer_page(self.parts, request))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -9,15 +10,19 @@ from typing import Any
 import pytest
 
 from integration.core.errors import Unavailable
+from integration.core.flow import FlowCounts
 from integration.journal.attention import ConcernFilter, ConcernPage
 from integration.journal.concern import Concern, ConcernKind, build_concern_id
+from integration.journal.flow_log import MemoryFlowLog
 from integration.journal.store import MemoryJournal
 from integration.operations.health import CheckedStates
 from integration.operations.status import report_status
 from integration.pages.today import MAX_CONCERNS, group_concerns, list_problems
+from tests.builders import patient
 from tests.conftest import Route
 from tests.doubles import Clock
-from tests.pages.asking import make_parts, visit
+from tests.operations.test_status import Broken
+from tests.pages.asking import count_flow, make_parts, visit
 
 NOW = Clock()()  # when every route begins
 
@@ -131,3 +136,54 @@ async def test_it_reads_the_list_of_concerns_once_however_long_it_is(route: Rout
 
     await visit(route, "reader", journal=Counting()).get("")
     assert calls == [MAX_CONCERNS]
+
+
+async def test_what_passed_is_drawn_with_its_numbers(route: Route) -> None:
+    flow = count_flow(route)
+    route.clock.later(-3600)
+    flow.count("north", FlowCounts(accepted=3, written=1200, rows_created=4, rows_updated=5))
+    route.clock.later(3600)
+    flow.count("west", FlowCounts(accepted=1, written=34, refused=2, rows_parked=1))
+    page = await visit(route, "reader").get("")
+    for told in ("4 deliveries", "1 234 records written", "9 changes in Dataverse", "3 refused"):
+        assert told in page.text
+    numbers = [row for row in page.rows if row[0].endswith("UTC")]
+    assert len(numbers) == 24
+    assert numbers[0] == ["2026-03-01 19:00 UTC", "1", "34", "0", "3"]
+    assert numbers[1] == ["2026-03-01 18:00 UTC", "3", "1 200", "9", "0"]
+    assert {tuple(row[1:]) for row in numbers[2:]} == {("0", "0", "0", "0")}
+    drawn = re.findall(r'<rect class="(\w+)"', page.html)
+    assert sorted(drawn) == ["refused", "rows", "written", "written"]
+    assert "north" not in page.html
+
+
+async def test_what_was_delivered_is_counted_as_it_passes(route: Route) -> None:
+    count_flow(route)
+    person = patient(id="p1")
+    await route.process_all(await route.deliver(person, method="PUT", type="Patient", id="p1"))
+    await route.mirror_all()
+    text = (await visit(route, "reader").get("")).text
+    for told in ("1 delivery", "1 record written", "1 change in Dataverse", "0 refused"):
+        assert told in text
+
+
+async def test_where_nothing_passed_no_chart_is_drawn(route: Route) -> None:
+    page = await visit(route, "reader").get("")
+    assert "Nothing came." in page.text
+    assert "<svg" not in page.html
+
+
+async def test_a_chart_that_cannot_be_read_does_not_keep_the_page(route: Route) -> None:
+    journal = await fill([build_concern(ConcernKind.PARKED)])
+    status = {"flow": MemoryFlowLog()}
+    page = await visit(route, "reader", journal=journal, flow=Broken(), status=status).get("")
+    assert page.status == 200
+    assert "The last 24 hours Cannot be read now." in page.text
+    assert "1 thing needs you" in page.text
+
+
+async def test_counts_that_the_status_cannot_read_either_need_somebody(route: Route) -> None:
+    page = await visit(route, "reader", flow=Broken()).get("")
+    assert page.status == 200
+    assert "Cannot be read now." in page.text
+    assert "1 thing needs you Storage" in page.text
