@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from integration.core.model import Status, WorkItem
+from integration.journal.concerns import park_open
 from integration.journal.jobs import JobState
 from integration.operations.jobs import do_slice
 from integration.queues.names import JOB_QUEUE
@@ -21,7 +22,7 @@ async def park(route: Route, sender: str = "north", number: int = 1) -> list[str
     """Have deliveries of a sender be parked. Return their ids."""
     ids = [await route.deliver(patient(id=f"{sender}-{n}"), sender=sender) for n in range(number)]
     for id_ in ids:
-        await route.journal.update_delivery(id_, status=Status.PARKED, reason="503")
+        assert await park_open(route.journal, await route.known(id_), "503", route.clock())
     return ids
 
 
