@@ -27,7 +27,7 @@ from integration.journal.row_concerns import choose_row_kind, drop_row_concern, 
 from integration.journal.row_keys import MemoryRowKeys, RecordedRow, RowKeys
 from integration.journal.store import Journal
 from integration.mapping.model import EntityMap
-from integration.mapping.notes import parse_note
+from integration.mapping.notes import name_unmapped
 from integration.mirror.row_sink import RowSink
 from integration.queues.names import MIRROR_QUEUE
 from integration.queues.queue_sender import ChangeQueues, QueueSender
@@ -233,7 +233,7 @@ async def _record_result(
 def _count_row(mirror: Mirror, item: WorkItem, result: RowResult) -> None:
     type_ = _get_type(item)
     mirror.flow.count(item.sender, count_row(result.action))
-    mirror.flow.count_unmapped(parse_note(type_, note) for note in result.notes)
+    mirror.flow.count_unmapped(name_unmapped(type_, note) for note in result.notes)
 
 
 def _record_activity(mirror: Mirror, result: RowResult, began: datetime, *, error: bool) -> None:

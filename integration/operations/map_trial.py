@@ -17,6 +17,7 @@ from integration.dataverse.client import Dataverse
 from integration.mapping import engine
 from integration.mapping.explain import ExplainedRow, assume_columns, list_rows
 from integration.mapping.model import EntityMap, Route
+from integration.mapping.notes import Note, parse_note
 from integration.mapping.schema_mismatches import find_schema_mismatches
 
 # Seconds for Dataverse to tell the columns of all tables of a map.
@@ -24,15 +25,6 @@ _TIMEOUT = 10.0
 
 # What stands for the id of a resource that has none yet.
 NO_ID = "not-yet"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Note:
-    """What was not mapped: which column or element, why, and where the map has it. No value."""
-
-    subject: str
-    why: str
-    place: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,12 +94,5 @@ def _map(
     return replace(
         trial,
         rows=tuple(list_rows(entity, mapped)),
-        notes=tuple(split_note(note) for note in mapped.notes),
+        notes=tuple(parse_note(note) for note in mapped.notes),
     )
-
-
-def split_note(note: str) -> Note:
-    """Take apart a note of the engine: `column: why @ path (file:line)`."""
-    subject, _, rest = note.partition(": ")
-    why, _, place = rest.rpartition(" @ ")
-    return Note(subject=subject, why=why or place, place=place if why else "")

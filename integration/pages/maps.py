@@ -1,21 +1,25 @@
 """The pages Maps: which maps are in use, what each does, and what it would make of a resource.
 
-A page costs one storage operation, for the data routes, at most. The first one of a worker compiles
-the maps. A resource that is tried costs one read of the FHIR server where it is read by its id, one
-storage operation for the audit log then, and what Dataverse is asked for its columns. It is kept
-nowhere.
+The list costs one storage operation at most, for the data routes. The page of a map costs a read of
+the counts of a week besides. The first page of a worker compiles the maps. A resource that is tried
+costs one read of the FHIR server where it is read by its id, one storage operation for the audit
+log then, and what Dataverse is asked for its columns. It is kept nowhere.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
-from integration.core.errors import Issue, Rejected
+from integration.core.errors import Issue, Rejected, Unavailable
+from integration.core.flow import OTHER_ELEMENTS, UnmappedElement
 from integration.core.model import FhirResource
 from integration.fhir.grammar import is_id
 from integration.journal.audit_entry import AccessKind, Reader, build_access
 from integration.journal.audit_recorder import record
+from integration.operations.flow import MAX_HOURS, report_flow
 from integration.operations.maps import find_files, list_maps, list_unused
 from integration.pages.compiled_maps import load_maps
 from integration.pages.http import Reply
@@ -37,6 +41,16 @@ class Tried:
     id: str = ""
     problem: str | None = None
     trial: Trial | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unmapped:
+    """What rows of a resource type could not take since then, and how often each, the most frequent
+    first. `is_cut`: there was more than is named."""
+
+    since: datetime
+    elements: Sequence[tuple[UnmappedElement, int]]
+    is_cut: bool
 
 
 async def show_maps(view: View) -> Reply:
@@ -114,8 +128,6 @@ async def _render_map(view: View, tried: Tried, *, status: int = 200) -> Reply:
         raise Rejected(Issue("not-found", "No map in use is for this resource type."), status=404)
     entity = maps.entities.get(name)
     routes = await view.parts.data_routes.get_routes()
-    # What was not mapped lately, by element and number, belongs here: read it, and hand it to the
-    # template, which has a place for it above the form.
     return render(
         view,
         "map.html" if entity else "broken_map.html",
@@ -129,4 +141,16 @@ async def _render_map(view: View, tried: Tried, *, status: int = 200) -> Reply:
         on_delete=sources.on_delete,
         can_try=view.person.can(Role.PHI),
         tried=tried,
+        unmapped=await _find_unmapped(view, name),
     )
+
+
+async def _find_unmapped(view: View, type_: str) -> Unmapped | None:
+    """Return what was not mapped lately; None: it cannot be read, and the map is shown without."""
+    try:
+        report = await report_flow(view.parts.flow, MAX_HOURS, view.parts.now())
+    except Unavailable:
+        return None
+    elements = [pair for pair in report.unmapped.items() if pair[0].type == type_]
+    is_cut = report.is_cut or OTHER_ELEMENTS in report.unmapped
+    return Unmapped(since=report.since, elements=elements, is_cut=is_cut)

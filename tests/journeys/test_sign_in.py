@@ -13,7 +13,7 @@ from integration.pages.people import Role
 from local.processes import Child
 from local.services import Running, find_free_ports, start_host
 from tests.journeys.route import Route
-from tests.pages.plain import build_principal
+from tests.pages.asking import build_principal
 
 pytestmark = [pytest.mark.live, pytest.mark.azurite]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from integration.core.flow import UnmappedElement
-from integration.mapping.notes import parse_note
+from integration.mapping.notes import Note, name_unmapped, parse_note
 
 PATH = "name.where(use = 'official').family"
 
@@ -28,4 +28,20 @@ PATH = "name.where(use = 'official').family"
 def test_a_note_is_an_element_and_what_is_said_of_it(
     note: str, path: str, text: str | None
 ) -> None:
-    assert parse_note("Patient", note) == UnmappedElement("Patient", path, text or note)
+    assert name_unmapped("Patient", note) == UnmappedElement("Patient", path, text or note)
+
+
+@pytest.mark.parametrize(
+    ("note", "subject", "why", "path", "place"),
+    [
+        (f"lastname: too: long @ {PATH} (a.toml:57)", "lastname", "too: long", PATH, "a.toml:57"),
+        ("v: too long @ meta.versionId (a.toml)", "v", "too long", "meta.versionId", "a.toml"),
+        ("telecom: 3 more than the map has @ x", "telecom", "3 more than the map has", "x", ""),
+        ("managingorg: not there yet", "managingorg", "not there yet", "", ""),
+        ("answered 400 0x80040265", "", "answered 400 0x80040265", "", ""),
+    ],
+)
+def test_a_note_is_taken_apart_and_nothing_of_it_is_lost(
+    note: str, subject: str, why: str, path: str, place: str
+) -> None:
+    assert parse_note(note) == Note(subject=subject, why=why, path=path, place=place)

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from integration.core.refusal_counts import RefusalCounts
 
+from integration.core.flow import NO_SENDER, FlowCounts, HourFlow, find_hour
 from integration.core.model import Status
 from integration.journal.concern import Concern, ConcernKind
+from integration.journal.flow_log import MemoryFlowLog
 from integration.journal.housekeeping_runs import HousekeepingRun, MemoryHousekeepingRuns
 from integration.operations.alerts import (
     ALERTS,
@@ -127,15 +128,18 @@ async def test_too_many_messages_ring(clock: Clock, length: int, rings: bool) ->
 
 
 async def test_a_sender_that_proves_nothing_rings(clock: Clock) -> None:
-    counts = RefusalCounts()
-    for _ in range(10):
-        counts.add("lab", 401)
-        counts.add("west", 403)
-        counts.add(None, 401)
-    counts.add("east", 401)
-    known = judge(await report(clock, refusals=counts.list_counts()))
+    counted = {
+        "lab": FlowCounts(unproven=10),
+        "west": FlowCounts(forbidden=10),
+        "east": FlowCounts(unproven=9),
+        NO_SENDER: FlowCounts(unproven=10),
+    }
+    log = MemoryFlowLog()
+    await log.save_flows([HourFlow(hour=find_hour(clock()), worker="a", senders=counted)])
+    refusals = (await report_status(checking(clock, flow=log))).refusals
+    known = judge(await report(clock, refusals=refusals))
     assert ringing(known) == {"unproven"}
-    assert known["unproven"].reason == "lab: 10 answers 401 by this worker since it started"
+    assert known["unproven"].reason == "lab: 10 answers 401 in the last 24 hours"
     without = judge(await report(clock, sender_problems={"lab": "LAB_KEY is not set"}))
     assert without["unproven"] == Known(AlertState.RINGS, "lab: LAB_KEY is not set")
 

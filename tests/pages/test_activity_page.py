@@ -141,10 +141,10 @@ async def test_filters_choose_and_the_next_page_keeps_them(route: Route) -> None
     page = await visitor.get("activity?category=error&status=500&_count=2&table=")
     assert "The service failed." in page.text
     assert "search" not in page.text
-    assert "2 entries" in page.text.replace("\u00a0", " ")
+    assert "2 entries" in page.text
     (older,) = [link for link in page.links if "after=" in link]
-    page = await visitor.get(older.removeprefix("/api/pages/").replace("&amp;", "&"))
-    assert "1 entry" in page.text.replace("\u00a0", " ")
+    page = await visitor.get(older)
+    assert "1 entry" in page.text
     assert "category=error" in older
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from integration.core.errors import Issue, Misconfigured, Rejected, Unavailable
@@ -15,14 +16,15 @@ from integration.pages.forms import check_form
 from integration.pages.http import SECURITY_HEADERS, PageRequest, Reply, parse_fields, redirect
 from integration.pages.people import Role
 from integration.pages.view import STATIC, View
-from tests.pages.plain import (
-    CLOSED,
-    TOKEN,
-    ask,
-    build_form,
-    build_parts,
-    build_request,
-    read_text,
+from tests.conftest import Route
+from tests.pages.asking import CLOSED, TOKEN, Shown, build_form, build_request, make_parts
+
+# No example of these tests changes what the next one is answered.
+REUSE_ROUTE = settings(
+    suppress_health_check=[
+        *settings.default.suppress_health_check,
+        HealthCheck.function_scoped_fixture,
+    ]
 )
 
 
@@ -62,8 +64,17 @@ SAMPLES = (
 )
 
 
-async def answer(request: PageRequest) -> Reply:
-    return await answer_page(build_parts(), request, SAMPLES)
+Answer = Callable[[PageRequest], Awaitable[Shown]]
+
+
+@pytest.fixture
+def answer(route: Route) -> Answer:
+    parts = make_parts(route)
+
+    async def answer(request: PageRequest) -> Shown:
+        return Shown(await answer_page(parts, request, SAMPLES))
+
+    return answer
 
 
 # Who may do what: a row for each set of roles, a column for each of SAMPLES that tells them apart.
@@ -86,53 +97,58 @@ TABLE = {
 
 
 @pytest.mark.parametrize("roles", TABLE, ids="+".join)
-async def test_each_role_opens_what_the_table_says(roles: tuple[str, ...]) -> None:
+async def test_each_role_opens_what_the_table_says(answer: Answer, roles: tuple[str, ...]) -> None:
     header = build_request(roles=roles).headers
     asked = [replace(request, headers={**request.headers, **header}) for request, _ in ASKED]
     assert tuple([(await answer(request)).status for request in asked]) == TABLE[roles]
 
 
-async def test_who_lacks_a_role_is_told_which_and_which_there_are() -> None:
-    text = read_text(await answer(build_form("routes")))
+async def test_who_lacks_a_role_is_told_which_and_which_there_are(answer: Answer) -> None:
+    text = (await answer(build_form("routes"))).text
     assert "needs the role admin. Your roles: reader." in text
 
 
-async def test_who_has_no_role_sees_nothing_of_the_app() -> None:
-    reply = await answer(build_request(roles=()))
-    assert reply.status == 403
-    assert "Your roles: none" in read_text(reply)
-    assert b"<nav" not in reply.body
+async def test_who_has_no_role_sees_nothing_of_the_app(answer: Answer) -> None:
+    shown = await answer(build_request(roles=()))
+    assert shown.status == 403
+    assert "Your roles: none" in shown.text
+    assert b"<nav" not in shown.reply.body
 
 
-async def test_who_is_not_signed_in_gets_a_link_that_leads_back() -> None:
-    reply = await answer(build_request("things/a b?", roles=None))
-    assert reply.status == 401
+async def test_who_is_not_signed_in_gets_a_link_that_leads_back(answer: Answer) -> None:
+    shown = await answer(build_request("things/a b?", roles=None))
+    assert shown.status == 401
     back = quote("/api/pages/things/a%20b%3F", safe="")
-    assert f"/.auth/login/aad?post_login_redirect_uri={back}".encode() in reply.body
-    assert "Set-Cookie" not in reply.headers
+    assert f"/.auth/login/aad?post_login_redirect_uri={back}".encode() in shown.reply.body
+    assert "Set-Cookie" not in shown.reply.headers
 
 
-async def test_a_form_that_was_sent_after_the_sign_in_ended_is_not_sent_again() -> None:
-    reply = await answer(build_form("things/1", roles=None))
-    assert reply.status == 401
-    assert b"post_login_redirect_uri=%2Fapi%2Fpages%2F&#34;" not in reply.body
-    assert b'post_login_redirect_uri=%2Fapi%2Fpages%2F"' in reply.body
+async def test_a_form_that_was_sent_after_the_sign_in_ended_is_not_sent_again(
+    answer: Answer,
+) -> None:
+    shown = await answer(build_form("things/1", roles=None))
+    assert shown.status == 401
+    assert b"post_login_redirect_uri=%2Fapi%2Fpages%2F&#34;" not in shown.reply.body
+    assert b'post_login_redirect_uri=%2Fapi%2Fpages%2F"' in shown.reply.body
 
 
-async def test_where_nobody_can_sign_in_the_pages_are_closed_and_say_what_to_do() -> None:
-    reply = await answer_page(build_parts(CLOSED), build_request("things", roles=("admin",)))
-    assert reply.status == 403
-    assert "turn on its authentication" in read_text(reply)
+async def test_where_nobody_can_sign_in_the_pages_are_closed_and_say_what_to_do(
+    route: Route,
+) -> None:
+    request = build_request("things", roles=("admin",))
+    shown = Shown(await answer_page(make_parts(route, sign_in=CLOSED), request))
+    assert shown.status == 403
+    assert "turn on its authentication" in shown.text
 
 
-async def test_path_and_query_reach_the_page() -> None:
-    reply = await answer(build_request("things", query="status=parked&after="))
-    assert reply.body == b"{} {'status': 'parked'}"
-    assert (await answer(build_request("things/x y"))).body == b"{'id': 'x y'} {}"
+async def test_path_and_query_reach_the_page(answer: Answer) -> None:
+    shown = await answer(build_request("things", query="status=parked&after="))
+    assert shown.reply.body == b"{} {'status': 'parked'}"
+    assert (await answer(build_request("things/x y"))).reply.body == b"{'id': 'x y'} {}"
 
 
 @pytest.mark.parametrize("query", ["statsu=parked", "status=1&status=2", "status=%ff", "token=1"])
-async def test_a_query_that_the_page_does_not_have_is_refused(query: str) -> None:
+async def test_a_query_that_the_page_does_not_have_is_refused(answer: Answer, query: str) -> None:
     assert (await answer(build_request("things", query=query))).status == 400
 
 
@@ -149,37 +165,39 @@ async def test_a_query_that_the_page_does_not_have_is_refused(query: str) -> Non
         "routes/",
     ],
 )
-async def test_an_address_without_a_page_is_not_found(path: str) -> None:
-    reply = await answer(build_request(path))
-    assert reply.status == 404
-    assert "There is no page at this address" in read_text(reply)
+async def test_an_address_without_a_page_is_not_found(answer: Answer, path: str) -> None:
+    shown = await answer(build_request(path))
+    assert shown.status == 404
+    assert "There is no page at this address" in shown.text
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
-async def test_pages_are_asked_for_and_forms_are_sent_and_nothing_else(method: str) -> None:
-    reply = await answer(build_request("things", method=method))
-    assert (reply.status, reply.headers["Allow"]) == (405, "GET, POST")
+async def test_pages_are_asked_for_and_forms_are_sent_and_nothing_else(
+    answer: Answer, method: str
+) -> None:
+    shown = await answer(build_request("things", method=method))
+    assert (shown.status, shown.reply.headers["Allow"]) == (405, "GET, POST")
 
 
-async def test_a_page_that_takes_no_form_says_so() -> None:
-    reply = await answer(build_form("things"))
-    assert (reply.status, reply.headers["Allow"]) == (405, "GET")
+async def test_a_page_that_takes_no_form_says_so(answer: Answer) -> None:
+    shown = await answer(build_form("things"))
+    assert (shown.status, shown.reply.headers["Allow"]) == (405, "GET")
 
 
 @pytest.mark.parametrize("kind", TROUBLE)
-async def test_trouble_is_a_page_that_says_what_to_do(kind: str) -> None:
+async def test_trouble_is_a_page_that_says_what_to_do(answer: Answer, kind: str) -> None:
     _, status, text = TROUBLE[kind]
-    reply = await answer(build_request(f"trouble/{kind}"))
-    assert reply.status == status
-    assert text in read_text(reply)
-    assert b"<b>" not in reply.body
-    assert "10.0.0.7" not in reply.body.decode()
+    shown = await answer(build_request(f"trouble/{kind}"))
+    assert shown.status == status
+    assert text in shown.text
+    assert b"<b>" not in shown.reply.body
+    assert "10.0.0.7" not in shown.reply.body.decode()
 
 
-async def test_a_form_ends_with_another_page() -> None:
+async def test_a_form_ends_with_another_page(answer: Answer) -> None:
     form = build_form("things/1", f"token={TOKEN}&what=all", roles=("operator",))
-    reply = await answer(form)
-    assert (reply.status, reply.headers["Location"]) == (303, "/api/pages/taken/all")
+    shown = await answer(form)
+    assert (shown.status, shown.reply.headers["Location"]) == (303, "/api/pages/taken/all")
 
 
 WRONG_FORMS = {
@@ -202,27 +220,27 @@ WRONG_FORMS = {
 
 @pytest.mark.parametrize(("body", "headers", "status"), WRONG_FORMS.values(), ids=WRONG_FORMS)
 async def test_a_form_that_no_page_of_this_app_has_sent_does_nothing(
-    body: str | bytes, headers: dict[str, str | None], status: int
+    answer: Answer, body: str | bytes, headers: dict[str, str | None], status: int
 ) -> None:
     form = build_form("things/1", body, headers=headers, roles=("operator",))
-    reply = await answer(form)
-    assert reply.status == status
-    assert "Location" not in reply.headers
+    shown = await answer(form)
+    assert shown.status == status
+    assert "Location" not in shown.reply.headers
 
 
-async def test_a_page_that_reads_its_form_itself_takes_none_from_elsewhere() -> None:
+async def test_a_page_that_reads_its_form_itself_takes_none_from_elsewhere(answer: Answer) -> None:
     taken = build_form("files", roles=("admin",))
     foreign = build_form("files", roles=("admin",), headers={"origin": "https://evil.example"})
     assert (await answer(taken)).status == 303
     assert (await answer(foreign)).status == 403
 
 
-async def test_a_browser_gets_its_token_once() -> None:
+async def test_a_browser_gets_its_token_once(answer: Answer) -> None:
     first = await answer(build_request("things"))
-    cookie = first.headers["Set-Cookie"].partition(";")[0]
+    cookie = first.reply.headers["Set-Cookie"].partition(";")[0]
     again = await answer(build_request("things", headers={"cookie": cookie}))
     assert cookie == f"__Host-relay-form={TOKEN}"
-    assert "Set-Cookie" not in again.headers
+    assert "Set-Cookie" not in again.reply.headers
 
 
 @pytest.mark.parametrize(
@@ -240,11 +258,13 @@ async def test_a_browser_gets_its_token_once() -> None:
         build_request("static/nothing"),
     ],
 )
-async def test_every_reply_has_the_headers_that_keep_browsers_safe(request_: PageRequest) -> None:
-    reply = await answer(request_)
-    assert SECURITY_HEADERS.items() <= reply.headers.items()
-    is_static_file = reply.status == 200 and reply.media != "text/html"
-    assert ("no-store" in reply.headers["Cache-Control"]) is not is_static_file
+async def test_every_reply_has_the_headers_that_keep_browsers_safe(
+    answer: Answer, request_: PageRequest
+) -> None:
+    shown = await answer(request_)
+    assert SECURITY_HEADERS.items() <= shown.reply.headers.items()
+    is_static_file = shown.status == 200 and shown.reply.media != "text/html"
+    assert ("no-store" in shown.reply.headers["Cache-Control"]) is not is_static_file
 
 
 def test_the_policy_lets_nothing_run_in_line_or_come_from_elsewhere() -> None:
@@ -257,11 +277,11 @@ def test_the_policy_lets_nothing_run_in_line_or_come_from_elsewhere() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in STATIC.iterdir()))
-async def test_static_files_are_for_everybody_and_kept_for_good(name: str) -> None:
-    reply = await ask(build_request(f"static/{name}", roles=None))
-    assert reply.status == 200
-    assert reply.body == (STATIC / name).read_bytes()
-    assert "immutable" in reply.headers["Cache-Control"]
+async def test_static_files_are_for_everybody_and_kept_for_good(answer: Answer, name: str) -> None:
+    shown = await answer(build_request(f"static/{name}", roles=None))
+    assert shown.status == 200
+    assert shown.reply.body == (STATIC / name).read_bytes()
+    assert "immutable" in shown.reply.headers["Cache-Control"]
 
 
 @pytest.mark.parametrize(
@@ -284,21 +304,25 @@ async def test_static_files_are_for_everybody_and_kept_for_good(name: str) -> No
         "x" * 10_000,
     ],
 )
-async def test_no_path_leads_out_of_the_static_files(path: str) -> None:
-    reply = await ask(build_request(f"static/{path}", roles=None))
-    assert (reply.status, reply.body) == (404, b"")
+async def test_no_path_leads_out_of_the_static_files(answer: Answer, path: str) -> None:
+    shown = await answer(build_request(f"static/{path}", roles=None))
+    assert (shown.status, shown.reply.body) == (404, b"")
 
 
+@REUSE_ROUTE
 @given(st.text(max_size=100), st.text(max_size=100))
 async def test_whatever_is_asked_for_the_answer_is_a_page_and_no_error(
-    path: str, query: str
+    answer: Answer, path: str, query: str
 ) -> None:
-    reply = await answer(build_request(path, query=query))
-    assert reply.status in (200, 400, 404, 405, 500, 503)
-    assert SECURITY_HEADERS.items() <= reply.headers.items()
+    shown = await answer(build_request(path, query=query))
+    assert shown.status in (200, 400, 404, 405, 500, 503)
+    assert SECURITY_HEADERS.items() <= shown.reply.headers.items()
 
 
+@REUSE_ROUTE
 @given(st.binary(max_size=300))
-async def test_whatever_a_form_holds_without_the_token_it_does_nothing(body: bytes) -> None:
-    reply = await answer(build_form("things/1", body, roles=("operator",)))
-    assert reply.status in (400, 403)
+async def test_whatever_a_form_holds_without_the_token_it_does_nothing(
+    answer: Answer, body: bytes
+) -> None:
+    shown = await answer(build_form("things/1", body, roles=("operator",)))
+    assert shown.status in (400, 403)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,15 +20,15 @@ from integration.relay.kept_entry import KeptEntry, read_kept_entry
 from tests.audits import FailingAuditLog, make_recorder
 from tests.builders import MARKER, Body, batch, bundle, entry, observation, patient
 from tests.conftest import Route
+from tests.pages.asking import NAME, Shown, make_parts, visit
 from tests.pages.test_delivery import quote_values
-from tests.pages.visits import Visit, make_parts, visit_as
 
 FULL_URL = "urn:uuid:0b3cd3bd-6d0c-4a5c-9d7e-2a8a4c8f3a11"
 
 
-async def see(route: Route, delivery: str, position: int = 0, **changes: Any) -> Visit:
-    visitor = replace(visit_as(route, "reader", "phi"), parts=make_parts(route, **changes))
-    return await visitor.see(f"deliveries/{delivery}/entries/{position}")
+async def see(route: Route, delivery: str, position: int = 0, **changes: Any) -> Shown:
+    visitor = visit(route, "reader", "phi", **changes)
+    return await visitor.get(f"deliveries/{delivery}/entries/{position}")
 
 
 async def read(route: Route, delivery: str, position: int = 0) -> KeptEntry:
@@ -179,13 +178,13 @@ async def test_what_a_read_has_answered_is_shown(route: Route) -> None:
 async def test_each_look_is_recorded_before_it_leaves(route: Route) -> None:
     id_ = await route.deliver(batch(entry(patient(id="p1"), method="PUT"), entry(observation())))
     await route.process(id_)
-    assert (await see(route, id_)).reply.status == 200
+    assert (await see(route, id_)).status == 200
     (look,) = route.audit.entries
-    assert look.reader.user == "nurse@hospital.example"
+    assert look.reader.user == NAME
     assert look.access.kind is AccessKind.CONTENT
     assert look.access.delivery == id_
     assert look.access.resources == ("Patient/p1",)
-    await visit_as(route, "reader", "phi").see(f"deliveries/{id_}/content")
+    await visit(route, "reader", "phi").get(f"deliveries/{id_}/content")
     loads = [each for each in route.audit.entries if each.access.number == 2]
     assert [set(each.access.types) for each in loads] == [{"Observation", "Patient"}]
 
@@ -202,9 +201,9 @@ async def test_nobody_is_told_of_a_record_that_is_not_kept(route: Route) -> None
 async def test_what_cannot_be_recorded_is_not_shown(route: Route, path: str) -> None:
     id_ = await route.deliver(patient())
     recorder = make_recorder(FailingAuditLog())
-    visitor = visit_as(route, "reader", "phi", audit=recorder)
-    shown = await visitor.see(f"deliveries/{id_}/{path}")
-    assert shown.reply.status == 503
+    visitor = visit(route, "reader", "phi", audit=recorder)
+    shown = await visitor.get(f"deliveries/{id_}/{path}")
+    assert shown.status == 503
     assert MARKER not in shown.html
 
 
@@ -214,8 +213,8 @@ async def test_only_readers_who_may_see_patients_see_content(
     route: Route, path: str, roles: tuple[str, ...]
 ) -> None:
     id_ = await route.deliver(patient())
-    shown = await visit_as(route, *roles).see(f"deliveries/{id_}/{path}")
-    assert shown.reply.status == 403
+    shown = await visit(route, *roles).get(f"deliveries/{id_}/{path}")
+    assert shown.status == 403
     assert MARKER not in shown.html
     assert route.audit.entries == []
 
@@ -223,7 +222,7 @@ async def test_only_readers_who_may_see_patients_see_content(
 async def test_the_bytes_are_handed_out_as_they_came(route: Route) -> None:
     body = b'{ "resourceType" : "Patient",\n\t"active":true }'
     id_ = await route.deliver(body)
-    reply = (await visit_as(route, "reader", "phi").see(f"deliveries/{id_}/content")).reply
+    reply = (await visit(route, "reader", "phi").get(f"deliveries/{id_}/content")).reply
     assert reply.body == body
     assert reply.media == "application/fhir+json"
     assert reply.headers["Content-Disposition"] == f'attachment; filename="delivery-{id_}.json"'
@@ -236,12 +235,12 @@ async def test_deleted_bytes_are_said_to_be_deleted(route: Route) -> None:
     await route.process(id_)
     del route.journal.payloads[id_]
     shown = await see(route, id_)
-    assert shown.reply.status == 200
+    assert shown.status == 200
     assert "its bytes are deleted" in shown.text
     assert "status 201" in shown.text
-    visitor = visit_as(route, "reader", "phi")
-    load = await visitor.see(f"deliveries/{id_}/content")
-    assert load.reply.status == 404
+    visitor = visit(route, "reader", "phi")
+    load = await visitor.get(f"deliveries/{id_}/content")
+    assert load.status == 404
     assert "its bytes are deleted" in load.text
 
 
@@ -280,8 +279,8 @@ async def test_what_cannot_be_read_is_shown_as_it_came(route: Route) -> None:
 @pytest.mark.parametrize("position", ["1", "-1", "x", "²", "9999999999"])
 async def test_an_unknown_entry_is_not_found(route: Route, position: str) -> None:
     id_ = await route.deliver(patient())
-    visitor = visit_as(route, "reader", "phi")
-    assert (await visitor.see(f"deliveries/{id_}/entries/{position}")).reply.status == 404
+    visitor = visit(route, "reader", "phi")
+    assert (await visitor.get(f"deliveries/{id_}/entries/{position}")).status == 404
     assert route.audit.entries == []
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from integration.core.errors import Rejected
 from integration.pages.forms import build_cookie, check_form, check_origin, read_token
-from tests.pages.plain import SITE, TOKEN, build_form, build_request
+from tests.pages.asking import SITE, TOKEN, build_form, build_request
 
 LAPTOP = "http://127.0.0.1:7071"
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import replace
+import re
+from datetime import timedelta
 
 import pytest
 
 from integration.core.errors import Unavailable
+from integration.core.flow import OTHER_ELEMENTS, HourFlow, UnmappedElement, find_hour
 from integration.journal.audit_entry import AccessKind
+from integration.journal.flow_log import MemoryFlowLog
 from integration.mapping import files
 from integration.mapping.files import parse_map_file
 from tests.audits import FailingAuditLog, make_recorder
-from tests.builders import MARKER, Body, patient
+from tests.builders import MARKER, Body, batch, entry, patient
 from tests.conftest import Route, told_by
-from tests.pages.console import NAME, Console, open_console, read, row
+from tests.operations.test_status import Broken
+from tests.pages.asking import NAME, Visitor, count_flow, visit
 
 PATIENT = "6f1d0a1e-5b7e-4f0e-8a0b-0a1b2c3d4e5f"
 
@@ -68,54 +72,54 @@ default = 1 # most are
 MINE = [parse_map_file("location.toml", OWN)]
 
 
-def phi(route: Route) -> Console:
-    return open_console(route).with_roles("reader", "phi")
+def phi(route: Route) -> Visitor:
+    return visit(route, "reader", "phi")
 
 
 async def test_the_maps_in_use_are_listed(route: Route) -> None:
-    reply = await open_console(route).get("maps")
-    listed = row(reply, "Patient")
+    reply = await visit(route, "reader").get("maps")
+    listed = reply.row("Patient")
     assert listed[1:3] == ["contact", "dataverse"]
     assert int(listed[3]) > 100
     assert listed[5:] == ["patient.toml (healthcare)", "works"]
-    assert row(reply, "Goal")[5] == "goal.toml (clinical)"
-    assert "MAPS_ENABLED" in read(reply)
-    assert "practitioner (Practitioner)" in read(reply)
-    assert "us_core (adds to Patient)" in read(reply)
+    assert reply.row("Goal")[5] == "goal.toml (clinical)"
+    assert "MAPS_ENABLED" in reply.text
+    assert "practitioner (Practitioner)" in reply.text
+    assert "us_core (adds to Patient)" in reply.text
 
 
 async def test_a_broken_map_comes_first_with_its_error(route: Route) -> None:
     broken = parse_map_file("patient.toml", OWN.replace("Location", "Patient") + "\nx = 1")
-    console = open_console(route, [*MINE, broken])
-    text = read(await console.get("maps"))
+    visitor = visit(route, "reader", map_files=[*MINE, broken])
+    text = (await visitor.get("maps")).text
     assert "1 map is broken" in text
     assert text.index("patient.toml") < text.index("location.toml")
     assert "x is no key" in text
-    page = await console.with_roles("reader", "phi").get("maps/Patient")
+    page = await visitor.with_roles("reader", "phi").get("maps/Patient")
     assert page.status == 200
-    assert "The map of Patient is broken" in read(page)
-    assert b"<form" not in page.body
+    assert "The map of Patient is broken" in page.text
+    assert "<form" not in page.html
 
 
 async def test_a_map_is_shown_with_the_reasons_of_its_comments(route: Route) -> None:
-    reply = await open_console(route, MINE).get("maps/Location")
-    text = read(reply)
+    reply = await visit(route, "reader", map_files=MINE).get("maps/Location")
+    text = reply.text
     assert "What we show of places." in text
     assert "What people see" in text
-    assert row(reply, "name")[1:] == [
+    assert reply.row("name")[1:] == [
         *("%door", "copy text, as it is; cut where it is too long"),
         *("So that it is found.", "when it is created"),
     ]
-    status = row(reply, "statuscode")
+    status = reply.row("statuscode")
     assert "an option, by its code; without one 1" in status[2]
     assert "inactive becomes 2 or 3" in status[2]
     assert status[3:] == ["most are", "no"]
-    assert row(reply, "telecom") == ["telecom", "telecom", "nobody calls a place"]
-    assert row(reply, "%door") == ["%door", "name", "The name on the door."]
+    assert reply.row("telecom") == ["telecom", "telecom", "nobody calls a place"]
+    assert reply.row("%door") == ["%door", "name", "The name on the door."]
 
 
 async def test_child_rows_and_what_becomes_of_them_are_shown(route: Route) -> None:
-    text = read(await open_console(route).get("maps/Patient"))
+    text = (await visit(route, "reader").get("maps/Patient")).text
     assert "identifier becomes msemr_medicalidentifier" in text
     assert "A row whose item is gone in FHIR is deleted." in text
     assert "its row is deactivated ( ON_DELETE )" in text
@@ -123,15 +127,64 @@ async def test_child_rows_and_what_becomes_of_them_are_shown(route: Route) -> No
 
 async def test_every_shipped_map_can_be_shown(route: Route) -> None:
     named = ["organization", "practitioner", "related_person", "us_core"]
-    console = open_console(route, files.read_map_files("healthcare", "new", enabled=named))
-    maps = console.parts.maps.load()
+    visitor = visit(
+        route, "reader", map_files=files.read_map_files("healthcare", "new", enabled=named)
+    )
+    maps = visitor.parts.maps.load()
     assert maps.broken == {}
     for name in maps.entities:
-        assert (await console.get(f"maps/{name}")).status == 200, name
+        assert (await visitor.get(f"maps/{name}")).status == 200, name
 
 
 async def test_there_is_no_page_of_a_type_without_a_map(route: Route) -> None:
-    assert (await open_console(route).get(f"maps/{MARKER}")).status == 404
+    assert (await visit(route, "reader").get(f"maps/{MARKER}")).status == 404
+
+
+# --- what was not mapped lately -------------------------------------------------------------------
+
+
+async def test_what_was_not_mapped_lately_is_named_the_most_frequent_first(route: Route) -> None:
+    count_flow(route)
+    people = [patient(id=f"a{n}", birthDate="1980") for n in range(2)]
+    people += [patient(id=f"b{n}", photo=[{"url": MARKER}] * n) for n in range(1, 4)]
+    await route.process_all(await route.deliver(batch(*(entry(p, method="PUT") for p in people))))
+    await route.mirror_all()
+    page = await visit(route, "reader").get("maps/Patient")
+    table = page.html.partition('aria-label="Not mapped lately"')[2].partition("</table>")[0]
+    found = re.findall(r"<th scope=.row.>(.*?)</th>.*?<td class=.number.>(\d+)</td>", table)
+    assert found == [
+        ("photo: more than the map has columns for", "3"),
+        ("birthdate: the date is incomplete", "2"),
+    ]
+    assert page.row("birthdate:")[1] == "birthDate"
+    assert MARKER not in page.html
+    assert "There was more" not in page.text
+
+
+async def test_what_was_not_mapped_of_others_is_on_their_own_pages(route: Route) -> None:
+    told = UnmappedElement("Goal", "note", "note: too long")
+    log = MemoryFlowLog()
+    hour = find_hour(route.clock()) - timedelta(hours=100)
+    lost = {told: 7, OTHER_ELEMENTS: 3}
+    await log.save_flows([HourFlow(hour=hour, worker="a", unmapped=lost)])
+    visitor = visit(route, "reader", flow=log)
+    page = await visitor.get("maps/Patient")
+    assert "Nothing: every row took what the map gives it" in page.text
+    assert "There was more than is named here" in page.text
+    assert (await visitor.get("maps/Goal")).row("note:") == ["note: too long", "note", "7"]
+
+
+async def test_a_virtual_table_counts_nothing_so_nothing_is_said_of_it(route: Route) -> None:
+    assert "Not mapped lately" not in (await visit(route, "reader").get("maps/Goal")).text
+
+
+async def test_a_map_is_shown_though_the_counts_cannot_be_read(route: Route) -> None:
+    page = await visit(route, "reader", flow=Broken(), status={"flow": MemoryFlowLog()}).get(
+        "maps/Patient"
+    )
+    assert page.status == 200
+    assert "Cannot be read now" in page.text
+    assert "Columns" in page.text
 
 
 # --- a resource that is tried ---------------------------------------------------------------------
@@ -141,8 +194,8 @@ async def test_a_resource_becomes_the_row_that_the_mirror_would_write(route: Rou
     person = patient(id=PATIENT, gender="female", name=[{"family": MARKER, "given": ["Ada"]}])
     reply = await phi(route).post("maps/Patient", resource=json.dumps(person))
     assert reply.status == 200
-    assert f'"{MARKER}"' in read(reply)
-    assert "2 female" in read(reply)
+    assert f'"{MARKER}"' in reply.text
+    assert "2 female" in reply.text
     await route.process_all(await route.deliver(person, method="PUT", type="Patient", id=PATIENT))
     await route.mirror_all()
     written = await route.dataverse_double.contact()
@@ -152,28 +205,28 @@ async def test_a_resource_becomes_the_row_that_the_mirror_would_write(route: Rou
 
 async def test_what_is_not_mapped_is_said_with_why_and_without_a_value(route: Route) -> None:
     person = patient(photo=[{"url": MARKER}], birthDate="1980")
-    text = read(await phi(route).post("maps/Patient", resource=json.dumps(person)))
+    text = (await phi(route).post("maps/Patient", resource=json.dumps(person))).text
     assert "2 things were not mapped, or not whole" in text
     assert "photo 1 more than the map has columns for" in text
     assert "birthdate" in text
 
 
 async def test_the_columns_of_the_organisation_count(route: Route) -> None:
-    console = open_console(route, MINE).with_roles("reader", "phi")
-    console.parts.data_routes.clear_cache()
+    visitor = visit(route, "reader", "phi", map_files=MINE)
+    visitor.parts.data_routes.clear_cache()
     place = {"resourceType": "Location", "name": "n" * 300}
-    virtual = await console.post("maps/Location", resource=json.dumps(place))
-    assert "n" * 300 in read(virtual)
-    await console.with_roles("admin").post("data-routes/Location", route="dataverse")
-    mirrored = await console.post("maps/Location", resource=json.dumps(place))
-    shown = read(mirrored)
+    virtual = await visitor.post("maps/Location", resource=json.dumps(place))
+    assert "n" * 300 in virtual.text
+    await visitor.with_roles("admin").post("data-routes/Location", route="dataverse")
+    mirrored = await visitor.post("maps/Location", resource=json.dumps(place))
+    shown = mirrored.text
     assert "the text is longer than 160 characters and was cut" in shown
     assert "n" * 161 not in shown.partition("Try a resource")[0]
 
 
 async def test_without_dataverse_it_is_said_that_lengths_were_not_checked(route: Route) -> None:
     route.dataverse_double.will_fail(kind="status", status=503, next=50)
-    text = read(await phi(route).post("maps/Patient", resource=json.dumps(patient(id=PATIENT))))
+    text = (await phi(route).post("maps/Patient", resource=json.dumps(patient(id=PATIENT)))).text
     assert "lengths and options were not checked" in text
     assert "The row that would result" in text
 
@@ -181,7 +234,7 @@ async def test_without_dataverse_it_is_said_that_lengths_were_not_checked(route:
 async def test_an_id_is_read_from_the_fhir_server_and_audited(route: Route) -> None:
     route.fhir_double.put(f"Patient/{PATIENT}", patient(id=PATIENT, name=[{"family": MARKER}]))
     reply = await phi(route).post("maps/Patient", id=PATIENT)
-    assert f'"{MARKER}"' in read(reply)
+    assert f'"{MARKER}"' in reply.text
     (entry,) = route.audit.entries
     assert entry.reader.user == NAME
     assert entry.access.kind is AccessKind.MAP_TRIAL
@@ -191,18 +244,18 @@ async def test_an_id_is_read_from_the_fhir_server_and_audited(route: Route) -> N
 
 async def test_what_cannot_be_audited_is_not_shown(route: Route) -> None:
     route.fhir_double.put(f"Patient/{PATIENT}", patient(id=PATIENT, name=[{"family": MARKER}]))
-    console = phi(route)
+    visitor = phi(route)
     recorder = make_recorder(FailingAuditLog())
-    console = replace(console, parts=replace(console.parts, audit=recorder))
-    reply = await console.post("maps/Patient", id=PATIENT)
+    visitor = visitor.with_parts(audit=recorder)
+    reply = await visitor.post("maps/Patient", id=PATIENT)
     assert reply.status == 503
-    assert MARKER.encode() not in reply.body
+    assert MARKER not in reply.html
 
 
 async def test_an_id_that_is_not_there_is_said_and_audited(route: Route) -> None:
     reply = await phi(route).post("maps/Patient", id=PATIENT)
     assert reply.status == 404
-    assert "The FHIR server has no Patient with this id" in read(reply)
+    assert "The FHIR server has no Patient with this id" in reply.text
     (entry,) = route.audit.entries
     assert (entry.access.status, entry.access.number) == (404, 0)
 
@@ -227,7 +280,7 @@ async def test_what_cannot_be_tried_is_said(
 ) -> None:
     reply = await phi(route).post("maps/Patient", **fields)
     assert reply.status == 400
-    problem = reply.body.decode().partition('role="alert">')[2].partition("</div>")[0]
+    problem = reply.html.partition('role="alert">')[2].partition("</div>")[0]
     assert said in problem
     assert MARKER not in problem
     assert route.fhir_double.received == []
@@ -235,14 +288,14 @@ async def test_what_cannot_be_tried_is_said(
 
 async def test_a_resource_whose_id_does_not_fit_is_refused_as_the_mirror_does(route: Route) -> None:
     person: Body = patient(id="a" * 64)
-    text = read(await phi(route).post("maps/Patient", resource=json.dumps(person)))
+    text = (await phi(route).post("maps/Patient", resource=json.dumps(person))).text
     assert "There would be no row" in text
     assert "characters" in text
 
 
 async def test_only_the_role_phi_may_try(route: Route) -> None:
-    admin = open_console(route).with_roles("admin")
-    assert "The role phi may try a resource here" in read(await admin.get("maps/Patient"))
+    admin = visit(route, "admin")
+    assert "The role phi may try a resource here" in (await admin.get("maps/Patient")).text
     assert (await admin.post("maps/Patient", id=PATIENT)).status == 403
     alone = admin.with_roles("phi")
     assert (await alone.post("maps/Patient", id=PATIENT)).status == 403
@@ -268,4 +321,4 @@ async def test_a_fhir_server_that_does_not_answer_is_a_page(route: Route) -> Non
     route.fhir_double.down = 503
     reply = await phi(route).post("maps/Patient", id=PATIENT)
     assert reply.status == 503
-    assert Unavailable.__name__ not in read(reply)
+    assert Unavailable.__name__ not in reply.text

@@ -18,7 +18,7 @@ from integration.queues.names import MIRROR_QUEUE
 from tests.audits import FailingAuditLog, make_recorder
 from tests.builders import MARKER, bundle, entry, patient
 from tests.conftest import Route, told_by
-from tests.pages.asking import Visitor, make_parts
+from tests.pages.asking import NAME, Visitor, make_parts
 
 ANNA = "9b1de2a4-6f0e-4b7b-8d39-0d8a52c4e1b7"
 THEIRS = "11111111-2222-4333-8444-555555555555"
@@ -56,7 +56,7 @@ async def test_a_patient_is_shown_with_its_row_and_who_wrote_each_version(route:
     assert f"/api/pages/deliveries/{first}" in page.links
     assert "wrote version 1 in FHIR, by its entry 0" in page.text
     assert "2 2026-03-01 19:45 UTC not the relay" in page.text
-    form = f"http://dataverse/main.aspx?etn=contact&amp;id={ANNA}&amp;pagetype=entityrecord"
+    form = f"http://dataverse/main.aspx?etn=contact&id={ANNA}&pagetype=entityrecord"
     assert form in page.links
     assert MRN not in page.html
 
@@ -176,7 +176,7 @@ async def test_each_look_is_recorded_before_the_answer_leaves(route: Route) -> N
     route.fhir_double.add(anna())
     await Visitor(make_parts(route)).get(f"patients/{ANNA}")
     (found,) = route.audit.entries
-    assert found.reader.user == "night@hospital.example"
+    assert found.reader.user == NAME
     assert (found.access.kind, found.access.resources) == (
         AccessKind.PATIENT,
         (f"Patient/{ANNA}",),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from integration.core.errors import Rejected
 from integration.pages.people import Person, Role, SignIn, identify_person
-from tests.pages.plain import CLOSED, EASY_AUTH, LAPTOP, ROLE_CLAIM, SITE, build_principal
+from tests.pages.asking import CLOSED, EASY_AUTH, LAPTOP, ROLE_CLAIM, SITE, build_principal
 
 # What each app role may do: rows are roles that somebody has, columns those that pages ask for.
 TABLE = {

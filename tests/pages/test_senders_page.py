@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from integration.core.refusal_counts import RefusalCounts
 
+from integration.core.flow import count_refusal
 from integration.fhir.grammar import RESOURCE_TYPES
 from integration.senders.load import parse_senders
 from integration.senders.schemes import collect_secrets
 from tests.builders import MARKER, batch, bundle, entry, patient
 from tests.conftest import Route
-from tests.pages.asking import Visitor, make_identification, make_parts
+from tests.pages.asking import Visitor, count_flow, make_identification, make_parts
 
 SECRET = "hidden-from-everybody-1"
 SENDERS = """
@@ -96,7 +96,7 @@ async def test_a_sender_is_shown_with_its_tables(route: Route) -> None:
     ):
         assert text in page.text, text
     assert "/api/pages/deliveries?sender=clinic" in page.links
-    assert "/api/pages/deliveries?sender=clinic&amp;attention=entries" in page.links
+    assert "/api/pages/deliveries?sender=clinic&attention=entries" in page.links
 
 
 async def test_each_setting_says_whether_it_is_set(route: Route) -> None:
@@ -119,6 +119,7 @@ async def test_a_sender_without_an_address_of_its_own_says_where_it_sends(
 
 
 async def test_the_last_delivery_and_the_refused_share_are_shown(route: Route) -> None:
+    count_flow(route)
     good, bad = patient(id="clinic-1"), patient(id="clinic-2")
     route.fhir_double.refuses.add("Observation")
     delivery = await route.deliver(
@@ -147,10 +148,10 @@ async def test_a_sender_that_is_seen_and_not_listed_is_shown_as_that(route: Rout
 
 
 async def test_refused_requests_are_counted_by_sender_and_for_nobody(route: Route) -> None:
-    refusals = RefusalCounts()
+    flow = count_flow(route)
     for sender, status in (("clinic", 401), ("clinic", 401), ("clinic", 429), (None, 401)):
-        refusals.add(sender, status)
-    visitor = visit(route, refusals=refusals)
+        flow.count(sender, count_refusal(status))
+    visitor = visit(route)
     page = await visitor.get("senders/clinic")
     assert "2 not proven (401) , 1 too many (429)" in page.text
     page = await visitor.get("senders")

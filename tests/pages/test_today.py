@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import re
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -10,13 +10,21 @@ from typing import Any
 import pytest
 
 from integration.core.errors import Unavailable
+from integration.core.flow import FlowCounts
 from integration.journal.attention import ConcernFilter, ConcernPage
 from integration.journal.concern import Concern, ConcernKind, build_concern_id
+from integration.journal.flow_log import MemoryFlowLog
 from integration.journal.store import MemoryJournal
 from integration.operations.health import CheckedStates
 from integration.operations.status import report_status
 from integration.pages.today import MAX_CONCERNS, group_concerns, list_problems
-from tests.pages.plain import NOW, ask, build_parts, build_request, read_text
+from tests.builders import patient
+from tests.conftest import Route
+from tests.doubles import Clock
+from tests.operations.test_status import Broken
+from tests.pages.asking import count_flow, make_parts, visit
+
+NOW = Clock()()  # when every route begins
 
 
 def build_concern(
@@ -40,22 +48,24 @@ async def fill(concerns: Sequence[Concern]) -> MemoryJournal:
     return journal
 
 
-async def test_where_all_is_well_it_says_so() -> None:
-    reply = await ask(build_request())
-    assert reply.status == 200
-    assert "Nothing needs you" in read_text(reply)
-    assert "All empty" in read_text(reply)
+async def test_where_all_is_well_it_says_so(route: Route) -> None:
+    page = await visit(route, "reader").get("")
+    assert page.status == 200
+    assert "Nothing needs you" in page.text
+    assert "All empty" in page.text
 
 
 @pytest.mark.parametrize("kind", ConcernKind)
-async def test_each_kind_of_concern_is_counted_and_leads_to_its_list(kind: ConcernKind) -> None:
+async def test_each_kind_of_concern_is_counted_and_leads_to_its_list(
+    route: Route, kind: ConcernKind
+) -> None:
     journal = await fill([build_concern(kind, number) for number in (1, 2)])
-    reply = await ask(build_request(), build_parts(journal=journal))
-    text = read_text(reply)
+    page = await visit(route, "reader", journal=journal).get("")
+    text = page.text
     assert "1 thing needs you" in text
     assert "403 from the FHIR server" in text
     assert "2 min ago" in text
-    assert f'href="/api/pages/attention?kind={kind}"'.encode() in reply.body
+    assert f"/api/pages/attention?kind={kind}" in page.links
 
 
 def test_what_cannot_go_on_by_itself_comes_first() -> None:
@@ -74,46 +84,47 @@ def test_of_many_reasons_the_most_frequent_one_is_shown() -> None:
     assert need.oldest == NOW - timedelta(minutes=3)
 
 
-async def test_of_more_than_are_counted_it_says_more() -> None:
+async def test_of_more_than_are_counted_it_says_more(route: Route) -> None:
     concerns = [build_concern(ConcernKind.ENTRIES, number) for number in range(MAX_CONCERNS + 1)]
-    text = read_text(await ask(build_request(), build_parts(journal=await fill(concerns))))
+    text = (await visit(route, "reader", journal=await fill(concerns)).get("")).text
     assert "More than 1 000 deliveries" in text
     assert "Only the newest 1 000 were counted" in text
 
 
-async def test_a_service_that_does_not_work_needs_somebody() -> None:
+async def test_a_service_that_does_not_work_needs_somebody(route: Route) -> None:
     states = CheckedStates({"fhir": "403: no role", "storage": "ok"}, NOW, 60)
-    report = await report_status(build_parts().status_check)
+    report = await report_status(make_parts(route).status_check)
     assert list_problems(report, states) == [("FHIR server", "403: no role")]
 
 
-async def test_a_reason_is_text_and_no_markup() -> None:
+async def test_a_reason_is_text_and_no_markup(route: Route) -> None:
     concern = build_concern(ConcernKind.PARKED, reason="<img src=x onerror=alert(1)>")
-    reply = await ask(build_request(), build_parts(journal=await fill([concern])))
-    assert b"<img src=x" not in reply.body
-    assert "<img src=x onerror=alert(1)>" in read_text(reply)
+    page = await visit(route, "reader", journal=await fill([concern])).get("")
+    assert "<img src=x" not in page.html
+    assert "<img src=x onerror=alert(1)>" in page.text
 
 
-async def test_it_refreshes_until_it_is_told_not_to() -> None:
-    on, off = await asyncio.gather(ask(build_request()), ask(build_request(query="refresh=off")))
-    assert b'hx-get="/api/pages/"' in on.body
-    assert b"hx-get" not in off.body
-    assert "Refresh by itself" in read_text(off)
+async def test_it_refreshes_until_it_is_told_not_to(route: Route) -> None:
+    visitor = visit(route, "reader")
+    on, off = await visitor.get(""), await visitor.get("", refresh="off")
+    assert 'hx-get="/api/pages/"' in on.html
+    assert "hx-get" not in off.html
+    assert "Refresh by itself" in off.text
 
 
-async def test_without_storage_it_says_so() -> None:
+async def test_without_storage_it_says_so(route: Route) -> None:
     class Gone(MemoryJournal):
         async def list_concerns(
             self, filter_: ConcernFilter, limit: int, after: str | None
         ) -> ConcernPage:
             raise Unavailable("storage", "it does not answer")
 
-    reply = await ask(build_request(), build_parts(journal=Gone()))
-    assert reply.status == 503
-    assert "does not respond" in read_text(reply)
+    page = await visit(route, "reader", journal=Gone()).get("")
+    assert page.status == 503
+    assert "does not respond" in page.text
 
 
-async def test_it_reads_the_list_of_concerns_once_however_long_it_is() -> None:
+async def test_it_reads_the_list_of_concerns_once_however_long_it_is(route: Route) -> None:
     calls: list[Any] = []
 
     class Counting(MemoryJournal):
@@ -123,5 +134,56 @@ async def test_it_reads_the_list_of_concerns_once_however_long_it_is() -> None:
             calls.append(limit)
             return await MemoryJournal.list_concerns(self, filter_, limit, after)
 
-    await ask(build_request(), build_parts(journal=Counting()))
+    await visit(route, "reader", journal=Counting()).get("")
     assert calls == [MAX_CONCERNS]
+
+
+async def test_what_passed_is_drawn_with_its_numbers(route: Route) -> None:
+    flow = count_flow(route)
+    route.clock.later(-3600)
+    flow.count("north", FlowCounts(accepted=3, written=1200, rows_created=4, rows_updated=5))
+    route.clock.later(3600)
+    flow.count("west", FlowCounts(accepted=1, written=34, refused=2, rows_parked=1))
+    page = await visit(route, "reader").get("")
+    for told in ("4 deliveries", "1 234 records written", "9 changes in Dataverse", "3 refused"):
+        assert told in page.text
+    numbers = [row for row in page.rows if row[0].endswith("UTC")]
+    assert len(numbers) == 24
+    assert numbers[0] == ["2026-03-01 19:00 UTC", "1", "34", "0", "3"]
+    assert numbers[1] == ["2026-03-01 18:00 UTC", "3", "1 200", "9", "0"]
+    assert {tuple(row[1:]) for row in numbers[2:]} == {("0", "0", "0", "0")}
+    drawn = re.findall(r'<rect class="(\w+)"', page.html)
+    assert sorted(drawn) == ["refused", "rows", "written", "written"]
+    assert "north" not in page.html
+
+
+async def test_what_was_delivered_is_counted_as_it_passes(route: Route) -> None:
+    count_flow(route)
+    person = patient(id="p1")
+    await route.process_all(await route.deliver(person, method="PUT", type="Patient", id="p1"))
+    await route.mirror_all()
+    text = (await visit(route, "reader").get("")).text
+    for told in ("1 delivery", "1 record written", "1 change in Dataverse", "0 refused"):
+        assert told in text
+
+
+async def test_where_nothing_passed_no_chart_is_drawn(route: Route) -> None:
+    page = await visit(route, "reader").get("")
+    assert "Nothing came." in page.text
+    assert "<svg" not in page.html
+
+
+async def test_a_chart_that_cannot_be_read_does_not_keep_the_page(route: Route) -> None:
+    journal = await fill([build_concern(ConcernKind.PARKED)])
+    status = {"flow": MemoryFlowLog()}
+    page = await visit(route, "reader", journal=journal, flow=Broken(), status=status).get("")
+    assert page.status == 200
+    assert "The last 24 hours Cannot be read now." in page.text
+    assert "1 thing needs you" in page.text
+
+
+async def test_counts_that_the_status_cannot_read_either_need_somebody(route: Route) -> None:
+    page = await visit(route, "reader", flow=Broken()).get("")
+    assert page.status == 200
+    assert "Cannot be read now." in page.text
+    assert "1 thing needs you Storage" in page.text

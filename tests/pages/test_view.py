@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from jinja2 import UndefinedError
 from markupsafe import Markup
 
-from integration.pages.people import Role
+from integration.pages.people import Person, Role
 from integration.pages.view import (
     MENU,
     STATIC,
@@ -20,14 +20,13 @@ from integration.pages.view import (
     format_time,
     render,
 )
-from tests.pages.plain import LAPTOP, TOKEN, build_parts, build_request, read_text
+from tests.conftest import Route
+from tests.pages.asking import LAPTOP, TOKEN, Shown, build_request, make_parts
 
 
-def build_view(name: str = "ada", *roles: Role, path: str = "") -> View:
-    from integration.pages.people import Person
-
+def build_view(route: Route, name: str = "ada", *roles: Role, path: str = "") -> View:
     person = Person(name=name, roles=frozenset(roles or (Role.READER,)))
-    return View(parts=build_parts(), request=build_request(path), person=person, token=TOKEN)
+    return View(parts=make_parts(route), request=build_request(path), person=person, token=TOKEN)
 
 
 def test_a_time_is_in_utc_and_readable_by_machines() -> None:
@@ -59,39 +58,42 @@ def test_the_address_of_a_file_changes_with_its_content() -> None:
     assert len({address.partition("?v=")[2] for address in addresses}) == len(addresses)
 
 
-def test_whatever_is_shown_is_escaped() -> None:
+async def test_whatever_is_shown_is_escaped(route: Route) -> None:
     html = '<script>alert("1")</script>'
-    reply = render(build_view(html), "problem.html", status=400, code=400, text=html)
+    reply = render(build_view(route, html), "problem.html", status=400, code=400, text=html)
     assert b"<script>" not in reply.body
-    assert read_text(reply).count(html) == 2
+    assert Shown(reply).text.count(html) == 2
 
 
-def test_a_value_that_is_missing_is_an_error_and_no_gap() -> None:
+async def test_a_value_that_is_missing_is_an_error_and_no_gap(route: Route) -> None:
     with pytest.raises(UndefinedError):
-        render(build_view(), "problem.html", status=400, code=400)
+        render(build_view(route), "problem.html", status=400, code=400)
 
 
 @pytest.mark.parametrize("role", Role)
-def test_the_menu_has_what_the_person_may_see(role: Role) -> None:
-    reply = render(build_view("ada", role), "problem.html", code=404, text="")
+async def test_the_menu_has_what_the_person_may_see(route: Route, role: Role) -> None:
+    reply = render(build_view(route, "ada", role), "problem.html", code=404, text="")
     shown = {text for _, text, _ in MENU if f">{text}</a></li>" in reply.body.decode()}
-    person = build_view("ada", role).person
+    person = build_view(route, "ada", role).person
     assert shown == {text for _, text, needed in MENU if person.can(needed)}
 
 
-def test_the_menu_says_which_page_this_is() -> None:
-    reply = render(build_view(path="deliveries/1"), "problem.html", code=404, text="")
+async def test_the_menu_says_which_page_this_is(route: Route) -> None:
+    reply = render(build_view(route, path="deliveries/1"), "problem.html", code=404, text="")
     assert b'href="/api/pages/deliveries" aria-current="page"' in reply.body
 
 
-def test_who_is_signed_in_can_sign_out_and_who_is_at_a_laptop_need_not() -> None:
-    signed_in = build_view()
+async def test_who_is_signed_in_can_sign_out_and_who_is_at_a_laptop_need_not(route: Route) -> None:
+    signed_in = build_view(route)
     at_laptop = View(
-        parts=build_parts(LAPTOP), request=build_request(), person=signed_in.person, token=TOKEN
+        parts=make_parts(route, sign_in=LAPTOP),
+        request=build_request(),
+        person=signed_in.person,
+        token=TOKEN,
     )
     pages = [render(view, "problem.html", code=404, text="") for view in (signed_in, at_laptop)]
     assert [b"/.auth/logout" in page.body for page in pages] == [True, False]
 
 
-def test_now_is_the_clock_s() -> None:
-    assert build_view().parts.now() == datetime(2026, 11, 29, 12, tzinfo=UTC)
+async def test_now_is_the_clock_s(route: Route) -> None:
+    assert build_view(route).parts.now() == route.clock()

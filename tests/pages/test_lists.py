@@ -1,0 +1,240 @@
+"""The lists Attention and Deliveries: filtered, paged, and what can be done about all of them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from integration.core.model import Status
+from integration.journal.concern import Concern, ConcernKind, build_concern_id
+from integration.pages.attention import KINDS
+from integration.pages.filters import build_query
+from tests.builders import MARKER, batch, entry, observation, patient
+from tests.conftest import Route
+from tests.pages.asking import Shown, visit
+
+
+async def deliver(route: Route, sender: str, *, parked: str = "") -> str:
+    """Return the id of a delivery, which is parked for this reason."""
+    route.clock.later(60)
+    id_ = await route.deliver(patient(id=f"{sender}-1"), sender=sender)
+    if parked:
+        await route.journal.update_delivery(id_, status=Status.PARKED, reason=parked)
+    return id_
+
+
+async def raise_concerns(route: Route, kind: ConcernKind, number: int = 1, **fields: str) -> None:
+    for index in range(number):
+        since = route.clock() - timedelta(minutes=index)
+        values = {"delivery": f"delivery-{index}", "sender": "north", "reason": "503", **fields}
+        id_ = build_concern_id(since, f"{kind} {index} {values}")
+        await route.journal.put_concern(Concern(id=id_, since=since, kind=kind, **values))
+
+
+def get_offers(page: Shown) -> list[str]:
+    """Where jobs are offered."""
+    return [link for link in page.links if link.startswith("/api/pages/jobs/new")]
+
+
+def get_deliveries(page: Shown) -> list[str]:
+    return [link.rpartition("/")[2] for link in page.links if "/pages/deliveries/" in link]
+
+
+# --- attention ------------------------------------------------------------------------------------
+
+
+async def test_where_nothing_needs_attention_it_says_so(route: Route) -> None:
+    visitor = visit(route, "reader")
+    assert "everything that came is where it should be" in (await visitor.get("attention")).text
+    assert "Nothing of this kind" in (await visitor.get("attention", kind="held")).text
+
+
+@pytest.mark.parametrize("kind", ConcernKind)
+async def test_each_kind_is_shown_with_its_reason_and_what_to_do(
+    route: Route, kind: ConcernKind
+) -> None:
+    await raise_concerns(route, kind)
+    page = await visit(route, "operator").get("attention", kind=kind)
+    (row,) = [cells for cells in page.rows if cells[0] == KINDS[kind]]
+    assert row[2] == "503"
+    assert len(row[3]) > 20
+    assert row[5] == "north"
+    assert "/api/pages/deliveries/delivery-0" in page.links
+    # What waits for another record is written when that one comes.
+    assert bool(get_offers(page)) is (kind is not ConcernKind.ROW_INCOMPLETE)
+
+
+async def test_a_refused_entry_and_a_row_are_named_without_a_patient(route: Route) -> None:
+    route.fhir_double.refuses.add("Observation")
+    people = batch(entry(patient(id="p1"), method="PUT"), entry(observation()))
+    id_ = await route.deliver(people, sender="north")
+    await route.process_all(id_)
+    await raise_concerns(route, ConcernKind.ROW_PARKED, resource="Patient/p1")
+    page = await visit(route, "reader").get("attention")
+    assert "entries 1" in page.text
+    assert id_ in get_deliveries(page)
+    assert MARKER not in page.html
+    assert "Patient/p1" in page.text
+    assert "/api/pages/patients/p1" not in page.links
+    assert "/api/pages/patients/p1" in (await visit(route, "reader", "phi").get("attention")).links
+
+
+async def test_its_filters_choose_and_its_pages_keep_them(route: Route) -> None:
+    await raise_concerns(route, ConcernKind.PARKED, 60)
+    await raise_concerns(route, ConcernKind.PARKED, 1, sender="west", reason="of west")
+    await raise_concerns(route, ConcernKind.ENTRIES, 1, reason="of entries")
+    visitor = visit(route, "reader")
+    page = await visitor.get("attention", kind="parked", sender="north")
+    assert "of west" not in page.text
+    assert "of entries" not in page.text
+    (older,) = [link for link in page.links if "after=" in link]
+    assert "kind=parked&sender=north" in older
+    last = await visitor.get(older)
+    first = {*get_deliveries(page)}
+    assert len(first) == 50
+    assert len({*get_deliveries(last)} - first) == 10
+    assert "/api/pages/attention?kind=parked&sender=north" in last.links
+
+
+async def test_what_can_be_done_is_offered_for_what_is_shown_and_to_operators(route: Route) -> None:
+    await raise_concerns(route, ConcernKind.PARKED)
+    operator = visit(route, "operator")
+    page = await operator.get("attention", kind="parked", sender="north")
+    assert get_offers(page) == [
+        f"/api/pages/jobs/new?status=parked&sender=north&do={do}" for do in ("replay", "cancel")
+    ]
+    assert get_offers(await operator.get("attention")) == []
+    reader = operator.with_roles("reader", "phi")
+    assert get_offers(await reader.get("attention", kind="parked")) == []
+
+
+@pytest.mark.parametrize(
+    "fields", [{"kind": "lost"}, {"after": "nothing"}, {"status": "parked"}, {"_count": "5"}]
+)
+async def test_a_wrong_field_of_attention_is_refused(route: Route, fields: dict[str, str]) -> None:
+    assert (await visit(route, "reader").get("attention", **fields)).status == 400
+
+
+# --- deliveries -----------------------------------------------------------------------------------
+
+
+async def test_where_no_delivery_came_it_says_where_they_come(route: Route) -> None:
+    visitor = visit(route, "reader")
+    assert "No delivery has come yet" in (await visitor.get("deliveries")).text
+    assert "No delivery matches" in (await visitor.get("deliveries", sender="north")).text
+
+
+async def test_deliveries_are_shown_without_a_patient_and_the_newest_first(route: Route) -> None:
+    first, second = await deliver(route, "north"), await deliver(route, "west", parked="too old")
+    page = await visit(route, "reader", "phi").get("deliveries")
+    assert get_deliveries(page) == [second, first]
+    assert page.rows[1][1:4] == ["west", "resource", "parked"]
+    assert page.rows[1][-1] == "too old"
+    assert MARKER not in page.html
+    oldest = await visit(route, "reader").get("deliveries", sort="oldest", status="accepted")
+    assert get_deliveries(oldest) == [first]
+
+
+@pytest.mark.parametrize(
+    ("fields", "found"),
+    [
+        ({"sender": "west"}, ["west"]),
+        ({"status": "accepted"}, ["north"]),
+        ({"status": "parked", "reason": "old"}, ["west"]),
+        ({"reason": "nothing of it"}, []),
+        ({"kind": "resource"}, ["west", "north"]),
+        ({"kind": "batch"}, []),
+        ({"since": "2026-03-01T19:47"}, ["west"]),
+        ({"until": "2026-03-01T19:46:59"}, ["north"]),
+        ({"since": "2026-03-01T19:46", "until": "2026-03-01T19:46:59Z"}, ["north"]),
+        ({"sender": "", "status": ""}, ["west", "north"]),
+    ],
+)
+async def test_filters_choose_deliveries(
+    route: Route, fields: dict[str, str], found: list[str]
+) -> None:
+    ids = {
+        "north": await deliver(route, "north"),  # accepted at 19:46 UTC
+        "west": await deliver(route, "west", parked="too old"),  # at 19:47
+    }
+    page = await visit(route, "reader").get("deliveries", **fields)
+    assert page.status == 200
+    assert get_deliveries(page) == [ids[name] for name in found]
+    for name, value in fields.items():
+        assert not value or f'value="{value}"' in page.html, name  # the form keeps it
+
+
+@pytest.mark.parametrize(
+    ("value", "asked"),
+    [
+        ("2026-03-02T07:30", "2026-03-02T07:30Z"),
+        ("2026-03-02T07:30:05", "2026-03-02T07:30:05Z"),
+        ("2026-03-02T07:30:05.123", "2026-03-02T07:30:05.123Z"),
+        ("2026-03-02T07:30:05Z", "2026-03-02T07:30:05Z"),
+        ("2026-03-02", "2026-03-02"),
+        ("2026-03-02T07:30:05+05:30", "2026-03-02T07:30:05+05:30"),
+    ],
+)
+def test_a_time_without_a_zone_is_in_utc(value: str, asked: str) -> None:
+    fields = {"since": value, "until": value, "reason": "a reason of 16 .", "sender": "x"}
+    assert build_query(fields) == {**fields, "since": asked, "until": asked}
+
+
+async def test_its_pages_keep_the_filters(route: Route) -> None:
+    ids = [await deliver(route, "north") for _ in range(51)]
+    await deliver(route, "west")
+    visitor = visit(route, "reader")
+    fields = {"sender": "north", "since": "2026-03-01T00:00"}
+    page = await visitor.get("deliveries", **fields)
+    assert get_deliveries(page) == ids[:0:-1]
+    (older,) = [link for link in page.links if "after=" in link]
+    assert older.startswith("/api/pages/deliveries?sender=north&since=2026-03-01T00%3A00&after=")
+    last = await visitor.get(older)
+    assert get_deliveries(last) == ids[:1]
+    assert "/api/pages/deliveries?sender=north&since=2026-03-01T00%3A00" in last.links
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"status": "lost"}, "status must be one of"),
+        ({"since": "yesterday"}, "since must be a date"),
+        ({"after": "nothing"}, "after must be the id of a delivery"),
+        ({"attention": "none"}, "attention must be one of"),
+        ({"resource": "Patient/1"}, "the field resource is not known"),
+        ({"_count": "500"}, "the field _count is not known"),
+    ],
+)
+async def test_a_wrong_field_is_refused_with_a_sentence(
+    route: Route, fields: dict[str, str], why: str
+) -> None:
+    page = await visit(route, "reader").get("deliveries", **fields)
+    assert page.status == 400
+    assert why in page.text
+
+
+@pytest.mark.parametrize(
+    ("fields", "offered"),
+    [
+        ({}, []),
+        ({"sender": "north"}, ["replay"]),
+        ({"status": "parked"}, ["replay", "cancel"]),
+        ({"status": "accepted"}, ["cancel"]),
+        ({"status": "done"}, []),
+        ({"attention": "entries"}, ["replay"]),
+        ({"attention": "delivery"}, ["replay", "cancel"]),
+        ({"status": "parked", "sort": "oldest"}, []),
+    ],
+)
+async def test_jobs_are_offered_where_they_do_what_the_list_shows(
+    route: Route, fields: dict[str, str], offered: list[str]
+) -> None:
+    page = await visit(route, "operator").get("deliveries", **fields)
+    assert [link.rpartition("do=")[2] for link in get_offers(page)] == offered
+    assert get_offers(await visit(route, "reader").get("deliveries", **fields)) == []
+
+
+async def test_the_lists_need_the_role_of_a_reader(route: Route) -> None:
+    for path in ("attention", "deliveries"):
+        assert (await visit(route, "phi").get(path)).status == 403
