@@ -86,6 +86,9 @@ async def fill(running: Running, url: str) -> dict[str, str]:
         ids["waiting"] = await sending.send("north", _build_ward("north", 1))
         await sending.see(*_WANTED)
         ids["patient"] = await sending.find_patient(ids["written"])
+        ids["patient-without-row"] = await sending.find_patient(ids["row-refused"])
+        ids["job"] = await sending.replay("feed")  # it is held again
+        await sending.see("held")
         return ids
 
 
@@ -125,6 +128,18 @@ class _Sending:
                     found: dict[str, Any] = answer.json()
                     return found
                 await asyncio.sleep(0.1)
+
+    async def replay(self, sender: str) -> str:
+        """Have a job replay what is parked of a sender, and wait for its end. Return its id."""
+        wanted = {"kind": "replay", "filter": {"sender": sender}, "started_by": "an operator"}
+        answer = await self.http.post(f"{self.url}/api/jobs", json=wanted)
+        assert answer.status_code == 202, answer.text
+        job: dict[str, Any] = answer.json()
+        async with asyncio.timeout(_PATIENCE):
+            while job["state"] != "done":
+                await asyncio.sleep(0.1)
+                job = (await self.http.get(f"{self.url}/api/jobs/{job['id']}")).json()
+        return str(job["id"])
 
     async def see(self, *kinds: str) -> None:
         """Wait until the list of what needs attention has these kinds."""
