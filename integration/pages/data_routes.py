@@ -37,17 +37,16 @@ async def show_switch(view: View) -> Reply:
     routes = view.parts.data_routes
     name = view.arguments["resource"]
     table = _find_table(view, name)
-    current = (await routes.get_routes())[name]
-    others = (route for route in table.routes if route != current)
-    target = view.fields.get("to") or next(others, current)
+    now = (await routes.get_routes())[name]
+    target = view.fields.get("to") or next((route for route in table.routes if route != now), now)
     meaning = (await describe_changes(routes, {name: target}))[name]
-    is_change = (await routes.get_routes())[name] != target
+    is_change = now != target
     return render(
         view,
         "data_route.html",
         resource=name,
         table=table,
-        route=current,
+        route=now,
         target=target,
         meaning=meaning,
         is_change=is_change,

@@ -39,8 +39,9 @@ class Served:
     """A host with its services, and what examples of addresses name: ids by what became of it."""
 
     route_url: str
+    fhir_url: str
+    storage: str
     ids: Mapping[str, str]
-    folder: Path
 
 
 @contextmanager
