@@ -12,10 +12,10 @@ from integration.operations.delivery_story import DeliveryStory
 
 _TONES = {Category.INFORMATION: "", Category.WARNING: "warn", Category.ERROR: "bad"}
 
+_FOR_SOMEBODY = "needs somebody"
+
 # Calls that went well, and are shown one by one.
 _MAX_CALLS_APART = 2
-
-_FOR_SOMEBODY = "needs somebody"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
