@@ -38,7 +38,7 @@ check: $(READY) ## Format, lint, types, Bicep and all tests, as CI does
 	@echo "== lint"; $(BIN)/ruff check .
 	@echo "== types"; $(BIN)/mypy
 	@echo "== bicep"; infra/check.sh
-	@echo "== tests"; $(TESTS) -m "not hapi"
+	@echo "== tests"; $(TESTS) -m "not hapi and not nightly"
 
 screenshots: $(READY) ## Take the pictures of the pages for README.md, where there is a Chromium
 	@$(BIN)/python -m tests.browser.take_screenshots
@@ -59,6 +59,7 @@ faults: $(READY) ## Kill, starve and confuse the route some thousand times, and 
 nightly: $(READY) ## Look for what the usual cases do not show: random ones, faults, HAPI's server; SEED=... repeats a run
 	@echo "== seed $(SEED)"
 	@TEST_SEED=$(SEED) TEST_FACTOR=10 $(TESTS) -m "hypothesis or seeded" --hypothesis-seed=$(SEED)
+	@$(TESTS) -m nightly
 	@$(BIN)/python -m faults --seed $(SEED)
 	@$(BIN)/python -m fuzz --seed $(SEED)
 	@$(MAKE) --no-print-directory hapi

@@ -21,7 +21,7 @@ from integration.core.model import Delivery, EntryResult, RowResult, Status
 from integration.operations import deliveries as verbs
 from integration.operations.delivery_story import AFTER_END, MAX_CALLS, read_story
 from integration.operations.views import describe_progress
-from integration.pages.delivery_steps import list_steps
+from integration.pages.delivery_steps import group_steps, list_steps
 from integration.pages.http import Reply, redirect
 from integration.pages.view import View, render
 
@@ -96,7 +96,8 @@ async def show_delivery(view: View) -> Reply:
         "delivery.html",
         delivery=delivery,
         progress=describe_progress(delivery),
-        steps=list_steps(story),
+        steps=group_steps(list_steps(story)),
+        bad_rows=sum(row.action in _NOT_WELL for row in story.rows),
         story=story,
         max_calls=MAX_CALLS,
         after_end=AFTER_END,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import groupby
 
 from integration.core.model import Activity, Category, Delivery, Status
 from integration.operations.delivery_story import DeliveryStory
@@ -13,12 +14,16 @@ _TONES = {Category.INFORMATION: "", Category.WARNING: "warn", Category.ERROR: "b
 
 _FOR_SOMEBODY = "needs somebody"
 
+# Calls that went well, and are shown one by one.
+_MAX_CALLS_APART = 2
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """One step. `time`: None: it is not known. `tone`: good, warn, bad or nothing, and `word` says
     it in a word; `lines`: what else is known; `delivery`: the id of another one; `until`: when it
-    ends; `number`: how often the same was done, one after the other."""
+    ends; `number`: how often the same was done, one after the other; `is_call`: a call to
+    a service."""
 
     time: datetime | None
     title: str
@@ -28,6 +33,7 @@ class Step:
     until: datetime | None = None
     word: str = ""
     number: int = 1
+    is_call: bool = False
 
 
 def list_steps(story: DeliveryStory) -> list[Step]:
@@ -36,6 +42,19 @@ def list_steps(story: DeliveryStory) -> list[Step]:
     later = [*_describe_calls(story.calls), *_describe_changes(delivery)]
     first = [_describe_arrival(story), *_describe_plan(delivery)]
     return [*first, *sorted(later, key=lambda step: step.time or delivery.accepted)]
+
+
+def group_steps(steps: Iterable[Step]) -> list[tuple[Step, ...]]:
+    """Put calls together that went well and follow each other: they are many, and the rest counts.
+    What else there is, and a few of such calls, stand for themselves."""
+    groups: list[tuple[Step, ...]] = []
+    for are_well, group in groupby(steps, lambda step: step.is_call and not step.tone):
+        together = tuple(group)
+        if are_well and len(together) > _MAX_CALLS_APART:
+            groups.append(together)
+        else:
+            groups += [(step,) for step in together]
+    return groups
 
 
 def _describe_arrival(story: DeliveryStory) -> Step:
@@ -111,6 +130,7 @@ def _describe_call(call: Activity) -> Step:
         tone=_TONES[call.category],
         word="" if call.category is Category.INFORMATION else str(call.category),
         lines=(*lines, *call.notes),
+        is_call=True,
     )
 
 

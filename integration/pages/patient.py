@@ -18,6 +18,7 @@ from integration.core.model import Activity, Delivery, WorkItem
 from integration.core.state_version import NEVER_SEEN
 from integration.fhir.client import CurrentState
 from integration.fhir.grammar import is_id
+from integration.fhir.units import CREATED
 from integration.fhir.version_list import ListedVersion
 from integration.journal.activity_log import ActivityFilter
 from integration.journal.attention import ConcernFilter
@@ -26,6 +27,7 @@ from integration.journal.audit_recorder import record
 from integration.journal.concern import Concern
 from integration.operations.mirror_again import MirrorProgress, find_progress, mirror_again
 from integration.operations.status import Unreadable
+from integration.pages.attention import KINDS
 from integration.pages.http import Reply, redirect
 from integration.pages.parts import PagesParts
 from integration.pages.patient_facts import (
@@ -110,6 +112,8 @@ async def show_patient(view: View) -> Reply:
         versions=_cut(looked.versions, MAX_VERSIONS),
         has_more_versions=len(_list(looked.versions)) > MAX_VERSIONS,
         touches=touches,
+        created=CREATED,
+        kinds=KINDS,
         deliveries=deliveries,
         is_unreadable=_is_unreadable,
         parse_time=parse_time,

@@ -20,6 +20,9 @@ from integration.pages.people import Person, Role
 _FOLDER = Path(__file__).parent
 STATIC = _FOLDER / "static"
 
+# Characters of an id that is shown whole, and of the end that is shown of a longer one.
+_MAX_ID, _END_OF_ID = 16, 8
+
 # What the menu shows: path, text, and the role that sees it.
 MENU = (
     ("", "Today", Role.READER),
@@ -85,7 +88,7 @@ def _load_templates() -> Environment:
     )
     environment.globals.update(link=build_link, asset=build_asset_link)
     environment.filters.update(
-        time=format_time, age=format_age, count=format_count, plural=choose_plural
+        time=format_time, age=format_age, count=format_count, plural=choose_plural, id=format_id
     )
     return environment
 
@@ -116,6 +119,16 @@ def format_age(duration: timedelta) -> str:
         if seconds >= size:
             return f"{seconds // size} {unit}"
     return f"{seconds} s"
+
+
+def format_id(name: str) -> Markup:
+    """Show an id, or `Patient/<id>`: of a long one the end, since ids of one time begin alike. All
+    of it stays in the page: it is read out, found, copied, and seen on hover."""
+    type_, slash, id_ = name.rpartition("/")
+    cut = max(len(id_) - _END_OF_ID, 0) if len(id_) > _MAX_ID else 0
+    hidden = Markup('<span class="cut">{}</span>').format(id_[:cut]) if cut else ""
+    text = Markup('<span class="id" title="{}">{}{}{}{}</span>')
+    return text.format(name, type_, slash, hidden, id_[cut:])
 
 
 def format_count(number: int) -> str:

@@ -23,7 +23,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         pytest.skip("axe-core is not installed: npm ci --prefix local")
     folder = tmp_path_factory.mktemp("browser")
     with run_route(find_free_ports(), folder) as (running, url):
-        yield Served(route_url=url, ids=asyncio.run(fill(running, url)), folder=folder)
+        ids = asyncio.run(fill(running, url))
+        yield Served(route_url=url, fhir_url=running.fhir_url, storage=running.storage, ids=ids)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

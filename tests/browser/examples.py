@@ -1,5 +1,5 @@
 """Addresses of each page, as somebody has them who looks at these records: `{refused}` is the id of
-a delivery, or of a patient, that records.py names so. A page without an example fails its tests."""
+a delivery, a patient or a job that records.py names so. A page without an example fails its tests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "": ("", "?refresh=off"),
-    "deliveries": ("deliveries",),
+    "attention": ("attention", "attention?kind=parked", "attention?sender=nobody"),
+    "deliveries": ("deliveries", "deliveries?status=parked", "deliveries?sender=nobody"),
     "deliveries/{id}": (
         "deliveries/{written}",
         "deliveries/{refused}",
@@ -16,19 +17,29 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "deliveries/{waiting}",
         "deliveries/{row-refused}",
     ),
-    "deliveries/{id}/entries/{n}": (
+    "deliveries/{id}/cancel": ("deliveries/{parked}/cancel",),
+    "deliveries/{id}/entries/{position}": (
         "deliveries/{written}/entries/0",
         "deliveries/{refused}/entries/1",
     ),
-    "attention": ("attention", "attention?kind=parked"),
     "jobs": ("jobs",),
+    "jobs/new": ("jobs/new?do=replay&status=parked", "jobs/new?do=cancel&status=parked"),
+    "jobs/{id}": ("jobs/{job}",),
     "patients": ("patients",),
-    "activity": ("activity",),
+    "patients/{id}": ("patients/{patient}", "patients/{patient-without-row}"),
+    "patients/{id}/mirrored": ("patients/{patient}/mirrored?delivery={written}",),
+    "activity": ("activity", "activity?category=error", "activity?status=418"),
     "maps": ("maps",),
+    "maps/{resource}": ("maps/Patient", "maps/Observation"),
     "data-routes": ("data-routes",),
+    "data-routes/{resource}": (
+        "data-routes/Observation?to=dataverse",
+        "data-routes/Observation?to=virtual",
+    ),
     "senders": ("senders",),
+    "senders/{name}": ("senders/north", "senders/feed"),
     "settings": ("settings",),
 }
 
-# Pages to which others lead already, and which are not built yet: take out what is.
-NOT_BUILT = frozenset(EXAMPLES) - {""}
+# What is handed out as a file, not shown as a page.
+DOWNLOADS = ("deliveries/{id}/content",)

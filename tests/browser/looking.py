@@ -115,6 +115,12 @@ async def list_addresses(page: Page) -> list[str]:
     return addresses
 
 
+async def list_links(page: Page) -> list[str]:
+    """Return the whole address of each link of the page, without the place within it."""
+    script = "() => [...document.querySelectorAll('a[href]')].map((a) => a.href.split('#')[0])"
+    return list(dict.fromkeys(await page.evaluate(script)))
+
+
 async def list_stops(page: Page) -> list[str]:
     """Return what Tab has to stop at, in this order."""
     stops: list[str] = await page.evaluate(_STOPS)

@@ -39,8 +39,9 @@ class Served:
     """A host with its services, and what examples of addresses name: ids by what became of it."""
 
     route_url: str
+    fhir_url: str
+    storage: str
     ids: Mapping[str, str]
-    folder: Path
 
 
 @contextmanager
@@ -86,6 +87,9 @@ async def fill(running: Running, url: str) -> dict[str, str]:
         ids["waiting"] = await sending.send("north", _build_ward("north", 1))
         await sending.see(*_WANTED)
         ids["patient"] = await sending.find_patient(ids["written"])
+        ids["patient-without-row"] = await sending.find_patient(ids["row-refused"])
+        ids["job"] = await sending.replay("feed")  # it is held again
+        await sending.see("held")
         return ids
 
 
@@ -125,6 +129,18 @@ class _Sending:
                     found: dict[str, Any] = answer.json()
                     return found
                 await asyncio.sleep(0.1)
+
+    async def replay(self, sender: str) -> str:
+        """Have a job replay what is parked of a sender, and wait for its end. Return its id."""
+        wanted = {"kind": "replay", "filter": {"sender": sender}, "started_by": "an operator"}
+        answer = await self.http.post(f"{self.url}/api/jobs", json=wanted)
+        assert answer.status_code == 202, answer.text
+        job: dict[str, Any] = answer.json()
+        async with asyncio.timeout(_PATIENCE):
+            while job["state"] != "done":
+                await asyncio.sleep(0.1)
+                job = (await self.http.get(f"{self.url}/api/jobs/{job['id']}")).json()
+        return str(job["id"])
 
     async def see(self, *kinds: str) -> None:
         """Wait until the list of what needs attention has these kinds."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from playwright.async_api import async_playwright
 
-from integration.pages.answer import PAGES
 from local.host.settings import CannotStart
 from local.processes import PROJECT
 from local.services import read_ports
@@ -18,11 +18,9 @@ from tests.browser.records import fill, run_route
 
 FOLDER = PROJECT / "docs/images"
 
-# The list of deliveries, where that page is there, else Today in the dark.
-_HAS_LIST = any(page.path == "deliveries" for page in PAGES)
 PICTURES = {
     "pages-today.png": ("?refresh=off", "light"),
-    "pages-deliveries.png": ("deliveries", "light") if _HAS_LIST else ("?refresh=off", "dark"),
+    "pages-delivery.png": ("deliveries/{refused}", "light"),
 }
 
 
@@ -36,15 +34,15 @@ def main() -> int:
             tempfile.TemporaryDirectory() as folder,
             run_route(read_ports(), Path(folder)) as (running, url),
         ):
-            asyncio.run(fill(running, url))
-            asyncio.run(_take(url))
+            ids = asyncio.run(fill(running, url))
+            asyncio.run(_take(url, ids))
     except CannotStart as error:
         sys.stderr.write(f"cannot start: {error}\n")
         return 1
     return 0
 
 
-async def _take(url: str) -> None:
+async def _take(url: str, ids: Mapping[str, str]) -> None:
     async with async_playwright() as playwright:
         browser = await launch(playwright)
         for name, (address, theme) in PICTURES.items():
@@ -55,7 +53,7 @@ async def _take(url: str) -> None:
                 locale="en-GB",
                 timezone_id="UTC",
             )
-            await page.goto(f"{url}/api/pages/{address}", wait_until="networkidle")
+            await page.goto(f"{url}/api/pages/{address.format(**ids)}", wait_until="networkidle")
             await page.screenshot(path=FOLDER / name)
             sys.stdout.write(f"docs/images/{name}\n")
             await page.close()

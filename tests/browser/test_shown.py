@@ -1,32 +1,32 @@
 """Every page, tried as people use it: seen in light and dark, wide and narrow, by keyboard, without
-scripts. A page is covered by being in PAGES; its example is in examples.py."""
+scripts. A page is covered by being in PAGES; its example is in examples.py.
+
+Each page is opened once, and every test judges what was seen of it then."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, Page, Route
+import pytest_asyncio
+from playwright.async_api import Browser, BrowserContext
 
 from integration.pages.answer import PAGES
 from integration.pages.people import Role
 from local.processes import PROJECT
-from tests.browser.examples import EXAMPLES, NOT_BUILT
+from tests.browser.examples import DOWNLOADS, EXAMPLES
 from tests.browser.looking import (
     AXE,
     decode,
     find_host,
     find_violations,
-    list_addresses,
     list_stops,
     open_page,
     press_tab,
-    read_text,
 )
 from tests.browser.records import KNOWN_NAMES, Served
+from tests.browser.visits import Mode, Visit, visit
 
 pytestmark = [
     pytest.mark.browser,
@@ -37,7 +37,9 @@ pytestmark = [
 
 SCREENSHOTS = PROJECT / ".local/screenshots"
 
-WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 320, "height": 800}
+WIDE, NARROW = 1280, 320
+MODES = (Mode(theme="light", width=WIDE), Mode(theme="dark", width=NARROW))
+OTHER_MODES = (Mode(theme="dark", width=WIDE), Mode(theme="light", width=NARROW))
 
 BAD = """<!doctype html><title>x</title><style>:focus { outline: none }</style>
 <p style="width: 900px; color: #ccc; background: #fff">Grey on white</p><img src="data:,">
@@ -51,206 +53,146 @@ SHOWN = [
 ]
 every_page = pytest.mark.parametrize(("role", "example"), SHOWN)
 
+Visiting = Callable[[str], Awaitable[Visit]]
+
 
 def find_url(served: Served, example: str) -> str:
     return f"{served.route_url}/api/pages/{example.format(**served.ids)}"
 
 
-@asynccontextmanager
-async def opened(browser: Browser, **options: Any) -> AsyncIterator[BrowserContext]:
-    context = await browser.new_context(**{"viewport": WIDE, **options})
-    context.set_default_timeout(15_000)
-    try:
-        yield context
-    finally:
-        await context.close()
+def name_picture(example: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", example.lower()).strip("-") or "today"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
+    opened = await browser.new_context()
+    opened.set_default_timeout(30_000)
+    await opened.add_init_script(path=AXE)
+    yield opened
+    await opened.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def visited(
+    served: Served, browser: Browser, context: BrowserContext
+) -> AsyncIterator[Visiting]:
+    """Visit a page, or say what was seen when it was visited."""
+    without_scripts = await browser.new_context(java_script_enabled=False)
+    visits: dict[str, Visit] = {}
+
+    async def visit_once(example: str) -> Visit:
+        if example not in visits:
+            picture = SCREENSHOTS / name_picture(example)
+            url = find_url(served, example)
+            visits[example] = await visit(context, without_scripts, url, MODES, picture)
+        return visits[example]
+
+    yield visit_once
+    await without_scripts.close()
 
 
 async def test_every_page_has_an_example() -> None:
-    assert {page.path for page in PAGES if page.method == "GET"} - EXAMPLES.keys() == set()
+    paths = {page.path for page in PAGES if page.method == "GET"}
+    assert paths - EXAMPLES.keys() - {*DOWNLOADS} == set()
 
 
-async def test_what_is_wrong_with_a_page_is_found(browser: Browser) -> None:
+async def test_what_is_wrong_with_a_page_is_found(context: BrowserContext) -> None:
     """So that what follows cannot pass by looking at nothing."""
-    async with opened(browser, viewport=NARROW) as context:
-        await context.add_init_script(path=AXE)
-        page, seen = await open_page(context)
-        await page.set_content(BAD)
-        found = "\n".join(await find_violations(page))
-        assert {rule for rule in ("color-contrast", "image-alt", "label") if rule in found} == {
-            *("color-contrast", "image-alt", "label")
-        }
-        assert await page.evaluate("document.documentElement.scrollWidth") > NARROW["width"]
-        assert len(await list_stops(page)) == 2
-        focus = await press_tab(page)
-        assert focus is not None
-        assert not focus["outlined"]
-        await page.evaluate("console.error('trouble')")
-        assert "error: trouble" in seen.trouble
+    page, seen = await open_page(context)
+    await page.set_viewport_size({"width": NARROW, "height": 800})
+    await page.set_content(BAD)
+    found = "\n".join(await find_violations(page))
+    for rule in ("color-contrast", "image-alt", "label"):
+        assert rule in found
+    assert await page.evaluate("document.documentElement.scrollWidth") > NARROW
+    assert len(await list_stops(page)) == 2
+    focus = await press_tab(page)
+    assert focus is not None
+    assert not focus["outlined"]
+    await page.evaluate("console.error('trouble')")
+    assert "error: trouble" in seen.trouble
+    await page.close()
 
 
 @every_page
-async def test_a_page_can_be_read_in_light_and_dark_wide_and_narrow(
-    served: Served, browser: Browser, role: Role, example: str
-) -> None:
-    name = re.sub(r"[^a-z0-9]+", "-", example).strip("-") or "today"
-    async with opened(browser) as context:
-        await context.add_init_script(path=AXE)
-        page, _ = await open_page(context)
-        await page.goto(find_url(served, example))
-        for theme in ("light", "dark"):
-            for size, looks in ((WIDE, theme), (NARROW, f"{theme}-narrow")):
-                await page.emulate_media(color_scheme=theme, reduced_motion="reduce")
-                await page.set_viewport_size(size)
-                assert await find_violations(page) == [], looks
-                wide = "document.documentElement.scrollWidth"
-                assert await page.evaluate(wide) <= size["width"], f"{looks} scrolls sideways"
-                await page.screenshot(path=SCREENSHOTS / f"{name}-{looks}.png", full_page=True)
+async def test_a_page_can_be_read_by_everybody(visited: Visiting, role: Role, example: str) -> None:
+    seen = await visited(example)
+    for mode in MODES:
+        look = seen.looks[mode.name]
+        assert look.violations == [], mode.name
+        assert look.width <= mode.width, f"{mode.name} scrolls sideways"
 
 
 @every_page
 async def test_a_page_asks_nobody_else_and_complains_of_nothing(
-    served: Served, browser: Browser, role: Role, example: str
+    served: Served, visited: Visiting, role: Role, example: str
 ) -> None:
-    url = find_url(served, example)
-    async with opened(browser) as context:
-        page, seen = await open_page(context)
-        reply = await page.goto(url, wait_until="networkidle")
-        assert reply is not None
-        assert reply.status == 200
-        assert seen.trouble == []
-        addresses = [*await list_addresses(page), *seen.requested]
-        hosts = {find_host(address) for address in addresses if "://" in address}
-        assert hosts == {served.route_url}
-        html = "" if role is Role.PHI else await page.content()
-        for name in KNOWN_NAMES:
-            assert name not in html, "a patient is named"
-            assert [one for one in map(decode, addresses) if name in one] == []
+    seen = await visited(example)
+    assert seen.status == 200
+    assert seen.trouble == ()
+    addresses = [*seen.addresses, *seen.requested]
+    hosts = {find_host(address) for address in addresses if "://" in address}
+    dataverse = {find_host(address) for address in seen.addresses if "/main.aspx" in address}
+    assert hosts - dataverse == {served.route_url}
+    assert {find_host(address) for address in seen.requested} == {served.route_url}
+    html = "" if role is Role.PHI else seen.html
+    for name in KNOWN_NAMES:
+        assert name not in html, "a patient is named"
+        assert [one for one in map(decode, addresses) if name in one] == []
 
 
 @every_page
 async def test_without_scripts_a_page_says_the_same(
-    served: Served, browser: Browser, role: Role, example: str
+    visited: Visiting, role: Role, example: str
 ) -> None:
-    url = find_url(served, example)
-    async with opened(browser) as context:
-        page, _ = await open_page(context)
-        reply = await page.goto(url, wait_until="networkidle")
-        assert reply is not None
-        body = await reply.body()
-        with_scripts = await read_text(page)
-
-    async def answer_the_same(route: Route) -> None:
-        await route.fulfill(body=body, content_type="text/html; charset=utf-8")
-
-    async with opened(browser, java_script_enabled=False) as context:
-        page, _ = await open_page(context)
-        # What a page says changes by the second, so that it is the same reply that is read twice.
-        await page.route(url, answer_the_same)
-        await page.goto(url)
-        assert await read_text(page) == with_scripts
-        assert len(with_scripts) > 50
+    seen = await visited(example)
+    assert seen.text_without_scripts == seen.text
+    assert len(seen.text) > 50
 
 
 @every_page
 async def test_by_keyboard_everything_is_reached_in_order_and_seen(
-    served: Served, browser: Browser, role: Role, example: str
+    visited: Visiting, role: Role, example: str
 ) -> None:
-    async with opened(browser) as context:
-        page, _ = await open_page(context)
-        await page.goto(find_url(served, example))
-        stops, reached = await list_stops(page), [-1]
-        assert 'class="skip"' in stops[0]
-        for _ in range(10 * len(stops) + 10):
-            focus = await press_tab(page)
-            if focus is None:
-                break
-            assert focus["outlined"], focus["html"]
-            assert focus["visible"], focus["html"]
-            # Parts of a date are stops of one field; what only scrolls is none.
-            if focus["stop"] not in (-1, reached[-1]):
-                reached.append(focus["stop"])
-        assert reached[1:] == [*range(len(stops))], [stops[number] for number in reached[1:]]
-        await page.locator(".skip").focus()
-        await page.keyboard.press("Enter")
-        assert await page.evaluate("document.activeElement.id") == "content"
+    seen = await visited(example)
+    assert 'class="skip"' in seen.stops[0]
+    assert [*seen.reached] == [*range(len(seen.stops))]
+    assert seen.unseen == []
+    assert seen.skipped_to == "content"
 
 
-@every_page
 async def test_every_link_leads_to_a_page(
+    served: Served, visited: Visiting, context: BrowserContext
+) -> None:
+    """Of links that differ in their query alone one is followed."""
+    links: dict[str, str] = {}
+    for param in SHOWN:
+        for link in (await visited(str(param.values[1]))).links:
+            if link.startswith(f"{served.route_url}/api/pages/"):
+                links.setdefault(link.partition("?")[0], link)
+    assert len(links) > len(PAGES) / 2
+    broken = []
+    for link in links.values():
+        reply = await context.request.get(link, timeout=60_000)
+        if reply.status != 200:
+            broken.append(f"{reply.status} {link}")
+    assert broken == []
+
+
+@pytest.mark.nightly
+@every_page
+async def test_a_page_can_be_read_in_the_other_modes(
     served: Served, browser: Browser, role: Role, example: str
 ) -> None:
-    async with opened(browser) as context:
-        page, _ = await open_page(context)
-        await page.goto(find_url(served, example))
-        links: list[str] = await page.evaluate(
-            "() => [...new Set([...document.querySelectorAll('a[href]')].map((a) => a.href))]"
-        )
-        broken = []
-        for link in links[:60]:
-            path = link.partition("/api/pages/")[2].partition("#")[0]
-            reply = await context.request.get(link.partition("#")[0])
-            if reply.status != 200 and not is_not_built(path, reply.status):
-                broken.append(f"{reply.status} {link}")
-        assert broken == []
-
-
-def is_not_built(address: str, status: int) -> bool:
-    """Whether a link leads to a page that is still to be built: it is not found."""
-    path = address.partition("?")[0]
-    return status == 404 and any(
-        re.fullmatch(re.sub(r"\{[a-z]+\}", "[^/]+", pattern), path)
-        for pattern in NOT_BUILT - {page.path for page in PAGES}
-    )
-
-
-async def list_forms(page: Page, method: str) -> list[str]:
-    """Return the actions of the forms of a page."""
-    script = "m => [...document.forms].filter((f) => f.method === m).map((f) => f.action)"
-    actions: list[str] = await page.evaluate(script, method)
-    return actions
-
-
-@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no-scripts"])
-async def test_filters_are_sent_by_keyboard(
-    served: Served, browser: Browser, scripts: bool
-) -> None:
-    tried = []
-    async with opened(browser, java_script_enabled=scripts) as context:
-        page, _ = await open_page(context)
-        for param in SHOWN:
-            url = find_url(served, str(param.values[1]))
-            await page.goto(url)
-            if not await list_forms(page, "get"):
-                continue
-            button = page.locator("form[method=get] button, form:not([method]) button").first
-            await button.focus()
-            async with page.expect_navigation() as navigation:
-                await page.keyboard.press("Enter")
-            reply = await navigation.value
-            assert reply is not None
-            assert reply.status == 200, url
-            tried.append(url)
-    if not tried:
-        pytest.skip("no page has a filter yet")
-
-
-async def test_a_replay_is_sent_by_keyboard_without_scripts(
-    served: Served, browser: Browser
-) -> None:
-    address = "deliveries/{parked}"
-    if "deliveries/{id}" not in {page.path for page in PAGES}:
-        pytest.skip("there is no page of a delivery yet")
-    async with opened(browser, java_script_enabled=False) as context:
-        page, _ = await open_page(context)
-        await page.goto(find_url(served, address))
-        replays = [action for action in await list_forms(page, "post") if "replay" in action]
-        if not replays:
-            pytest.skip("no page replays a delivery yet")
-        await page.locator("form[method=post][action*=replay] button").first.focus()
-        async with page.expect_navigation() as navigation:
-            await page.keyboard.press("Enter")
-        reply = await navigation.value
-        assert reply is not None
-        assert reply.status == 200
-        assert reply.request.redirected_from is not None
+    context = await browser.new_context()
+    await context.add_init_script(path=AXE)
+    without_scripts = await browser.new_context(java_script_enabled=False)
+    picture = SCREENSHOTS / name_picture(example)
+    seen = await visit(context, without_scripts, find_url(served, example), OTHER_MODES, picture)
+    for mode in OTHER_MODES:
+        look = seen.looks[mode.name]
+        assert look.violations == [], mode.name
+        assert look.width <= mode.width, f"{mode.name} scrolls sideways"
+    await context.close()
+    await without_scripts.close()

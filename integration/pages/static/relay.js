@@ -13,6 +13,11 @@ function showLocalTimes(root) {
 
 document.documentElement.classList.add("has-scripts");
 showLocalTimes(document);
+
+// On a narrow screen the menu scrolls: the page that is open is seen in it.
+const current = document.querySelector("nav [aria-current]");
+if (current) current.closest("nav").scrollLeft = current.offsetLeft - 48;
+
 document.body.addEventListener("htmx:afterSwap", () => showLocalTimes(document));
 
 // A page that nobody sees asks for nothing, and what is being typed into is not replaced.
