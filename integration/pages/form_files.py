@@ -17,8 +17,12 @@ from integration.pages.http import PageRequest
 
 MULTIPART = "multipart/form-data"
 
-# Bytes of all that a form has besides its file, and of one of its fields.
+# Bytes of all that a form has besides its file.
 _MAX_BESIDES = 20_000
+
+# Bytes that are parsed at once, which are 64 KiB and what is left of those before. All of them are
+# in memory anyway.
+_MAX_PARSED = 500_000
 
 _MAX_PARTS = 10
 
@@ -44,7 +48,7 @@ def read_form_with_file(
             raise ValueError("there is no boundary")
         parser = MultiPartParser(
             stream_factory=_open_memory,
-            max_form_memory_size=_MAX_BESIDES,
+            max_form_memory_size=_MAX_PARSED,
             max_form_parts=_MAX_PARTS,
         )
         fields, files = parser.parse(BytesIO(request.body), boundary, len(request.body))
