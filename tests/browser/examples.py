@@ -20,6 +20,10 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "deliveries/{written}/entries/0",
         "deliveries/{refused}/entries/1",
     ),
+    "deliveries/{id}/correction": (
+        "deliveries/{refused}/correction",
+        "deliveries/{parked}/correction",
+    ),
     "attention": ("attention", "attention?kind=parked"),
     "jobs": ("jobs",),
     "patients": ("patients",),
