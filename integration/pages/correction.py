@@ -41,7 +41,7 @@ _MAX_FORM = 6 * MAX_TEXT
 
 _TEXT, _FILE = "text", "file"
 
-_NOT_SENT = Issue(
+_NO_ANSWER = Issue(
     "transient",
     "a service that is needed does not respond: send it again in a minute. What is sent twice is "
     "taken once",
@@ -94,7 +94,7 @@ async def send_correction(view: View) -> Reply:
     except Rejected as error:
         return await _show(view, original, sent, problems=error.issues, status=error.status)
     except Unavailable:
-        return await _show(view, original, sent, problems=(_NOT_SENT,), status=503)
+        return await _show(view, original, sent, problems=(_NO_ANSWER,), status=503)
     return redirect(f"deliveries/{accepted.delivery}")
 
 
@@ -157,6 +157,7 @@ async def _show(
         max_shown=MAX_BYTES,
         max_bytes=view.parts.intake.max_bytes,
         problems=problems,
+        is_unknown=_NO_ANSWER in problems,
         line=line,
         refused=[_describe_refused(result) for result in refused_entries[:MAX_LISTED]],
         refused_number=len(refused_entries),

@@ -251,6 +251,7 @@ async def test_nothing_typed_is_lost_while_a_service_does_not_answer(route: Rout
     text = json.dumps(make(GOOD))
     shown = await send(visit(route, audit=_fail_once()), delivery, text)
     assert shown.reply.status == 503
+    assert "It is not known whether it was sent" in shown.text
     assert "send it again in a minute" in shown.text
     assert json.loads(typed(shown)) == make(GOOD)
     made = find_made(await send(visit(route), delivery, text))
