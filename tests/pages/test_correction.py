@@ -18,9 +18,8 @@ from integration.core.model import DeliveryRequest, Status
 from integration.journal.audit_entry import AccessKind
 from integration.operations.attention import find_concerns
 from integration.operations.deliveries import ReplayTerms
-from integration.pages import correction
 from integration.pages.answer import answer_page
-from integration.pages.correction_text import quote_line, read_text, show_text
+from integration.pages.correction_text import MAX_BYTES, quote_line, read_text, show_text
 from integration.pages.form_files import read_form_with_file
 from integration.pages.parts import PagesParts
 from integration.pages.people import SignIn
@@ -296,7 +295,7 @@ async def test_a_file_is_sent_as_it_is(route: Route) -> None:
 async def test_a_delivery_too_long_for_a_text_area_takes_a_file(
     route: Route,
 ) -> None:
-    filler = "x" * correction.MAX_BYTES
+    filler = "x" * MAX_BYTES
     route.settings = {"max_bytes": 3_000_000}
     body = batch(entry(patient(birthDate=BAD), URL), entry(patient(id="big", text=None), SEEN))
     body["entry"][1]["resource"]["implicitRules"] = filler
@@ -307,7 +306,7 @@ async def test_a_delivery_too_long_for_a_text_area_takes_a_file(
     assert f"/api/pages/deliveries/{delivery}/content" in shown.links
     body["entry"][0]["resource"]["birthDate"] = GOOD
     made = find_made(await send_file(visitor, delivery, json.dumps(body).encode()))
-    assert (await route.known(made)).bytes > correction.MAX_BYTES
+    assert (await route.known(made)).bytes > MAX_BYTES
 
 
 async def test_a_file_that_is_refused_leaves_the_original_to_be_edited(route: Route) -> None:
