@@ -282,6 +282,7 @@ async def _build_parts(settings: Settings) -> Parts:
             audit=shared.audit,
             activity=stores.activity,
             queue=stores.queue,
+            intake=intake,
             replay_terms=replay_terms,
             status_check=status_check,
             jobs=jobs,

@@ -25,7 +25,12 @@ MAX_DEPTH = 100
 
 
 class Malformed(ValueError):
-    """Not JSON, or nested too deeply. The text says why and where, without quoting the JSON."""
+    """Not JSON, or nested too deeply. The text says why and where, without quoting the JSON.
+    `line`: where it breaks off; None: that is not known."""
+
+    def __init__(self, text: str, line: int | None = None) -> None:
+        super().__init__(text)
+        self.line = line
 
 
 def decode(data: bytes) -> Any:
@@ -37,7 +42,7 @@ def decode(data: bytes) -> Any:
     except InvalidOperation:
         raise Malformed("JSON with a number beyond any decimal") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Malformed(_explain(error, data)) from None
+        raise Malformed(*_explain(error, data)) from None
 
 
 def decode_object(data: bytes) -> dict[str, Any] | None:
@@ -82,13 +87,21 @@ def _count_names(container: Any, limit: int) -> int:
     return names
 
 
-def _explain(error: Exception, data: bytes) -> str:
+def _explain(error: Exception, data: bytes) -> tuple[str, int | None]:
     if isinstance(error, UnicodeDecodeError) or "utf-8" in str(error).lower():
-        return "not UTF-8"
+        return "not UTF-8", None
     position = re.search(r"\(byte (\d+)\)", str(error))
-    if position is None:
-        return "JSON that ends too early" if "truncated" in str(error) else "not JSON"
-    before = data[: int(position[1])]
-    line = before.count(b"\n") + 1
-    column = len(before) - (before.rfind(b"\n") + 1) + 1
-    return f"not JSON: line {line}, column {column}"
+    if position is not None:
+        line, column = _find_place(data, int(position[1]))
+        return f"not JSON: line {line}, column {column}", line
+    if "truncated" in str(error):
+        line, column = _find_place(data, len(data.rstrip()))
+        return f"JSON that ends too early: line {line}, column {column}", line
+    return "not JSON", None
+
+
+def _find_place(data: bytes, position: int) -> tuple[int, int]:
+    """Return line and column of a byte. A column counts characters, as an editor does."""
+    before = data[:position]
+    start = before.rfind(b"\n") + 1
+    return before.count(b"\n") + 1, len(before[start:].decode(errors="replace")) + 1

@@ -1,4 +1,5 @@
-"""VERB correct_delivery: an operator sends corrected bytes in the place of a delivery.
+"""VERBS read_original, correct_delivery: an operator sends corrected bytes in the place of a
+delivery.
 
 The correction is a delivery of its own, whose id comes right after that of the corrected one: so
 it is later than that one, and earlier than all that was accepted since. It has the same key, so
@@ -8,7 +9,7 @@ docs/decisions/0040-a-correction-takes-the-place-of-its-delivery.md
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -16,7 +17,7 @@ from typing import NoReturn
 
 from integration.core.errors import Issue, Rejected
 from integration.core.log_events import log_event
-from integration.core.model import Delivery, DeliveryRequest, Status, WorkItem
+from integration.core.model import Delivery, DeliveryRequest, EntryResult, Status, WorkItem
 from integration.core.offload import offload
 from integration.fhir.collections import PagedContents
 from integration.fhir.correction import is_created, list_moved, read_corrected
@@ -49,6 +50,8 @@ _CHECK_AFTER = timedelta(minutes=10)
 
 _UNDER_WAY = frozenset({Status.ACCEPTED, Status.PROCESSING})
 
+_NO_BYTES = "its bytes are deleted, or it never had any, so it cannot be corrected"
+
 # Returns the request of a delivery as it is judged now; None: as it was accepted.
 Judge = Callable[[Delivery, DeliveryRequest], DeliveryRequest] | None
 
@@ -56,11 +59,46 @@ Judge = Callable[[Delivery, DeliveryRequest], DeliveryRequest] | None
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Correction:
     """What an operator sends: the id of the delivery that is corrected, and the corrected bytes.
-    Header names are lower case."""
+    Header names are lower case. `is_of_latest`: it is refused if the delivery was corrected
+    already, by other bytes. Otherwise it corrects that correction, which its operator may not have
+    seen."""
 
     corrected: str
     headers: Mapping[str, str]
     body: bytes
+    is_of_latest: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Original:
+    """A delivery that is to be corrected. `body`: None: it has more bytes than were asked for."""
+
+    delivery: Delivery
+    request: DeliveryRequest
+    body: bytes | None
+    results: Sequence[EntryResult]
+
+
+async def read_original(journal: Journal, id_: str, max_bytes: int) -> Original:
+    """Return a delivery, with its bytes up to so many, for somebody who is to correct it. Raises
+    Rejected: with 404 for an unknown one, with 409 for one that has no bytes to correct."""
+    delivery = await _get_delivery(journal, id_)
+    request = await _get_request(journal, delivery)
+    body = None
+    if delivery.bytes <= max_bytes:
+        try:
+            body = (await journal.get_payload(id_)).body
+        except KeyError:
+            _refuse(_NO_BYTES)
+    results = await journal.list_entry_results(id_)
+    return Original(delivery=delivery, request=request, body=body, results=results)
+
+
+def check_correctable(intake: Intake, delivery: Delivery, retention: timedelta) -> None:
+    """Raise Rejected for a delivery that cannot be corrected, whatever is sent."""
+    if delivery.corrected_by is not None:
+        _refuse(f"it was corrected by {delivery.corrected_by}: correct that one")
+    _check_state(intake, delivery, retention)
 
 
 async def correct_delivery(
@@ -87,7 +125,11 @@ async def correct_delivery(
         corrected, repeated = await _follow(intake.journal, corrected, digest)
         if repeated is not None:
             return await _queue(intake, repeated)
-        _check_state(intake, corrected, digest, retention)
+        if correction.is_of_latest and corrected.id != correction.corrected:
+            _refuse(f"it was corrected by {corrected.id} meanwhile: look at that one")
+        _check_state(intake, corrected, retention)
+        if corrected.digest == digest and corrected.status is not Status.CANCELLED:
+            _refuse(f"these are the bytes of {corrected.id}: mend the cause and replay it")
         judged = request if judge is None else judge(corrected, request)
         payload = Payload(judged, parsed.body)
         contents = await offload(
@@ -111,7 +153,7 @@ async def _get_request(journal: Journal, corrected: Delivery) -> DeliveryRequest
     try:
         request = await journal.get_request(corrected.id)
     except KeyError:
-        _refuse("its bytes are deleted, or it never had any, so it cannot be corrected")
+        _refuse(_NO_BYTES)
     if request.method == "DELETE":
         _refuse("a delete has no body that could be corrected")
     return request
@@ -144,8 +186,8 @@ async def _follow(
     return corrected, None
 
 
-def _check_state(intake: Intake, corrected: Delivery, digest: str, retention: timedelta) -> None:
-    """Raise Rejected unless the delivery may be corrected by bytes of this digest."""
+def _check_state(intake: Intake, corrected: Delivery, retention: timedelta) -> None:
+    """Raise Rejected unless the delivery may be corrected."""
     if corrected.status in _UNDER_WAY:
         _refuse(f"{corrected.id} is still under way: correct it when it has ended, or cancel it")
     if not is_correctable(corrected):
@@ -155,8 +197,6 @@ def _check_state(intake: Intake, corrected: Delivery, digest: str, retention: ti
             if cancelled
             else f"{corrected.id} is done, and none of its entries was refused"
         )
-    if corrected.digest == digest and corrected.status is not Status.CANCELLED:
-        _refuse(f"these are the bytes of {corrected.id}: mend the cause and replay it")
     if intake.now() - corrected.accepted >= retention:
         _refuse(
             "it was accepted so long ago (RETENTION_DAYS) that a correction could overwrite what "

@@ -21,6 +21,7 @@ from integration.pages import (
     activity,
     attention,
     content,
+    correction,
     data_routes,
     deliveries,
     delivery,
@@ -46,6 +47,7 @@ from integration.pages.http import (
     build_link,
     check_fields,
     parse_fields,
+    read_form,
 )
 from integration.pages.parts import PagesParts
 from integration.pages.people import Person, Role, identify_person
@@ -61,24 +63,31 @@ MAX_FORM = 100_000
 # Bytes of a form with a resource. A form writes a quote or a brace with three bytes.
 MAX_RESOURCE_FORM = 2_000_000
 
-_FORM = "application/x-www-form-urlencoded"
-
 _MEDIA = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """One page, or what one form does. `path`: `{name}` stands for one part of it; `fields`: that
-    its query, or its form, may have; `takes_file`: its form is read by the page itself,
-    which calls check_form, too; `max_form`: bytes of its form."""
+    """One page, or what one form does. `path`: `{name}` stands for one part of it; `role`: that it
+    needs, and `also`: together with this one; `fields`: that its query, or its form, may have;
+    `takes_file`: its form is read by the page itself, which calls check_form, too; `max_form`:
+    bytes of its form."""
 
     path: str
     show: Show
     role: Role = Role.READER
+    also: Role | None = None
     method: str = "GET"
     fields: tuple[str, ...] = ()
     takes_file: bool = False
     max_form: int = MAX_FORM
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """All the roles that it needs: phi alone opens nothing."""
+        others = [role for role in (self.role, self.also) if role not in (None, Role.PHI)]
+        needs_phi = Role.PHI in (self.role, self.also)
+        return (*(others or [Role.READER]), *([Role.PHI] if needs_phi else []))
 
 
 PAGES = (
@@ -100,6 +109,20 @@ PAGES = (
     Page(path="deliveries/{id}/cancel", show=delivery.ask_to_cancel, role=Role.OPERATOR),
     Page(path="deliveries/{id}/cancel", show=delivery.cancel, role=Role.OPERATOR, method="POST"),
     Page(path="deliveries/{id}/replay", show=delivery.replay, role=Role.OPERATOR, method="POST"),
+    Page(
+        path="deliveries/{id}/correction",
+        show=correction.show_correction,
+        role=Role.OPERATOR,
+        also=Role.PHI,
+    ),
+    Page(
+        path="deliveries/{id}/correction",
+        show=correction.send_correction,
+        role=Role.OPERATOR,
+        also=Role.PHI,
+        method="POST",
+        takes_file=True,
+    ),
     Page(path="deliveries/{id}/entries/{position}", show=content.show_content, role=Role.PHI),
     Page(path="deliveries/{id}/content", show=content.download, role=Role.PHI),
     Page(path="patients", show=patients.show_search, role=Role.PHI),
@@ -183,13 +206,12 @@ async def _answer(
     if request.method not in _METHODS:
         raise MethodNotAllowed(*_METHODS)
     page, arguments = _find_page(request, pages)
-    _check_role(person, Role.READER if page.role is Role.PHI else page.role)
-    _check_role(person, page.role)
+    _check_roles(person, page)
     fields = parse_fields(request.query)
     if request.method == "POST":
         check_origin(request)
     if request.method == "POST" and not page.takes_file:
-        fields = _read_form(request, page.max_form)
+        fields = read_form(request, page.max_form)
         check_form(request, fields)
         del fields[TOKEN_FIELD]
     if not page.takes_file:
@@ -229,26 +251,15 @@ def _compile_path(path: str) -> re.Pattern[str]:
     return re.compile(re.sub(r"\\{([a-z]+)\\}", r"(?P<\1>[^/]+)", re.escape(path)))
 
 
-def _check_role(person: Person, role: Role) -> None:
-    if not person.can(role):
+def _check_roles(person: Person, page: Page) -> None:
+    if missing := [role for role in page.roles if not person.can(role)]:
+        needed = f"role{'s' if len(missing) > 1 else ''} {' and '.join(missing)}"
         has = ", ".join(sorted(person.roles)) or "none"
         text = (
-            f"This page needs the role {role}. Your roles: {has}. Who owns the app's registration "
+            f"This page needs the {needed}. Your roles: {has}. Who owns the app's registration "
             "assigns them."
         )
         raise Rejected(Issue("forbidden", text), status=403)
-
-
-def _read_form(request: PageRequest, max_bytes: int) -> dict[str, str]:
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM:
-        raise Rejected(Issue("not-supported", f"a form is sent as {_FORM}"), status=415)
-    if len(request.body) > max_bytes:
-        raise Rejected(Issue("too-long", "the form is too long"), status=413)
-    try:
-        text = request.body.decode("ascii")
-    except UnicodeDecodeError:
-        raise Rejected(Issue("structure", "the form cannot be read")) from None
-    return parse_fields(text)
 
 
 def _ask_to_sign_in(request: PageRequest) -> Reply:

@@ -73,7 +73,7 @@ async def show_content(view: View) -> Reply:
         lambda: build_sides(entry),
     )
     name = ((result and result.location) or "").partition("/_history/")[0] or entry.name
-    is_recorded = await _record_look(view, delivery, [name or "Resource"])
+    is_recorded = await record_look(view, delivery, [name or "Resource"])
     return render(
         view,
         "content.html",
@@ -97,24 +97,26 @@ async def download(view: View) -> Reply:
         payload = await journal.get_payload(id_)
     except KeyError:
         raise Rejected(Issue("not-found", _DELETED), status=404) from None
-    names = list(_list_names(status.results))
-    await _record_look(view, status.delivery, names, number=status.delivery.entries)
-    media, ending = _choose_media(payload.request)
+    names = list(list_names(status.results))
+    await record_look(view, status.delivery, names, number=status.delivery.entries)
+    media, ending = choose_media(payload.request)
     disposition = f'attachment; filename="delivery-{id_}.{ending}"'
     return Reply(body=payload.body, media=media, headers={"Content-Disposition": disposition})
 
 
-def _choose_media(request: DeliveryRequest) -> tuple[str, str]:
+def choose_media(request: DeliveryRequest) -> tuple[str, str]:
+    """Return the media type of a delivery's bytes, and the ending of a file of them."""
     return _MEDIA.get(request.format, ("application/octet-stream", "bin"))
 
 
-def _list_names(results: Iterable[EntryResult]) -> Iterator[str]:
+def list_names(results: Iterable[EntryResult]) -> Iterator[str]:
+    """Yield what the entries of a delivery have written."""
     for result in results:
         if result.location:
             yield result.location.partition("/_history/")[0]
 
 
-async def _record_look(
+async def record_look(
     view: View, delivery: Delivery, names: Sequence[str], *, number: int | None = None
 ) -> bool:
     """Record who is shown what. Return False where a setting says that this is not needed. Raises

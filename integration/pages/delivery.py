@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 
 from integration.core.errors import Issue, Rejected
 from integration.core.model import Delivery, EntryResult, RowResult, Status
+from integration.journal.corrections import is_correctable
 from integration.operations import deliveries as verbs
 from integration.operations.delivery_story import AFTER_END, MAX_CALLS, read_story
 from integration.operations.views import describe_progress
@@ -28,7 +29,7 @@ from integration.pages.view import View, render
 # Entries, and rows, of one page.
 PAGE = 100
 
-FIELDS = ("show", "page", "rows", "refresh", "live")
+FIELDS = ("show", "page", "rows", "refresh", "live", "tried")
 
 _UNDER_WAY = frozenset({Status.ACCEPTED, Status.PROCESSING})
 
@@ -109,6 +110,9 @@ async def show_delivery(view: View) -> Reply:
         is_open=is_open,
         is_refreshing=is_open and view.fields.get("refresh") != "off",
         can_replay=_can_replay(delivery, story.results, story.rows),
+        can_correct=is_correctable(delivery) and delivery.corrected_by is None,
+        is_waiting=verbs.is_waiting(delivery),
+        is_tried="tried" in view.fields,
         can_cancel=is_open or delivery.status is Status.PARKED,
     )
 
@@ -156,10 +160,12 @@ async def cancel(view: View) -> Reply:
 
 
 async def replay(view: View) -> Reply:
-    """Replay a delivery: all of a parked one, and of one that is done what is not well."""
+    """Replay a delivery: all of a parked one, and of one that is done what is not well. One that
+    waits is tried at once, and then its page says so."""
     parts, id_ = view.parts, view.arguments["id"]
-    await verbs.replay(parts.journal, parts.queue, id_, parts.now(), parts.replay_terms)
-    return redirect(f"deliveries/{id_}")
+    replayed = await verbs.replay(parts.journal, parts.queue, id_, parts.now(), parts.replay_terms)
+    query = "?tried=now" if verbs.is_waiting(replayed) else ""
+    return redirect(f"deliveries/{id_}{query}")
 
 
 def describe_entry(result: EntryResult) -> EntryLine:
@@ -218,8 +224,9 @@ def _can_replay(
         mirrored = {row.resource for row in rows}
         queued = {name for result in results for name in result.queued or ()}
         is_well = mirrored >= queued and all(row.action not in _NOT_WELL for row in rows)
-        return bool(delivery.refused) or not is_well
-    return delivery.status is Status.PARKED or delivery.unqueued
+        is_refused = delivery.refused > 0 and delivery.corrected_by is None
+        return is_refused or not is_well
+    return delivery.status is Status.PARKED or delivery.unqueued or verbs.is_waiting(delivery)
 
 
 def _parse_filter(view: View) -> bool:

@@ -12,6 +12,8 @@ from integration.operations.delivery_story import DeliveryStory
 
 _TONES = {Category.INFORMATION: "", Category.WARNING: "warn", Category.ERROR: "bad"}
 
+_REPLAYED = "Replayed by an operator"
+
 _FOR_SOMEBODY = "needs somebody"
 
 # Calls that went well, and are shown one by one.
@@ -62,6 +64,8 @@ def _describe_arrival(story: DeliveryStory) -> Step:
     lines = []
     if delivery.sender:
         title = f"Received from {delivery.sender}"
+        if delivery.corrects:
+            title = f"In the place of what was received from {delivery.sender}"
         lines += [
             f"{delivery.kind}: {_count(delivery.entries, 'entry', 'entries')}, "
             f"{_count(delivery.bytes, 'byte')}",
@@ -139,7 +143,9 @@ def _describe_changes(delivery: Delivery) -> Iterator[Step]:
     reason = (delivery.reason,) if delivery.reason else ()
     if delivery.replayed is not None:
         round_ = (f"round {delivery.round}",) if delivery.round else ()
-        yield Step(time=delivery.replayed, title="Replayed by an operator", lines=round_)
+        # It is not recorded whether a correction was replayed since.
+        title = "Sent, or replayed, by an operator" if delivery.corrects else _REPLAYED
+        yield Step(time=delivery.replayed, title=title, lines=round_)
     if delivery.status is Status.PARKED:
         yield Step(
             time=delivery.parked, title="Parked", tone="bad", word=_FOR_SOMEBODY, lines=reason

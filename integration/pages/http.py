@@ -10,6 +10,8 @@ from integration.core.errors import Issue, Rejected
 
 ROOT = "/api/pages"
 
+_FORM = "application/x-www-form-urlencoded"
+
 # Fields of a query or a form that are read.
 _MAX_FIELDS = 200
 
@@ -93,6 +95,19 @@ def parse_fields(text: str) -> dict[str, str]:
             raise Rejected(Issue("value", f"the field {name[:40]} is given twice"))
         fields[name] = value.strip()
     return fields
+
+
+def read_form(request: PageRequest, max_bytes: int) -> dict[str, str]:
+    """Parse a form without a file. Raises Rejected."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM:
+        raise Rejected(Issue("not-supported", f"a form is sent as {_FORM}"), status=415)
+    if len(request.body) > max_bytes:
+        raise Rejected(Issue("too-long", "the form is too long"), status=413)
+    try:
+        text = request.body.decode("ascii")
+    except UnicodeDecodeError:
+        raise Rejected(Issue("structure", "the form cannot be read")) from None
+    return parse_fields(text)
 
 
 def check_fields(fields: Mapping[str, str], known: Collection[str]) -> None:

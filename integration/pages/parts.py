@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from integration.core.byte_budget import ByteBudget
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
+from integration.intake.accept import Intake
 from integration.intake.identify import Identification
 from integration.journal.activity_log import ActivityLog
 from integration.journal.audit_recorder import AuditRecorder
@@ -86,6 +87,7 @@ class PagesParts:
     audit: AuditRecorder
     activity: ActivityLog
     queue: QueueSender
+    intake: Intake
     replay_terms: ReplayTerms
     status_check: StatusCheck
     jobs: JobParts

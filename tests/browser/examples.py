@@ -22,6 +22,10 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "deliveries/{written}/entries/0",
         "deliveries/{refused}/entries/1",
     ),
+    "deliveries/{id}/correction": (
+        "deliveries/{refused}/correction",
+        "deliveries/{parked}/correction",
+    ),
     "jobs": ("jobs",),
     "jobs/new": ("jobs/new?do=replay&status=parked", "jobs/new?do=cancel&status=parked"),
     "jobs/{id}": ("jobs/{job}",),

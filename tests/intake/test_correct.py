@@ -12,7 +12,7 @@ import pytest
 from integration.app.identification import build_judge
 from integration.core.errors import Rejected, Unavailable
 from integration.core.model import Rights, Status, WorkItem
-from integration.intake.correct import Correction, Judge, correct_delivery
+from integration.intake.correct import Correction, Judge, correct_delivery, read_original
 from integration.journal.store import MemoryJournal
 from integration.journal.table_keys import build_next_id
 from integration.operations import attention, deliveries, views
@@ -685,3 +685,33 @@ async def test_a_delivery_that_was_replayed_just_before_is_not_corrected(route: 
     await route.process_all()
     assert born(route) == {"p1": "1984-05-06"}
     assert await concerns(route) == []
+
+
+async def test_what_was_corrected_meanwhile_is_not_corrected_unseen(route: Route) -> None:
+    delivery = await refused(route, put("p1"), types={"Patient"})
+    made = await correct(route, delivery, batch(put("p1", birthDate="1984-05-06")))
+    await route.process_all()
+
+    async def send(birth_date: str) -> str:
+        body = json.dumps(batch(put("p1", birthDate=birth_date))).encode()
+        headers = {"content-type": FHIR_JSON}
+        sent = Correction(corrected=delivery, headers=headers, body=body, is_of_latest=True)
+        return (await correct_delivery(route.intake, sent)).delivery
+
+    assert await send("1984-05-06") == made
+    with pytest.raises(Rejected, match=f"it was corrected by {made} meanwhile") as caught:
+        await send("1999-01-01")
+    assert caught.value.status == 409
+
+
+async def test_an_original_is_read_with_its_bytes_up_to_a_size(route: Route) -> None:
+    delivery = await refused(route, put("p1"), types={"Patient"})
+    size = (await route.known(delivery)).bytes
+    for max_bytes, is_read in ((size, True), (size - 1, False)):
+        original = await read_original(route.journal, delivery, max_bytes)
+        assert (original.body is not None) is is_read
+        assert [result.status for result in original.results] == [422]
+    for unknown in ("x", build_next_id(delivery) or ""):
+        with pytest.raises(Rejected) as caught:
+            await read_original(route.journal, unknown, size)
+        assert caught.value.status == 404

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from html import unescape
 from typing import Any
 from uuid import uuid4
 
@@ -115,3 +117,48 @@ async def test_a_host_killed_after_a_correction_was_accepted_loses_nothing(
     entries = await faulty.arrive(made)
     assert statuses(entries) <= {"200", "201"}
     assert await list_attention(faulty, first, find_id(made)) == []
+
+
+async def test_a_bad_date_is_corrected_by_hand_on_the_page(route: Route) -> None:
+    name = f"By-hand-{uuid4()}"
+    answer = await route.send(bundle("batch", entry(patient(name, birthDate="1984-13-45"))))
+    first = find_id(answer)
+    assert statuses(await route.arrive(answer)) == {"400"}
+    pages = f"{route.host.url}/api/pages/deliveries"
+    path = f"/api/pages/deliveries/{first}/correction"
+    assert path in (await route.http.get(f"{pages}/{first}")).text
+
+    page = await route.http.get(f"{pages}/{first}/correction")
+    assert page.status_code == 200
+    (token,) = {*re.findall(r'name="token" value="([^"]+)"', page.text)}
+    (text,) = re.findall(r"(?s)<textarea[^>]*>\n(.*?)</textarea>", page.text)
+    typed = unescape(text).replace("\n", "\r\n")
+    headers = {"origin": route.host.url, "cookie": f"relay-form={token}"}
+
+    async def send(typed: str) -> httpx.Response:
+        form = {"token": token, "text": typed}
+        return await route.http.post(f"{pages}/{first}/correction", data=form, headers=headers)
+
+    broken = await send(typed.replace('"1984-13-45"', "1984-05-06"))
+    assert (broken.status_code, "not JSON: line " in broken.text) == (400, True)
+    assert name in broken.text
+    sent = await send(typed.replace("1984-13-45", "1984-05-06"))
+    assert sent.status_code == 303, sent.text
+    second = sent.headers["location"].rpartition("/")[2]
+    status = f"{route.host.url}/api/deliveries/{second}"
+    made = httpx.Response(202, headers={"content-location": status})
+    (written,) = locations(await route.arrive(made))
+    assert (await route.fhir(written)).json()["birthDate"] == "1984-05-06"
+    assert await list_attention(route, first, second) == []
+    story = (await route.http.get(f"{pages}/{second}")).text
+    assert f"/api/pages/deliveries/{first}" in story
+
+    file = {"file": ("x.json", b"{}", "application/json")}
+    late = await route.http.post(
+        f"{pages}/{second}/correction", data={"token": token}, files=file, headers=headers
+    )
+    assert (late.status_code, "none of its entries was refused" in late.text) == (409, True)
+    for kind in ("correction", "content"):
+        audit = await route.http.get(f"{route.host.url}/api/audit", params={"kind": kind})
+        assert (second if kind == "correction" else first) in audit.text
+        assert name not in audit.text

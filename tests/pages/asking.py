@@ -96,6 +96,7 @@ def make_parts(
         "audit": make_recorder(route.audit, now=route.clock),
         "activity": route.activity,
         "queue": queue,
+        "intake": route.intake,
         "replay_terms": ReplayTerms(),
         "status_check": StatusCheck(**status),
         "jobs": JobParts(

@@ -58,6 +58,7 @@ SAMPLES = (
     Page(path="things/{id}", show=show),
     Page(path="things/{id}", show=take, method="POST", role=Role.OPERATOR, fields=("what",)),
     Page(path="things/{id}/content", show=show, role=Role.PHI),
+    Page(path="things/{id}/mending", show=show, role=Role.OPERATOR, also=Role.PHI),
     Page(path="routes", show=take, method="POST", role=Role.ADMIN),
     Page(path="files", show=take_file, method="POST", role=Role.ADMIN, takes_file=True),
     Page(path="trouble/{kind}", show=show_trouble),
@@ -83,16 +84,17 @@ ASKED = (
     (build_form("things/1"), 303),
     (build_form("routes"), 303),
     (build_request("things/1/content"), 200),
+    (build_request("things/1/mending"), 200),
 )
 TABLE = {
-    (): (403, 403, 403, 403),
-    ("reader",): (200, 403, 403, 403),
-    ("operator",): (200, 303, 403, 403),
-    ("admin",): (200, 303, 303, 403),
-    ("phi",): (403, 403, 403, 403),
-    ("reader", "phi"): (200, 403, 403, 200),
-    ("operator", "phi"): (200, 303, 403, 200),
-    ("admin", "phi"): (200, 303, 303, 200),
+    (): (403, 403, 403, 403, 403),
+    ("reader",): (200, 403, 403, 403, 403),
+    ("operator",): (200, 303, 403, 403, 403),
+    ("admin",): (200, 303, 303, 403, 403),
+    ("phi",): (403, 403, 403, 403, 403),
+    ("reader", "phi"): (200, 403, 403, 200, 403),
+    ("operator", "phi"): (200, 303, 403, 200, 200),
+    ("admin", "phi"): (200, 303, 303, 200, 200),
 }
 
 
@@ -106,6 +108,8 @@ async def test_each_role_opens_what_the_table_says(answer: Answer, roles: tuple[
 async def test_who_lacks_a_role_is_told_which_and_which_there_are(answer: Answer) -> None:
     text = (await answer(build_form("routes"))).text
     assert "needs the role admin. Your roles: reader." in text
+    text = read_text(await answer(build_request("things/1/mending")))
+    assert "needs the roles operator and phi. Your roles: reader." in text
 
 
 async def test_who_has_no_role_sees_nothing_of_the_app(answer: Answer) -> None:
