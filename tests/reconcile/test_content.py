@@ -14,15 +14,16 @@ from typing import Any
 
 import pytest
 
+from integration.cli import reconcile_command as command
+from integration.cli.reconcile_report import Report, format_progress
+from integration.cli.saved_state import SavedState
 from integration.core.errors import Misconfigured
 from integration.core.model import WorkItem
 from integration.mirror import mirror as mirroring
 from integration.mirror.healthcare_api_sink import HealthcareApiSink
 from integration.queues.names import MIRROR_QUEUE
-from integration.reconcile import command, walk
-from integration.reconcile.report import Report, format_progress
+from integration.reconcile import walk
 from integration.reconcile.run import Page, ReconcileRun
-from integration.reconcile.saved_state import SavedState
 from tests.builders import MARKER, Body, patient
 from tests.conftest import Route, every_map, mirrored_maps, routed, told_by
 from tests.doubles import DataverseDouble

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from integration.cli import reconcile_command as command
 from integration.core.errors import Misconfigured, Unavailable
 from integration.core.model import Column, WorkItem
 from integration.dataverse.client import Dataverse
@@ -21,7 +22,7 @@ from integration.mapping.load import load_shipped_maps
 from integration.mapping.model import LongId
 from integration.mapping.primary_keys import ServerKeys
 from integration.mirror import mirror as mirroring
-from integration.reconcile import command, walk
+from integration.reconcile import walk
 from integration.reconcile.differences import DifferenceKind, Repair, compare_versions
 from integration.reconcile.run import Page, ReconcileRun
 from tests.builders import MARKER, Body, patient

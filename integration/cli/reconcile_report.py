@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from integration.cli.saved_state import SavedState
 from integration.core.errors import Misconfigured
 from integration.reconcile.differences import HEADINGS, Repair
 from integration.reconcile.run import Page
-from integration.reconcile.saved_state import SavedState
 
 # Unrepaired differences printed on the terminal. The report file has all of them.
 _MAX_PRINTED = 20

@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from integration.cli.reconcile_report import PrintLine, Report
+from integration.cli.saved_state import SavedState
 from integration.core.errors import IntegrationError, Misconfigured
 from integration.mapping.model import EntityMap
 from integration.mirror.mirror import Mirror
 from integration.reconcile import walk
 from integration.reconcile.differences import render_table
-from integration.reconcile.report import PrintLine, Report
 from integration.reconcile.run import Page, ReconcileRun, count_resources
-from integration.reconcile.saved_state import SavedState
 
 # https://hl7.org/fhir/R4/search.html#date
 _SINCE = re.compile(r"\d{4}(-\d\d(-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?)?)?)?")
