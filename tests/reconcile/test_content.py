@@ -529,7 +529,7 @@ async def test_rows_that_other_maps_make_are_not_compared(route: Route, tmp_path
         sleep=route.wait,
     )
     with pytest.raises(Misconfigured, match="MIRROR_TO=web-api"):
-        await anext(walk.walk_content(it, PATIENT, None))
+        await anext(walk.walk_content(it, PATIENT))
 
 
 async def test_who_waits_for_a_row_hears_of_it(planted: Command) -> None:
