@@ -75,7 +75,7 @@ def build_mirror(shared: SharedParts) -> Mirror:
 
 
 def build_reconcile(shared: SharedParts, load_mirror: Callable[[], Mirror]) -> ReconcileWork:
-    """Build what does the jobs that compare rows with resources. It is imported at its first use."""
+    """Build what does the jobs of kind reconcile. Its modules are imported at its first use."""
 
     @cache
     def get_parts() -> ReconcileParts:

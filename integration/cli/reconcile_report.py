@@ -63,7 +63,7 @@ class Report:
             self._add_repair(repair)
         if self.csv_file is not None:
             self.csv_file.flush()  # a run that is killed has told of all that it has done
-        at = None if page.position is None else page.position.at
+        at = page.position.at
         if at is not None:
             self.state.positions[title] = at
             self.state.write()

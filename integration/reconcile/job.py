@@ -81,14 +81,14 @@ async def work(parts: ReconcileParts, job: Job) -> AsyncGenerator[Part, None]:
             walk = walks[number]
             async with aclosing(walk.begin(cursor.position)) as pages:
                 async for page in pages:
-                    cursor = _move_on(cursor, walk, page)
+                    cursor = _move_on(cursor, page)
                     # How many rows there are is not known before they are read.
                     if walk.count is None and found is not None:
                         found += page.count
                     saved = _encode(cursor)
                     is_last = cursor.walk == len(walks)
                     yield replace(_sum_up(page), cursor=saved, found=found, is_last=is_last)
-            if cursor.walk == number:  # pages of rows do not say which one is the last
+            if cursor.walk == number:  # there was no page, or none that said it is the last
                 cursor = _Cursor(walk=cursor.walk + 1)
                 saved = _encode(cursor)
                 yield Part(cursor=saved, is_last=cursor.walk == len(walks))
@@ -136,12 +136,9 @@ async def _begin(run: ReconcileRun, first: Walk) -> int | None:
     return await first.count(START) if first.count is not None else None
 
 
-def _move_on(cursor: _Cursor, walk: Walk, page: Page) -> _Cursor:
-    """Return where to go on after a page. Behind the last page of a search is the next walk: to
-    begin the search anew would compare its last resources again."""
-    if page.position is None:
-        return cursor
-    if walk.count is not None and page.position.path is None:
+def _move_on(cursor: _Cursor, page: Page) -> _Cursor:
+    """Return where to go on after a page."""
+    if page.is_last:
         return _Cursor(walk=cursor.walk + 1)
     return replace(cursor, position=page.position)
 

@@ -77,11 +77,13 @@ class Position:
     `at`: in the words of the walk: the last update, or an id; None: from its beginning. `path`: the
     next page of the search, which the server may have forgotten by then: it need not keep the pages
     of a search (https://hl7.org/fhir/R4/http.html#paging). `resumed_at`: where that search began.
+    `is_behind`: of rows: go on behind the id, not with it.
     """
 
     at: str | None = None
     path: str | None = None
     resumed_at: str | None = None
+    is_behind: bool = False
 
 
 START = Position()
@@ -90,11 +92,12 @@ START = Position()
 @dataclass(frozen=True, slots=True)
 class Page:
     """How many resources or rows were compared, and what differed. `position`: where a later run
-    can go on; None: it cannot go on from here."""
+    can go on. `is_last`: the walk ends here; other walks may end without saying so."""
 
     count: int
     repairs: Sequence[Repair]
-    position: Position | None = None
+    position: Position
+    is_last: bool = False
 
 
 async def count_resources(run: ReconcileRun, entity: EntityMap, since: str | None) -> int | None:

@@ -62,7 +62,7 @@ async def walk_versions(
     """
     async for found, position in read_pages(run, entity, begin, "&_elements=id,meta"):
         repairs = await repair_all(run, await _compare_versions(run, entity, found))
-        yield Page(len(found), repairs, position)
+        yield Page(len(found), repairs, position, is_last=position.path is None)
 
 
 async def walk_content(
@@ -77,7 +77,7 @@ async def walk_content(
         parts = split(found, bulk_rows.MAX_VALUES)
         compared = await asyncio.gather(*(_compare_content(run, entity, reader, p) for p in parts))
         repairs = await repair_all(run, [difference for part in compared for difference in part])
-        yield Page(len(found), repairs, position)
+        yield Page(len(found), repairs, position, is_last=position.path is None)
 
 
 async def walk_rows(
@@ -100,15 +100,15 @@ async def walk_rows(
         entity,
         list_columns(entity),
         size=run.page_size,
-        after=begin.at,
+        begin=begin,
     )
-    async for page in pages:
+    async for page, position, is_last in pages:
         rows = [row for row in page if entity.has_kind_of(row)]
         left_over = await asyncio.gather(
             *(_find_left_over(run, entity, some) for some in split(rows, run.ids_per_search))
         )
         repairs = await repair_all(run, [difference for some in left_over for difference in some])
-        yield Page(len(rows), repairs, Position(str(page[-1][entity.id_column])))
+        yield Page(len(rows), repairs, position, is_last=is_last)
 
 
 async def walk_orphans(
