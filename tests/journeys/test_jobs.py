@@ -19,7 +19,7 @@ from integration.journal.azure_store import AzureJournal, open_journal
 from integration.journal.concerns import park_open
 from integration.journal.store import Payload
 from integration.journal.table_keys import make_delivery_id
-from tests.journeys.route import PATIENCE, Route, bundle, entry, observation
+from tests.journeys.route import PATIENCE, Route, bundle, entry, observation, patient
 
 pytestmark = [pytest.mark.live, pytest.mark.azurite]
 
@@ -93,3 +93,31 @@ async def test_sixty_parked_deliveries_reach_the_fhir_server_once_by_one_job(rou
     for resource in resources.values():
         assert resource["valueQuantity"]["value"] == 60 + (STATES - 1) / 10  # the newer state
         assert int(resource["meta"]["versionId"]) <= STATES
+
+
+async def test_a_row_that_somebody_has_edited_is_found_by_a_look_and_mended_by_a_reconcile(
+    route: Route,
+) -> None:
+    id_ = str(uuid4())
+    await route.deliver(bundle("batch", entry(patient("Reconciled", id=id_), method="PUT")))
+    contact = await route.contact(id_)
+    row = f"{route.running.dataverse_url}/api/data/v9.2/contacts({contact['contactid']})"
+    edited = await route.http.patch(row, json={"lastname": "Edited"})
+    assert edited.status_code == 204
+    jobs = []
+    for dry_run in (True, False):
+        wanted = {"kind": "reconcile", "filter": {"type": "Patient", "dry_run": dry_run}}
+        started = await route.http.post(f"{route.host.url}/api/jobs", json=wanted)
+        assert started.status_code == 202, started.text
+        ended = {"done", "failed", "stopped"}
+        jobs.append(await wait_for(route, f"/api/jobs/{started.json()['id']}", ended))
+        lastname = (await route.contact(id_))["lastname"]
+        assert lastname == ("Edited" if dry_run else contact["lastname"])
+    looked, mended = jobs
+    assert (looked["state"], mended["state"]) == ("done", "done")
+    assert (looked["done"], "delivery" in looked) == (0, False)
+    assert looked["failed"] >= 1
+    assert mended["done"] >= 1
+    page = await route.http.get(f"{route.host.url}/api/pages/jobs/{mended['id']}")
+    assert mended["delivery"] in page.text
+    assert contact["lastname"] not in page.text
