@@ -214,7 +214,8 @@ LOG_EVENTS = {
     "job.failed": _event(
         logging.ERROR,
         "job kind looked_at done left_out failed",
-        "the work of a job failed repeatedly, or an operator must act first; what is done stays done",
+        "the work of a job failed repeatedly, or an operator must act first; what is done stays "
+        "done",
     ),
     "job.queued_again": _event(
         logging.WARNING, "job kind", "a job made no progress; housekeeping queued it again"
