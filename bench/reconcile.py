@@ -30,6 +30,7 @@ import psutil
 
 from bench.watch import watch_peak_memory
 from integration.app.wiring import utc_now
+from integration.cli import reconcile_command as command
 from integration.core.activity_recorder import ActivityRecorder
 from integration.core.http import Upstream, build_limiter
 from integration.core.model import WorkItem
@@ -42,7 +43,6 @@ from integration.mapping.values import format_utc, parse_instant
 from integration.mirror.mirror import Mirror, mirror_or_raise
 from integration.mirror.web_api_sink import WebApiSink
 from integration.queues.queue_sender import MemoryQueueSender
-from integration.reconcile import command
 from integration.reconcile.run import ReconcileRun
 from local.dataverse.rows import fold
 from local.services import Running, find_free_ports, run_services

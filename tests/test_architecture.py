@@ -22,9 +22,10 @@ BANDS = """
 __main__
 cli
 check
-provision | reconcile
+provision
 app
 pages
+reconcile
 intake | relay | mirror | virtual_tables | change_events | operations
 queues
 fhir | mapping | dataverse | odata | journal | senders
@@ -301,7 +302,7 @@ def test_every_module_says_what_it_is_for() -> None:
 
 def test_no_verb_reads_settings() -> None:
     """Queue names and the like come with the parts, or from integration/queues/names.py."""
-    above = {"__main__", "cli", "check", "provision", "reconcile", "app"}
+    above = {"__main__", "cli", "check", "provision", "app"}
     found = [
         name_of(path)
         for path in modules()

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from integration.app.shared_parts import SharedParts
 from integration.core.errors import Misconfigured
+from integration.journal.jobs import Comparison, Job
 from integration.journal.write_guard import WriteGuard
 from integration.mapping.files import MapFile
 from integration.mirror.mirror import Mirror
 from integration.mirror.row_sink import RowSink
+from integration.operations.job_work import Part
+from integration.operations.reconcile_jobs import ReconcileWork
 
 if TYPE_CHECKING:  # these import the mapping engine
     from integration.change_events.to_dataverse import ExternalEvents
     from integration.mapping.load import Maps
     from integration.mirror.web_api_sink import WebApiSink
+    from integration.reconcile.job import ReconcileParts
     from integration.virtual_tables.answer import VirtualTables
 
 
@@ -68,6 +72,33 @@ def build_mirror(shared: SharedParts) -> Mirror:
         current_queues=shared.data_routes.read_change_queues,
         row_keys=stores.row_keys,
     )
+
+
+def build_reconcile(shared: SharedParts, load_mirror: Callable[[], Mirror]) -> ReconcileWork:
+    """Build what does the jobs of kind reconcile. Its modules are imported at its first use."""
+
+    @cache
+    def get_parts() -> ReconcileParts:
+        from integration.reconcile.job import ReconcileParts
+
+        return ReconcileParts(
+            fhir=shared.fhir,
+            dataverse=shared.dataverse,
+            load_mirror=load_mirror,
+            change_queues=shared.data_routes.get_change_queues,
+        )
+
+    async def list_comparisons(type_: str) -> Sequence[Comparison]:
+        from integration.reconcile import job
+
+        return await job.list_comparisons(get_parts(), type_)
+
+    def work(asked: Job) -> AsyncGenerator[Part, None]:
+        from integration.reconcile import job
+
+        return job.work(get_parts(), asked)
+
+    return ReconcileWork(list_comparisons=list_comparisons, work=work)
 
 
 def build_virtual_tables(shared: SharedParts) -> VirtualTables:

@@ -24,6 +24,7 @@ from integration.app.map_parts import (
     build_external_events,
     build_maps_loader,
     build_mirror,
+    build_reconcile,
     build_virtual_tables,
 )
 from integration.app.operations_parts import build_housekeeping, build_status_check
@@ -235,6 +236,7 @@ async def _build_parts(settings: Settings) -> Parts:
         upstream_check=upstream_check,
         flow=live_flow,
     )
+    load_mirror = cache(partial(build_mirror, shared))
     jobs = JobParts(
         jobs=stores.jobs,
         journal=stores.journal,
@@ -242,8 +244,8 @@ async def _build_parts(settings: Settings) -> Parts:
         now=utc_now,
         new_token=_make_token,
         terms=replay_terms,
+        reconcile=build_reconcile(shared, load_mirror),
     )
-    load_mirror = cache(partial(build_mirror, shared))
     return Parts(
         journal=stores.journal,
         queue=stores.queue,

@@ -49,7 +49,7 @@ _COMMANDS = (
     ),
     (
         "reconcile",
-        "integration.reconcile.command",
+        "integration.cli.reconcile_command",
         "find rows that differ from FHIR, and repair them",
     ),
 )

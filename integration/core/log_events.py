@@ -203,8 +203,8 @@ LOG_EVENTS = {
     "job.done": _event(
         logging.INFO,
         "job kind looked_at done left_out failed",
-        "a job has worked on all that it found; `left_out`: did not match any more; `failed`: the "
-        "job says why the last one did",
+        "a job has worked on all that it found; `left_out`: did not match any more, or is as it "
+        "should be; `failed`: the job says why the last one did, or how it differs",
     ),
     "job.stopped": _event(
         logging.INFO,
@@ -214,7 +214,8 @@ LOG_EVENTS = {
     "job.failed": _event(
         logging.ERROR,
         "job kind looked_at done left_out failed",
-        "the work of a job failed repeatedly; what is done stays done",
+        "the work of a job failed repeatedly, or an operator must act first; what is done stays "
+        "done",
     ),
     "job.queued_again": _event(
         logging.WARNING, "job kind", "a job made no progress; housekeeping queued it again"

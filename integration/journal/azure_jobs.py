@@ -52,7 +52,7 @@ _FIRST_DAY = "0"
 
 _MOMENTS = ("started", "progressed", "ended")
 _COUNTS = ("found", "looked_at", "done", "left_out", "failed")
-_TEXTS = ("started_by", "reason", "cursor", "worker")
+_TEXTS = ("started_by", "reason", "waiting", "cursor", "worker")
 
 _filter_decoder = msgspec.json.Decoder(JobFilter)
 

@@ -29,6 +29,7 @@ class JobKind(StrEnum):
 
     REPLAY = "replay"
     CANCEL = "cancel"
+    RECONCILE = "reconcile"
 
 
 class JobState(StrEnum):
@@ -44,13 +45,31 @@ class JobState(StrEnum):
 OPEN_STATES = frozenset({JobState.RUNNING, JobState.STOPPING})
 
 
+class Comparison(StrEnum):
+    """What a reconcile compares."""
+
+    VERSIONS = "versions"  # quick: takes the version that a row shows for truth
+    CONTENT = "content"  # all that the rows show; also rows whose resource was deleted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReconcileFilter:
+    """What a reconcile works on: all resources of a type, and their rows. `dry_run`: it changes
+    nothing."""
+
+    type: str
+    compare: Comparison = Comparison.CONTENT
+    dry_run: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFilter:
-    """What a job works on: what matches `criteria`. `group`: of that only what needs attention in
-    this way."""
+    """What a job works on: deliveries that match `criteria`. `group`: of those only what needs
+    attention in this way. `reconcile`: of that kind of job, which works on no deliveries."""
 
-    criteria: DeliveryFilter
+    criteria: DeliveryFilter = field(default_factory=DeliveryFilter)
     group: ConcernGroup | None = None
+    reconcile: ReconcileFilter | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,10 +84,11 @@ class Job:
     state: JobState = JobState.RUNNING
     found: int | None = None  # how many things it works on; None: they are not counted yet
     looked_at: int = 0
-    done: int = 0  # replayed or cancelled
-    left_out: int = 0  # did not match any more
-    failed: int = 0
+    done: int = 0  # replayed, cancelled or mended
+    left_out: int = 0  # did not match any more, or is as it should be
+    failed: int = 0  # of a reconcile: differs still
     reason: str | None = None  # why the last one failed, or the job itself
+    waiting: str | None = None  # for whom it waits, while it cannot go on
     progressed: datetime | None = None
     ended: datetime | None = None
     cursor: str = ""  # where its work goes on: see integration.operations.job_cursor
@@ -117,7 +137,9 @@ class Jobs(Protocol):
 def bound_job(job: Job) -> Job:
     """Return a job whose texts are as long as its row holds them. Pure."""
     reason = None if job.reason is None else bound_text(job.reason, MAX_REASON_LENGTH)
-    return replace(job, reason=reason, started_by=bound_text(job.started_by, MAX_NAME_LENGTH))
+    waiting = None if job.waiting is None else bound_text(job.waiting, MAX_REASON_LENGTH)
+    started_by = bound_text(job.started_by, MAX_NAME_LENGTH)
+    return replace(job, reason=reason, waiting=waiting, started_by=started_by)
 
 
 @dataclass(slots=True)

@@ -1,6 +1,7 @@
 """What a job is asked to do: parsed from JSON, and described as JSON. Pure.
 
 {"kind": "replay", "filter": {"attention": "entries", "sender": "north"}, "started_by": "a name"}
+{"kind": "reconcile", "filter": {"type": "Patient", "compare": "content", "dry_run": true}}
 """
 
 from __future__ import annotations
@@ -16,13 +17,17 @@ from integration.journal.delivery_filter import DeliveryFilter
 from integration.journal.jobs import (
     MAX_FILTER_LENGTH,
     MAX_NAME_LENGTH,
+    Comparison,
     Job,
     JobFilter,
     JobKind,
+    ReconcileFilter,
 )
 from integration.operations import query_parameters
+from integration.operations.reconcile_jobs import get_run_id
 
 _FIELDS = ("kind", "filter", "started_by")
+_RECONCILE_FIELDS = ("type", "compare", "dry_run")
 _FILTER_FIELDS = ("status", "attention", "sender", "reason", "kind", "since", "until")
 
 
@@ -42,16 +47,23 @@ def parse_job_request(body: Any, user: str | None = None) -> JobRequest:
     kind = query_parameters.parse_choice(_parse_text(fields, "kind"), JobKind, "kind")
     if kind is None:
         raise Rejected(Issue("required", f"kind must be one of {', '.join(JobKind)}", "kind"))
-    params = _parse_object(fields.get("filter", {}), "filter", _FILTER_FIELDS)
-    texts = {name: _parse_text(params, name, f"filter.{name}") for name in params}
+    known = _RECONCILE_FIELDS if kind is JobKind.RECONCILE else _FILTER_FIELDS
+    params = _parse_object(fields.get("filter", {}), "filter", known)
     name = _parse_text(fields, "started_by", limit=MAX_NAME_LENGTH)
-    job_filter = build_job_filter(kind, texts)
+    if kind is JobKind.RECONCILE:
+        job_filter = _parse_reconcile_filter(params)
+    else:
+        texts = {name: _parse_text(params, name, f"filter.{name}") for name in params}
+        job_filter = build_job_filter(kind, texts)
     return JobRequest(kind=kind, filter=job_filter, started_by=user or name or "")
 
 
 def build_job_filter(kind: JobKind, params: Mapping[str, str | None]) -> JobFilter:
     """Build the filter of a job from texts by name, as the lists of deliveries take them: status,
-    attention, sender, reason, kind, since, until. Raises Rejected."""
+    attention, sender, reason, kind, since, until. Raises Rejected, also for a reconcile, which
+    works on no deliveries."""
+    if kind is JobKind.RECONCILE:
+        raise Rejected(Issue("value", "a reconcile works on no deliveries", "kind"))
     given = {name: value for name, value in params.items() if value is not None}
     status = query_parameters.parse_choice(given.get("status"), Status, "status")
     group = query_parameters.parse_choice(given.get("attention"), ConcernGroup, "attention")
@@ -67,6 +79,25 @@ def build_job_filter(kind: JobKind, params: Mapping[str, str | None]) -> JobFilt
         until=query_parameters.parse_datetime(given, "until"),
     )
     return JobFilter(criteria=criteria, group=group)
+
+
+def build_reconcile_filter(type_: str, compare: str | None, *, dry_run: bool) -> JobFilter:
+    """Build the filter of a reconcile. `compare`: None: the content. Raises Rejected."""
+    comparison = query_parameters.parse_choice(compare, Comparison, "compare")
+    chosen = ReconcileFilter(type=type_, compare=comparison or Comparison.CONTENT, dry_run=dry_run)
+    return JobFilter(reconcile=chosen)
+
+
+def _parse_reconcile_filter(params: Mapping[str, Any]) -> JobFilter:
+    type_ = _parse_text(params, "type", "filter.type")
+    if not type_:
+        text = "a reconcile needs the type of the resources, as Patient"
+        raise Rejected(Issue("required", text, "filter.type"))
+    dry_run = params.get("dry_run", False)
+    if not isinstance(dry_run, bool):
+        raise Rejected(Issue("value", "dry_run must be true or false", "filter.dry_run"))
+    compare = _parse_text(params, "compare", "filter.compare")
+    return build_reconcile_filter(type_, compare, dry_run=dry_run)
 
 
 def _check_target(kind: JobKind, status: Status | None, group: ConcernGroup | None) -> None:
@@ -89,8 +120,11 @@ def _check_target(kind: JobKind, status: Status | None, group: ConcernGroup | No
 
 def describe_job(job: Job) -> dict[str, Any]:
     """Return a job as JSON shows it."""
-    criteria = job.filter.criteria
+    criteria, reconcile = job.filter.criteria, job.filter.reconcile
     chosen = {
+        "type": None if reconcile is None else reconcile.type,
+        "compare": None if reconcile is None else reconcile.compare,
+        "dry_run": None if reconcile is None else reconcile.dry_run,
         "status": criteria.status,
         "attention": job.filter.group,
         "sender": criteria.sender,
@@ -112,6 +146,8 @@ def describe_job(job: Job) -> dict[str, Any]:
         "left_out": job.left_out,
         "failed": job.failed,
         "reason": job.reason,
+        "waiting": job.waiting,
+        "delivery": get_run_id(job),
         "progressed": job.progressed,
         "ended": job.ended,
     }

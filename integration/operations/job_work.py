@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
+from integration.core.errors import Misconfigured, Unavailable
 from integration.core.model import OPEN, Delivery, Status, WorkItem
 from integration.journal.concern import Concern, ConcernGroup, ConcernKind
 from integration.journal.delivery_filter import matches
@@ -84,7 +85,8 @@ class Tools:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """What a part of the work came to. `cursor`: where it goes on; `found`: None: not known."""
+    """What a part of the work came to. `cursor`: where it goes on; `found`: None: not known;
+    `error`: why it cannot go on now, or at all."""
 
     cursor: str
     found: int | None = None
@@ -94,9 +96,10 @@ class Part:
     failed: int = 0
     reason: str | None = None
     is_last: bool = False
+    error: Unavailable | Misconfigured | None = None
 
 
-async def work_through(tools: Tools, job: Job) -> AsyncIterator[Part]:
+async def work_through(tools: Tools, job: Job) -> AsyncGenerator[Part, None]:
     """Work on a job from its cursor on, part by part, to its end. Raises Unavailable.
 
     It works on what was there when it started, once: the cursor only moves towards that time. So it

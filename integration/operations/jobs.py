@@ -7,14 +7,15 @@ in. docs/decisions/0039-a-job-is-a-row-and-a-cursor.md
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from integration.core.errors import Issue, Rejected
+from integration.core.errors import Issue, Misconfigured, Rejected, Unavailable
 from integration.core.log_events import log_event
 from integration.core.model import WorkItem
-from integration.journal.jobs import OPEN_STATES, Job, JobPage, Jobs, JobState
+from integration.journal.jobs import OPEN_STATES, Job, JobKind, JobPage, Jobs, JobState
 from integration.journal.store import Journal
 from integration.journal.table_keys import build_audit_id, parse_activity_time
 from integration.operations import query_parameters
@@ -22,13 +23,24 @@ from integration.operations.deliveries import DEFAULT_TERMS, ReplayTerms
 from integration.operations.job_request import JobRequest
 from integration.operations.job_targets import MatchCount, count_matching
 from integration.operations.job_work import Part, Tools, work_through
+from integration.operations.reconcile_jobs import (
+    ReconcileWork,
+    check_reconcile,
+    get_reconcile_work,
+)
 from integration.queues.names import JOB_QUEUE
 from integration.queues.queue_sender import QueueSender
+from integration.queues.retry import Retry, plan_retry
 
 LIST_PARAMETERS = ("_count", "after")
 
 # So long without progress, and the work item of a job is taken for lost.
 _PROGRESS_TIMEOUT = timedelta(minutes=10)
+
+# Seconds for which a job waits for a service that is away, and at most between two attempts, unless
+# the service asks for more: whoever stops a job does not wait long.
+_MAX_WAIT = 24 * 3600.0
+_LONGEST_DELAY = 60.0
 
 _GIVEN_UP = (
     "its work failed repeatedly: the log of the function says why. What is done stays done; start "
@@ -39,7 +51,7 @@ _GIVEN_UP = (
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobParts:
     """What jobs need. `max_items`, `max_seconds`: after which a slice leaves the rest to the next
-    one."""
+    one. `reconcile`: does the jobs of that kind."""
 
     jobs: Jobs
     journal: Journal
@@ -49,11 +61,13 @@ class JobParts:
     terms: ReplayTerms = DEFAULT_TERMS
     max_items: int = 2000
     max_seconds: float = 20.0
+    reconcile: ReconcileWork | None = None
 
 
 async def start_job(parts: JobParts, request: JobRequest) -> Job:
-    """Start a job, and return it. Raises Unavailable; if the job was saved and only the queue
-    failed, housekeeping starts it."""
+    """Start a job, and return it. Raises Rejected for a reconcile that cannot be done; Unavailable:
+    if the job was saved and only the queue failed, housekeeping starts it."""
+    await check_reconcile(parts.reconcile, request.filter)
     now = parts.now()
     job = await parts.jobs.add_job(
         Job(
@@ -112,19 +126,21 @@ async def do_slice(parts: JobParts, item: WorkItem) -> None:
 
     Raises Unavailable, and then the work item comes again.
     """
-    job = await _claim(parts, item.job or "")
+    job, retry = await _claim(parts, item.job or ""), None
     if job is not None and job.state is JobState.RUNNING:
-        job = await _work(parts, job)
+        job, retry = await _work(parts, job, item)
     if job is not None and job.state is JobState.STOPPING:
         now = parts.now()
         stopped = replace(job, state=JobState.STOPPED, progressed=now, ended=now)
         job = await _save_over(parts.jobs, job, stopped)
     if job is None:
         return  # it has ended, or another worker goes on with it
-    if job.state in OPEN_STATES:
-        await _queue_slice(parts.queue, job.id)
-    else:
+    if job.state not in OPEN_STATES:
         _log_end(job)
+    elif retry is not None:
+        await parts.queue.send(JOB_QUEUE, retry.item, retry.delay or 0.0)
+    else:
+        await _queue_slice(parts.queue, job.id)
 
 
 async def give_up(parts: JobParts, item: WorkItem) -> None:
@@ -169,21 +185,50 @@ async def _claim(parts: JobParts, id_: str) -> Job | None:
     return await _save_over(parts.jobs, job, replace(job, worker=parts.new_token()))
 
 
-async def _work(parts: JobParts, job: Job) -> Job | None:
+async def _work(parts: JobParts, job: Job, item: WorkItem) -> tuple[Job | None, Retry | None]:
     """Work on a job until the slice is over, and save its progress after each part. Return the job
-    as it was saved last; None if another worker goes on with it."""
+    as it was saved last, None if another worker goes on with it; and when to go on, if it waits."""
     begun, items = parts.now(), 0
+    async with aclosing(_begin_work(parts, job)) as work:
+        async for part in work:
+            now, retry = parts.now(), None
+            changed = _add_part(job, part, now)
+            if part.error is not None:
+                # Progress since the work item came: the service was there in between.
+                tried = WorkItem("", job=job.id) if items else item
+                retry = _plan_wait(tried, part.error, now)
+                if retry is None:
+                    reason = str(part.error)
+                    changed = replace(changed, state=JobState.FAILED, reason=reason, ended=now)
+                else:
+                    changed = replace(changed, waiting=str(part.error))
+            saved = await _save_over(parts.jobs, job, changed)
+            if saved is None or part.error is not None:
+                return saved, retry
+            job, items = saved, items + part.looked_at
+            seconds = (parts.now() - begun).total_seconds()
+            is_over = items >= parts.max_items or seconds >= parts.max_seconds
+            if is_over or job.state is not JobState.RUNNING:
+                break
+    return job, None
+
+
+def _begin_work(parts: JobParts, job: Job) -> AsyncGenerator[Part, None]:
+    if job.kind is JobKind.RECONCILE:
+        return get_reconcile_work(parts.reconcile).work(job)
     tools = Tools(journal=parts.journal, queue=parts.queue, now=parts.now, terms=parts.terms)
-    async for part in work_through(tools, job):
-        saved = await _save_over(parts.jobs, job, _add_part(job, part, parts.now()))
-        if saved is None:
-            return None
-        job, items = saved, items + part.looked_at
-        seconds = (parts.now() - begun).total_seconds()
-        is_over = items >= parts.max_items or seconds >= parts.max_seconds
-        if is_over or job.state is not JobState.RUNNING:
-            break
-    return job
+    return work_through(tools, job)
+
+
+def _plan_wait(item: WorkItem, error: Unavailable | Misconfigured, now: datetime) -> Retry | None:
+    """Return when a job goes on; None: it ends here, since an operator has to act first, or it has
+    waited for too long."""
+    if isinstance(error, Misconfigured):
+        return None
+    retry = plan_retry(item, error, now, _MAX_WAIT)
+    if retry.delay is None:
+        return None
+    return replace(retry, delay=min(retry.delay, max(_LONGEST_DELAY, error.retry_after or 0.0)))
 
 
 def _add_part(job: Job, part: Part, now: datetime) -> Job:
@@ -198,6 +243,7 @@ def _add_part(job: Job, part: Part, now: datetime) -> Job:
         left_out=job.left_out + part.left_out,
         failed=job.failed + part.failed,
         reason=part.reason or job.reason,
+        waiting=None,
         progressed=now,
         ended=now if part.is_last else None,
     )

@@ -29,6 +29,7 @@ from integration.pages import (
     maps,
     patient,
     patients,
+    reconcile,
     senders,
     settings,
     today,
@@ -167,6 +168,18 @@ PAGES = (
         role=Role.ADMIN,
         method="POST",
         fields=("route",),
+    ),
+    Page(
+        path="data-routes/{resource}/reconcile",
+        show=reconcile.show_reconcile,
+        role=Role.ADMIN,
+    ),
+    Page(
+        path="data-routes/{resource}/reconcile",
+        show=reconcile.begin_reconcile,
+        role=Role.ADMIN,
+        method="POST",
+        fields=reconcile.FIELDS,
     ),
     Page(path="settings", show=settings.show_settings),
 )

@@ -36,11 +36,12 @@ async def show_switch(view: View) -> Reply:
     """Show what a switch would do, counted, and ask whether to do it."""
     routes = view.parts.data_routes
     name = view.arguments["resource"]
-    table = _find_table(view, name)
-    now = (await routes.get_routes())[name]
-    target = view.fields.get("to") or next((route for route in table.routes if route != now), now)
+    table = find_table(view, name)
+    current = (await routes.get_routes())[name]
+    others = (route for route in table.routes if route != current)
+    target = view.fields.get("to") or next(others, current)
     meaning = (await describe_changes(routes, {name: target}))[name]
-    is_change = now != target
+    is_change = current != target
     return render(
         view,
         "data_route.html",
@@ -50,27 +51,29 @@ async def show_switch(view: View) -> Reply:
         target=target,
         meaning=meaning,
         is_change=is_change,
-        counts=await _count(view, name) if is_change else None,
+        counts=await count_route(view, name) if is_change else None,
     )
 
 
 async def switch_route(view: View) -> Reply:
     """Switch the route, and wait until every worker uses it."""
     name = view.arguments["resource"]
-    _find_table(view, name)
+    find_table(view, name)
     routes = view.parts.data_routes
     await change_routes(routes, {name: view.fields.get("route")}, view.person.name)
     return redirect(f"data-routes?changed={name}")
 
 
-def _find_table(view: View, name: str) -> MappedTable:
+def find_table(view: View, name: str) -> MappedTable:
+    """Return the table of a resource type. Raises Rejected with 404 where it has none."""
     table = view.parts.data_routes.tables.get(name)
     if table is None:
         raise Rejected(Issue("not-found", "No map in use is for this resource type."), status=404)
     return table
 
 
-async def _count(view: View, name: str) -> RouteCounts:
+async def count_route(view: View, name: str) -> RouteCounts:
+    """Count the resources of a type, and the rows that show one."""
     maps = await load_maps(view.parts.maps)
     entity = maps.entities.get(name)
     if entity is None:

@@ -22,7 +22,7 @@ from integration.pages.view import View, render
 FILTER_FIELDS = ("status", "attention", "sender", "reason", "kind", "since", "until")
 NEW_FIELDS = ("do", *FILTER_FIELDS)
 
-TITLES = {JobKind.REPLAY: "Replay", JobKind.CANCEL: "Cancel"}
+TITLES = {JobKind.REPLAY: "Replay", JobKind.CANCEL: "Cancel", JobKind.RECONCILE: "Reconcile"}
 
 
 def list_offers(view: View, filters: Mapping[str, str]) -> list[tuple[JobKind, str]]:
@@ -79,12 +79,15 @@ async def begin_job(view: View) -> Reply:
 async def show_job(view: View) -> Reply:
     """Show how far a job is."""
     job = await get_job(view.parts.jobs.jobs, view.arguments["id"])
+    described = describe_job(job)
     return render(
         view,
         "job.html",
         job=job,
         title=TITLES[job.kind],
-        filters=describe_job(job)["filter"],
+        filters=described["filter"],
+        delivery=described.get("delivery"),
+        is_dry_run=job.filter.reconcile is not None and job.filter.reconcile.dry_run,
         is_open=job.state in OPEN_STATES,
     )
 

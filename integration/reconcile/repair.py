@@ -37,12 +37,17 @@ async def repair_all(run: ReconcileRun, differences: Sequence[Difference]) -> li
         async with slots:
             return Repair(difference, await _repair(run, difference))
 
+    async def repair_side_by_side(some: Sequence[Difference]) -> list[Repair]:
+        try:
+            async with asyncio.TaskGroup() as tasks:  # none goes on after one has failed
+                started = [tasks.create_task(repair(difference)) for difference in some]
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+        return [task.result() for task in started]
+
     first = [difference for difference in differences if difference.steps]
     others = [difference for difference in differences if not difference.steps]
-    return [
-        *await asyncio.gather(*(repair(difference) for difference in first)),
-        *await asyncio.gather(*(repair(difference) for difference in others)),
-    ]
+    return [*await repair_side_by_side(first), *await repair_side_by_side(others)]
 
 
 async def _repair(run: ReconcileRun, difference: Difference) -> RowResult:

@@ -12,6 +12,7 @@ from integration.core.model import Request, Response, Row
 from integration.dataverse import requests
 from integration.dataverse.client import Dataverse
 from integration.mapping.model import EntityMap
+from integration.reconcile.run import Position
 
 RowPage = Mapping[str, Any]
 
@@ -49,10 +50,11 @@ async def read_by_id(
     columns: Sequence[str],
     *,
     size: int,
-    after: str | None,
-) -> AsyncIterator[Sequence[Row]]:
+    begin: Position,
+) -> AsyncIterator[tuple[Sequence[Row], Position, bool]]:
     """Yield the active rows that show a resource, in pages of up to `size`, in the order of the ids
-    that they show, from the id `after` on.
+    that they show, from a position on; with each page the position behind it, and whether it is the
+    last one.
 
     A page begins at the last id of the page before, not at a number of rows: rows that leave the
     filter meanwhile, because they are deactivated, move no other row past the page. The primary key
@@ -60,7 +62,7 @@ async def read_by_id(
     https://learn.microsoft.com/power-apps/developer/data-platform/fetchxml/reference/operators
     """
     seen: set[str] = set()
-    operator = "ge"
+    after, operator = begin.at, "gt" if begin.is_behind else "ge"
     while True:
         condition = f"{entity.id_column} ne null and statecode eq 0"
         if after is not None:
@@ -70,11 +72,19 @@ async def read_by_id(
         rows: list[Row] = parse_page(dataverse, await send(query))["value"]
         # Several rows may show the last id, in whatever case of letters.
         fresh = [row for row in rows if row[entity.key] not in seen]
+        is_last = len(rows) < size
+        last = str(rows[-1][entity.id_column]) if rows else after
         if fresh:
-            yield fresh
-        if len(rows) < size:
+            # Whoever goes on from here knows no row: a page of one id would come forever.
+            is_stuck = operator == "ge" and _is_only(rows, entity.id_column, after)
+            yield fresh, Position(last, is_behind=is_stuck), is_last
+        if is_last:
             return
         # A page of nothing but rows that were seen: go on behind their id.
-        operator = "ge" if fresh else "gt"
-        after = str(rows[-1][entity.id_column])
+        after, operator = last, "ge" if fresh else "gt"
         seen = {row[entity.key] for row in rows}
+
+
+def _is_only(rows: Sequence[Row], column: str, id_: str | None) -> bool:
+    """Whether all rows show this id, in whatever case of letters."""
+    return id_ is not None and all(str(row[column]).casefold() == id_.casefold() for row in rows)

@@ -27,7 +27,7 @@ _PAGE_SIZE = 1000
 _IDS_PER_SEARCH = 100
 
 # Seconds to wait for an upstream that is down or throttling, before the run stops.
-_MAX_WAIT = 3600.0
+MAX_WAIT = 3600.0
 
 T = TypeVar("T")
 
@@ -37,7 +37,8 @@ class ReconcileRun:
     """What a run works with.
 
     `id`: the delivery under which it is recorded in the journal. `fhir_is_right`: rows that show a
-    later version than FHIR has, or a resource that it does not know, are wrong.
+    later version than FHIR has, or a resource that it does not know, are wrong. `max_wait`: seconds
+    for which an upstream that is away is waited for; 0: not at all.
     """
 
     mirror: Mirror
@@ -47,6 +48,7 @@ class ReconcileRun:
     sleep: Callable[[float], Awaitable[object]]
     dry_run: bool = False  # find differences, and change nothing
     fhir_is_right: bool = False
+    max_wait: float = MAX_WAIT
     page_size: int = _PAGE_SIZE
     ids_per_search: int = _IDS_PER_SEARCH
 
@@ -69,13 +71,33 @@ class ReconcileRun:
 
 
 @dataclass(frozen=True, slots=True)
+class Position:
+    """Where a walk can go on.
+
+    `at`: in the words of the walk: the last update, or an id; None: from its beginning. `path`: the
+    next page of the search, which the server may have forgotten by then: it need not keep the pages
+    of a search (https://hl7.org/fhir/R4/http.html#paging). `resumed_at`: where that search began.
+    `is_behind`: of rows: go on behind the id, not with it.
+    """
+
+    at: str | None = None
+    path: str | None = None
+    resumed_at: str | None = None
+    is_behind: bool = False
+
+
+START = Position()
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """How many resources or rows were compared, and what differed. `position`: where a later run
-    can go on, in the words of the walk; None: it cannot go on from here."""
+    can go on. `is_last`: the walk ends here; other walks may end without saying so."""
 
     count: int
     repairs: Sequence[Repair]
-    position: str | None = None
+    position: Position
+    is_last: bool = False
 
 
 async def count_resources(run: ReconcileRun, entity: EntityMap, since: str | None) -> int | None:
@@ -86,17 +108,20 @@ async def count_resources(run: ReconcileRun, entity: EntityMap, since: str | Non
 
 
 async def read_pages(
-    run: ReconcileRun, entity: EntityMap, since: str | None, options: str
-) -> AsyncIterator[list[FhirResource]]:
-    """Yield the resources updated since then page by page, in the order of the last update.
+    run: ReconcileRun, entity: EntityMap, begin: Position, options: str
+) -> AsyncIterator[tuple[list[FhirResource], Position]]:
+    """Yield the resources from a position on page by page, in the order of the last update, with
+    the position behind each page.
 
-    A resource that changes meanwhile moves towards the end, so no page is missed. A server need not
-    keep the pages of a search (https://hl7.org/fhir/R4/http.html#paging): where it refuses the next
-    one, the search begins anew at the last update seen.
+    A resource that changes meanwhile moves towards the end, so no page is missed. Where the server
+    refuses the next page, the search begins anew at the last update seen. That alone would not do
+    as a position: more resources than a page holds may have one time.
     """
     first = f"_sort=_lastUpdated&_count={run.page_size}{options}"
-    path: str | None = build_search(entity, since, first)
-    resumed_at, last = since, since
+    last = begin.at
+    path, resumed_at = begin.path, begin.resumed_at
+    if path is None:
+        path, resumed_at = build_search(entity, last, first), last
     while path is not None:
         try:
             searchset = await search(run, path)
@@ -108,8 +133,8 @@ async def read_pages(
             continue
         found = list(list_matches(entity.resource, searchset))
         path = find_next_path(searchset, run.fhir.upstream.name, run.fhir.upstream.base)
-        last = get_last_update(found) or last
-        yield found
+        last = _get_last_update(found) or last
+        yield found, Position(last, path, resumed_at)
 
 
 def build_search(entity: EntityMap, since: str | None, options: str) -> str:
@@ -118,7 +143,7 @@ def build_search(entity: EntityMap, since: str | None, options: str) -> str:
     return f"{entity.resource}?{after}{options}"
 
 
-def get_last_update(resources: Sequence[FhirResource]) -> str | None:
+def _get_last_update(resources: Sequence[FhirResource]) -> str | None:
     """Return `meta.lastUpdated` of the last resource of a page."""
     return resources[-1].get("meta", {}).get("lastUpdated") if resources else None
 
@@ -135,7 +160,7 @@ async def retry_while_unavailable(run: ReconcileRun, work: Callable[[], Awaitabl
         try:
             return await work()
         except Unavailable as error:
-            retry = plan_retry(item, error, run.mirror.now(), _MAX_WAIT)
+            retry = plan_retry(item, error, run.mirror.now(), run.max_wait)
             if retry.delay is None:
                 raise
             item = retry.item

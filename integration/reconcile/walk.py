@@ -41,9 +41,10 @@ from integration.reconcile.differences import (
 )
 from integration.reconcile.repair import repair_all
 from integration.reconcile.run import (
+    START,
     Page,
+    Position,
     ReconcileRun,
-    get_last_update,
     read_pages,
     retry_while_unavailable,
     search,
@@ -53,37 +54,37 @@ T = TypeVar("T")
 
 
 async def walk_versions(
-    run: ReconcileRun, entity: EntityMap, since: str | None
+    run: ReconcileRun, entity: EntityMap, begin: Position = START
 ) -> AsyncGenerator[Page, None]:
-    """Compare and repair every resource updated since then, a FHIR date or time, by its version.
+    """Compare and repair every resource updated since a FHIR date or time, by its version.
 
     Raises Unavailable or Misconfigured.
     """
-    async for found in read_pages(run, entity, since, "&_elements=id,meta"):
+    async for found, position in read_pages(run, entity, begin, "&_elements=id,meta"):
         repairs = await repair_all(run, await _compare_versions(run, entity, found))
-        yield Page(len(found), repairs, get_last_update(found))
+        yield Page(len(found), repairs, position, is_last=position.path is None)
 
 
 async def walk_content(
-    run: ReconcileRun, entity: EntityMap, since: str | None
+    run: ReconcileRun, entity: EntityMap, begin: Position = START
 ) -> AsyncGenerator[Page, None]:
-    """Compare and repair every resource updated since then with all that its rows show.
+    """Compare and repair every resource updated since a time with all that its rows show.
 
     Raises Unavailable or Misconfigured.
     """
     reader = await _open_reader(run, entity)
-    async for found in _read_ahead(read_pages(run, entity, since, "")):
+    async for found, position in _read_ahead(read_pages(run, entity, begin, "")):
         parts = split(found, bulk_rows.MAX_VALUES)
         compared = await asyncio.gather(*(_compare_content(run, entity, reader, p) for p in parts))
         repairs = await repair_all(run, [difference for part in compared for difference in part])
-        yield Page(len(found), repairs, get_last_update(found))
+        yield Page(len(found), repairs, position, is_last=position.path is None)
 
 
 async def walk_rows(
-    run: ReconcileRun, entity: EntityMap, after: str | None = None
+    run: ReconcileRun, entity: EntityMap, begin: Position = START
 ) -> AsyncGenerator[Page, None]:
-    """Find active rows whose resource FHIR no longer has, and repair them. `after`: the id at which
-    an earlier run stopped.
+    """Find active rows whose resource FHIR no longer has, and repair them. A position is an id that
+    a row shows.
 
     Raises Unavailable or Misconfigured.
     """
@@ -99,19 +100,22 @@ async def walk_rows(
         entity,
         list_columns(entity),
         size=run.page_size,
-        after=after,
+        begin=begin,
     )
-    async for page in pages:
+    async for page, position, is_last in pages:
         rows = [row for row in page if entity.has_kind_of(row)]
         left_over = await asyncio.gather(
             *(_find_left_over(run, entity, some) for some in split(rows, run.ids_per_search))
         )
         repairs = await repair_all(run, [difference for some in left_over for difference in some])
-        yield Page(len(rows), repairs, str(page[-1][entity.id_column]))
+        yield Page(len(rows), repairs, position, is_last=is_last)
 
 
-async def walk_orphans(run: ReconcileRun, entity: EntityMap) -> AsyncGenerator[Page, None]:
+async def walk_orphans(
+    run: ReconcileRun, entity: EntityMap, begin: Position = START
+) -> AsyncGenerator[Page, None]:
     """Find child rows that the mirror has made and that belong to no row any more, and delete them.
+    A position is the number of an expand map, and the key of a row.
 
     The mirror takes those that a resource still needs as its own again, so walk through the
     resources first. Raises Unavailable or Misconfigured.
@@ -124,6 +128,9 @@ async def walk_orphans(run: ReconcileRun, entity: EntityMap) -> AsyncGenerator[P
         # Dataverse makes no key of this kind, so staff's own rows have others:
         # https://www.rfc-editor.org/rfc/rfc9562#section-5.5
         ours = [row for row in rows if UUID(str(row[expand.key])).version == 5]
+        ours.sort(key=lambda row: str(row[expand.key]))
+        if begin.at is not None:
+            ours = [row for row in ours if _name_orphan(position, row[expand.key]) > begin.at]
         for some in split(ours, run.page_size):
             orphans = [
                 Difference(
@@ -142,7 +149,13 @@ async def walk_orphans(run: ReconcileRun, entity: EntityMap) -> AsyncGenerator[P
                 )
                 for row in some
             ]
-            yield Page(len(orphans), await repair_all(run, orphans))
+            last = _name_orphan(position, some[-1][expand.key])
+            yield Page(len(orphans), await repair_all(run, orphans), Position(last))
+
+
+def _name_orphan(position: int, key: object) -> str:
+    """Return a text that rises from one row to the next."""
+    return f"{position:04d}/{key}"
 
 
 # -- comparing ------------------------------------------------------------------------------------

@@ -1162,6 +1162,9 @@ async def test_a_job_is_started_listed_stopped_and_done_over_http(worker: Worker
         ({"kind": "cancel", "filter": {"status": "done"}}, "filter"),
         ({"kind": "cancel", "filter": {"attention": "rows"}}, "filter"),
         ({"kind": "cancel", "started_by": "two\nlines"}, "started_by"),
+        ({"kind": "reconcile"}, "filter.type"),
+        ({"kind": "reconcile", "filter": {"type": "Patient", "dry_run": 1}}, "filter.dry_run"),
+        ({"kind": "reconcile", "filter": {"status": "parked"}}, "status"),
     ],
 )
 async def test_a_job_that_cannot_be_understood_is_refused(

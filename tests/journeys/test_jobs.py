@@ -19,7 +19,7 @@ from integration.journal.azure_store import AzureJournal, open_journal
 from integration.journal.concerns import park_open
 from integration.journal.store import Payload
 from integration.journal.table_keys import make_delivery_id
-from tests.journeys.route import PATIENCE, Route, bundle, entry, observation
+from tests.journeys.route import FHIR_JSON, PATIENCE, Route, bundle, entry, observation, patient
 
 pytestmark = [pytest.mark.live, pytest.mark.azurite]
 
@@ -93,3 +93,44 @@ async def test_sixty_parked_deliveries_reach_the_fhir_server_once_by_one_job(rou
     for resource in resources.values():
         assert resource["valueQuantity"]["value"] == 60 + (STATES - 1) / 10  # the newer state
         assert int(resource["meta"]["versionId"]) <= STATES
+
+
+async def reconcile(route: Route, *, dry_run: bool) -> Any:
+    """Compare all patients, and return the job that has done it."""
+    wanted = {"kind": "reconcile", "filter": {"type": "Patient", "dry_run": dry_run}}
+    started = await route.http.post(f"{route.host.url}/api/jobs", json=wanted)
+    assert started.status_code == 202, started.text
+    address = f"/api/jobs/{started.json()['id']}"
+    job = await wait_for(route, address, {"done", "failed", "stopped"})
+    assert job["state"] == "done"
+    return job
+
+
+async def test_what_differs_is_found_by_a_look_and_mended_by_a_reconcile(route: Route) -> None:
+    id_ = str(uuid4())
+    written = await route.http.put(
+        f"{route.running.fhir_url}/Patient/{id_}",  # past the relay
+        json=patient("Reconciled", id=id_),
+        headers=FHIR_JSON | route.own,
+    )
+    assert written.status_code in (200, 201), written.text
+    looked = await reconcile(route, dry_run=True)
+    assert looked["done"] == 0
+    assert looked["failed"] >= 1
+    assert "delivery" not in looked
+    assert await route.contacts(id_) == []
+
+    assert (await reconcile(route, dry_run=False))["done"] >= 1
+    contact = await route.contact(id_)
+    assert contact["lastname"] == "Reconciled"
+
+    row = f"{route.running.dataverse_url}/api/data/v9.2/contacts({contact['contactid']})"
+    edited = await route.http.patch(row, json={"lastname": "Edited"})
+    assert edited.status_code == 204
+    assert (await reconcile(route, dry_run=True))["failed"] >= 1
+    assert (await route.contact(id_))["lastname"] == "Edited"
+    mended = await reconcile(route, dry_run=False)
+    assert (await route.contact(id_))["lastname"] == "Reconciled"
+    page = await route.http.get(f"{route.host.url}/api/pages/jobs/{mended['id']}")
+    assert mended["delivery"] in page.text
+    assert "Reconciled" not in page.text

@@ -108,7 +108,7 @@ async def test_each_role_opens_what_the_table_says(answer: Answer, roles: tuple[
 async def test_who_lacks_a_role_is_told_which_and_which_there_are(answer: Answer) -> None:
     text = (await answer(build_form("routes"))).text
     assert "needs the role admin. Your roles: reader." in text
-    text = read_text(await answer(build_request("things/1/mending")))
+    text = (await answer(build_request("things/1/mending"))).text
     assert "needs the roles operator and phi. Your roles: reader." in text
 
 

@@ -14,15 +14,16 @@ from typing import Any
 
 import pytest
 
+from integration.cli import reconcile_command as command
+from integration.cli.reconcile_report import Report, format_progress
+from integration.cli.saved_state import SavedState
 from integration.core.errors import Misconfigured
 from integration.core.model import WorkItem
 from integration.mirror import mirror as mirroring
 from integration.mirror.healthcare_api_sink import HealthcareApiSink
 from integration.queues.names import MIRROR_QUEUE
-from integration.reconcile import command, walk
-from integration.reconcile.report import Report, format_progress
-from integration.reconcile.run import Page, ReconcileRun
-from integration.reconcile.saved_state import SavedState
+from integration.reconcile import walk
+from integration.reconcile.run import Page, Position, ReconcileRun
 from tests.builders import MARKER, Body, patient
 from tests.conftest import Route, every_map, mirrored_maps, routed, told_by
 from tests.doubles import DataverseDouble
@@ -528,7 +529,7 @@ async def test_rows_that_other_maps_make_are_not_compared(route: Route, tmp_path
         sleep=route.wait,
     )
     with pytest.raises(Misconfigured, match="MIRROR_TO=web-api"):
-        await anext(walk.walk_content(it, PATIENT, None))
+        await anext(walk.walk_content(it, PATIENT))
 
 
 async def test_who_waits_for_a_row_hears_of_it(planted: Command) -> None:
@@ -559,7 +560,7 @@ async def test_the_time_left_is_that_of_the_speed_so_far(
     times = iter([0.0, 10.0, 20.0])
     report = Report(print, SavedState(None, []), clock=lambda: next(times))
     for _ in range(3):
-        report.add_page("Patient", Page(100, (), None), 500)
+        report.add_page("Patient", Page(100, (), Position()), 500)
     *_, second, third = capsys.readouterr().err.splitlines()
     assert second.endswith("about 30 s left")
     assert third.endswith("about 20 s left")

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from integration.cli import reconcile_command as command
 from integration.core.errors import Misconfigured, Unavailable
 from integration.core.model import Column, WorkItem
 from integration.dataverse.client import Dataverse
@@ -21,9 +22,9 @@ from integration.mapping.load import load_shipped_maps
 from integration.mapping.model import LongId
 from integration.mapping.primary_keys import ServerKeys
 from integration.mirror import mirror as mirroring
-from integration.reconcile import command, walk
+from integration.reconcile import walk
 from integration.reconcile.differences import DifferenceKind, Repair, compare_versions
-from integration.reconcile.run import Page, ReconcileRun
+from integration.reconcile.run import Page, Position, ReconcileRun
 from tests.builders import MARKER, Body, patient
 from tests.conftest import Route, told_by
 from tests.doubles import DataverseDouble
@@ -49,7 +50,9 @@ async def pages(
     route: Route, since: str | None = None, *, dry: bool = False, deleted: bool = False
 ) -> list[Page]:
     it = reconcile(route, dry=dry)
-    walked = walk.walk_rows(it, PATIENT) if deleted else walk.walk_versions(it, PATIENT, since)
+    walked = (
+        walk.walk_rows(it, PATIENT) if deleted else walk.walk_versions(it, PATIENT, Position(since))
+    )
     return [page async for page in walked]
 
 
@@ -173,7 +176,7 @@ async def test_a_run_begins_at_a_moment_and_tells_how_far_it_is(route: Route) ->
     moment = route.fhir_double.stored["Patient/then"]["meta"]["lastUpdated"]
     (page,) = await pages(route, moment, dry=True)
     assert found(list(page.repairs)) == {"Patient/then": DifferenceKind.MISSING}
-    assert page.position == moment
+    assert page.position.at == moment
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from integration.cli.saved_state import SavedState
 from integration.core.errors import Misconfigured
 from integration.reconcile.differences import HEADINGS, Repair
 from integration.reconcile.run import Page
-from integration.reconcile.saved_state import SavedState
 
 # Unrepaired differences printed on the terminal. The report file has all of them.
 _MAX_PRINTED = 20
@@ -63,11 +63,12 @@ class Report:
             self._add_repair(repair)
         if self.csv_file is not None:
             self.csv_file.flush()  # a run that is killed has told of all that it has done
-        if page.position is not None:
-            self.state.positions[title] = page.position
+        at = page.position.at
+        if at is not None:
+            self.state.positions[title] = at
             self.state.write()
         left = self._estimate_left(title, count["compared"], total)
-        _print_progress(format_progress(title, count, page.position, total, left))
+        _print_progress(format_progress(title, count, at, total, left))
 
     def _estimate_left(self, title: str, compared: int, total: int | None) -> float | None:
         """Return the seconds that a walk takes yet at the speed that it had so far."""

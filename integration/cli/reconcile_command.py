@@ -5,20 +5,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, ExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
+from integration.cli.reconcile_report import PrintLine, Report
+from integration.cli.saved_state import SavedState
 from integration.core.errors import IntegrationError, Misconfigured
 from integration.mapping.model import EntityMap
 from integration.mirror.mirror import Mirror
-from integration.reconcile import walk
 from integration.reconcile.differences import render_table
-from integration.reconcile.report import PrintLine, Report
-from integration.reconcile.run import Page, ReconcileRun, count_resources
-from integration.reconcile.saved_state import SavedState
+from integration.reconcile.plan import Walk, plan_walks
+from integration.reconcile.run import Position, ReconcileRun
 
 # https://hl7.org/fhir/R4/search.html#date
 _SINCE = re.compile(r"\d{4}(-\d\d(-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?)?)?)?")
@@ -110,54 +109,18 @@ async def reconcile(chosen: argparse.Namespace, print_line: PrintLine, open_run:
     return 1 if state.unrepaired else 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Walk:
-    """One part of a run. `begin`: starts it at a position, or at its beginning. `count`: returns
-    how much it will compare from there, where that is known."""
-
-    title: str
-    begin: Callable[[str | None], AsyncGenerator[Page, None]]
-    count: Callable[[str | None], Awaitable[int | None]] | None = None
-
-
 async def _reconcile(chosen: argparse.Namespace, opened: ReconcileRun, report: Report) -> None:
     for entity in _select_maps(opened.mirror, chosen.type):
-        for part in _plan_walks(chosen, opened, entity):
+        for part in plan_walks(opened, entity, content=chosen.all, deleted=chosen.deleted):
             if part.title not in report.state.finished:
-                await _walk(part, report)
+                begin = chosen.since if part.title == entity.resource else None
+                await _walk(part, report, begin)
     for number, text in enumerate(render_table(report.counts)):
         (report.write_line if number else report.print_line)(text)
 
 
-def _plan_walks(chosen: argparse.Namespace, opened: ReconcileRun, entity: EntityMap) -> list[_Walk]:
-    compare = walk.walk_content if chosen.all else walk.walk_versions
-
-    def resume_resources(position: str | None) -> AsyncGenerator[Page, None]:
-        return compare(opened, entity, position or chosen.since)
-
-    walks = [
-        _Walk(
-            title=entity.resource,
-            begin=resume_resources,
-            count=lambda position: count_resources(opened, entity, position or chosen.since),
-        )
-    ]
-    if chosen.all:
-        walks.append(
-            _Walk(
-                title=f"{entity.resource} children",
-                begin=lambda _: walk.walk_orphans(opened, entity),
-            )
-        )
-    if chosen.all or chosen.deleted:
-        walks.append(
-            _Walk(title=f"{entity.resource} rows", begin=partial(walk.walk_rows, opened, entity))
-        )
-    return walks
-
-
-async def _walk(part: _Walk, report: Report) -> None:
-    position = report.state.positions.get(part.title)
+async def _walk(part: Walk, report: Report, begin: str | None) -> None:
+    position = Position(report.state.positions.get(part.title, begin))
     total = await part.count(position) if part.count is not None else None
     async with aclosing(part.begin(position)) as pages:
         async for page in pages:
