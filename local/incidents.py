@@ -133,8 +133,8 @@ def build_batch(patients: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "resourceType": "Bundle",
         "type": "batch",
         "entry": [
-            {"resource": one, "request": {"method": "PUT", "url": f"Patient/{one['id']}"}}
-            for one in patients
+            {"resource": each, "request": {"method": "PUT", "url": f"Patient/{each['id']}"}}
+            for each in patients
         ],
     }
 
