@@ -133,8 +133,8 @@ def build_batch(patients: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "resourceType": "Bundle",
         "type": "batch",
         "entry": [
-            {"resource": each, "request": {"method": "PUT", "url": f"Patient/{each['id']}"}}
-            for each in patients
+            {"resource": patient, "request": {"method": "PUT", "url": f"Patient/{patient['id']}"}}
+            for patient in patients
         ],
     }
 
