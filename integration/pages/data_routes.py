@@ -47,7 +47,7 @@ async def show_switch(view: View) -> Reply:
         "data_route.html",
         resource=name,
         table=table,
-        route=now,
+        route=current,
         target=target,
         meaning=meaning,
         is_change=is_change,
