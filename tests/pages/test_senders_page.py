@@ -67,7 +67,7 @@ async def test_the_list_says_who_cannot_send_and_why(route: Route) -> None:
     assert "the setting WEST_NEW is not set" in page.text
     for name in ("clinic", "west", "edge", "legacy", "dropbox"):
         assert f"/api/pages/senders/{name}" in page.links
-    assert "clinic bearer set none lately" in page.text
+    assert "clinic none lately no entries none bearer set" in page.text
 
 
 @pytest.mark.parametrize("path", ["senders", "senders/clinic", "senders/edge", "senders/west"])
