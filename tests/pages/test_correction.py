@@ -11,59 +11,31 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.pages.plain import build_request
-from tests.pages.visits import SITE, Visit, Visitor
 
-from integration.core.byte_budget import ByteBudget
 from integration.core.errors import Rejected
 from integration.core.model import DeliveryRequest, Status
 from integration.journal.audit_entry import AccessKind
 from integration.operations.attention import find_concerns
-from integration.operations.deliveries import ReplayTerms
-from integration.pages.answer import answer_page
 from integration.pages.correction_text import MAX_BYTES, quote_line, read_text, show_text
 from integration.pages.form_files import read_form_with_file
-from integration.pages.parts import PagesParts
-from integration.pages.people import SignIn
 from tests.audits import FailingAuditLog, make_recorder
 from tests.builders import MARKER, batch, entry, observation, patient
 from tests.conftest import Route
-
-# What these pages do not use.
-UNUSED = dict.fromkeys(
-    (
-        *("jobs", "flow", "fhir", "dataverse", "data_routes", "maps", "app", "identification"),
-        *("public_url", "patients", "status_check"),
-    )
-)
+from tests.pages import asking
+from tests.pages.asking import NAME, SITE, TOKEN, Shown, Visitor, build_request
 
 BOTH = ("operator", "phi")
 URL = "urn:uuid:00000000-0000-4000-8000-000000000001"
 SEEN = "urn:uuid:00000000-0000-4000-8000-000000000002"
 BAD, GOOD = "1984-13-45", "1984-05-06"
-TOKEN = "0123456789abcdefghij"
 
 JSON = DeliveryRequest(method="POST", type=None, id=None, format="json")
 NDJSON = DeliveryRequest(method="POST", type=None, id=None, format="ndjson")
 
 
 def visit(route: Route, *roles: str, **changes: Any) -> Visitor:
-    given: dict[str, Any] = {
-        **UNUSED,
-        "sign_in": SignIn(easy_auth=True, is_open=False),
-        "journal": route.journal,
-        "audit": make_recorder(route.audit),
-        "activity": route.activity,
-        "queue": route.queue_sender,
-        "intake": route.intake,
-        "replay_terms": ReplayTerms(),
-        "budget": ByteBudget(),
-        "dataverse_url": "https://organization.example",
-        "now": route.clock,
-        "new_token": lambda: TOKEN,
-        **changes,
-    }
-    return Visitor(PagesParts(**given), roles or BOTH)
+    """Somebody with these roles; without any: with those that a correction needs."""
+    return asking.visit(route, *(roles or BOTH), **changes)
 
 
 def make(birth_date: str) -> dict[str, Any]:
@@ -81,15 +53,15 @@ async def refused(route: Route, body: Any = None, **asked: Any) -> str:
     return delivery
 
 
-def typed(shown: Visit) -> str:
+def typed(shown: Shown) -> str:
     """What stands in the text area, as a browser has it."""
     (text,) = re.findall(r"(?s)<textarea[^>]*>\n?(.*?)</textarea>", shown.html)
     return unescape(text)
 
 
-async def send(visitor: Visitor, delivery: str, text: str) -> Visit:
+async def send(visitor: Visitor, delivery: str, text: str) -> Shown:
     """As a browser sends a text area."""
-    return await visitor.send(f"deliveries/{delivery}/correction", text=text.replace("\n", "\r\n"))
+    return await visitor.post(f"deliveries/{delivery}/correction", text=text.replace("\n", "\r\n"))
 
 
 def build_multipart(*parts: tuple[str, str | None, bytes], boundary: str = "b-7731") -> bytes:
@@ -105,16 +77,16 @@ def build_multipart(*parts: tuple[str, str | None, bytes], boundary: str = "b-77
 
 async def send_file(
     visitor: Visitor, delivery: str, content: bytes, token: str = TOKEN, name: str = "x.json"
-) -> Visit:
+) -> Shown:
     parts = [("token", None, token.encode()), ("file", name, content)]
     return await send_parts(visitor, delivery, build_multipart(*parts))
 
 
-async def send_parts(visitor: Visitor, delivery: str, body: bytes) -> Visit:
+async def send_parts(visitor: Visitor, delivery: str, body: bytes) -> Shown:
     request = build_request(
         f"deliveries/{delivery}/correction",
         method="POST",
-        roles=tuple(visitor.roles),
+        roles=visitor.roles,
         headers={
             "content-type": "multipart/form-data; boundary=b-7731",
             "origin": SITE,
@@ -122,11 +94,11 @@ async def send_parts(visitor: Visitor, delivery: str, body: bytes) -> Visit:
         },
         body=body,
     )
-    return Visit(await answer_page(visitor.parts, request))
+    return await visitor.ask(request)
 
 
-def find_made(shown: Visit) -> str:
-    assert shown.reply.status == 303, shown.text
+def find_made(shown: Shown) -> str:
+    assert shown.status == 303, shown.text
     return str(shown.reply.headers["Location"]).removeprefix("/api/pages/deliveries/")
 
 
@@ -141,7 +113,7 @@ async def get_bytes(route: Route, delivery: str) -> bytes:
 async def test_a_bad_date_is_corrected_where_it_is_shown(route: Route) -> None:
     delivery = await refused(route)
     visitor = visit(route)
-    shown = await visitor.see(f"deliveries/{delivery}/correction")
+    shown = await visitor.get(f"deliveries/{delivery}/correction")
     assert "Entry 0 : refused with 422" in shown.text
     assert json.loads(typed(shown)) == make(BAD)
     assert f'"birthDate": "{BAD}"\n' in typed(shown)
@@ -159,7 +131,7 @@ async def test_the_old_and_the_new_delivery_lead_to_each_other(route: Route) -> 
     delivery = await refused(route)
     visitor = visit(route)
     made = find_made(await send(visitor, delivery, json.dumps(make(GOOD))))
-    old, new = [await visitor.see(f"deliveries/{id_}") for id_ in (delivery, made)]
+    old, new = [await visitor.get(f"deliveries/{id_}") for id_ in (delivery, made)]
     assert f"It was corrected by {made}" in old.text
     assert f"/api/pages/deliveries/{made}" in old.links
     assert f"It corrects {delivery}" in new.text
@@ -167,8 +139,8 @@ async def test_the_old_and_the_new_delivery_lead_to_each_other(route: Route) -> 
     assert "Replayed by an operator" not in new.text
     gone = f"/api/pages/deliveries/{delivery}/correction"
     assert gone not in old.links
-    asked = await visitor.see(f"deliveries/{delivery}/correction")
-    assert asked.reply.status == 409
+    asked = await visitor.get(f"deliveries/{delivery}/correction")
+    assert asked.status == 409
     assert made in asked.text
 
 
@@ -176,7 +148,7 @@ async def test_decimals_keep_their_digits(route: Route) -> None:
     body = json.dumps(make(BAD)).replace('"value": 7', '"value": 7.1000')
     delivery = await refused(route, body.encode())
     visitor = visit(route)
-    text = typed(await visitor.see(f"deliveries/{delivery}/correction"))
+    text = typed(await visitor.get(f"deliveries/{delivery}/correction"))
     assert '"value": 7.1000\n' in text
     made = find_made(await send(visitor, delivery, text.replace(BAD, GOOD)))
     assert b'"value": 7.1000' in await get_bytes(route, made)
@@ -187,7 +159,7 @@ async def test_ndjson_stays_a_resource_on_each_line(route: Route) -> None:
     headers = {"content-type": "application/fhir+ndjson"}
     delivery = await refused(route, "\n".join(lines).encode(), headers=headers)
     visitor = visit(route)
-    text = typed(await visitor.see(f"deliveries/{delivery}/correction"))
+    text = typed(await visitor.get(f"deliveries/{delivery}/correction"))
     assert text.split("\n") == lines
     made = find_made(await send(visitor, delivery, text.replace(BAD, GOOD)))
     assert (await get_bytes(route, made)).split(b"\n") == [
@@ -200,9 +172,9 @@ async def test_ndjson_stays_a_resource_on_each_line(route: Route) -> None:
 async def test_what_was_not_changed_is_no_correction(route: Route) -> None:
     delivery = await refused(route)
     visitor = visit(route)
-    text = typed(await visitor.see(f"deliveries/{delivery}/correction"))
+    text = typed(await visitor.get(f"deliveries/{delivery}/correction"))
     shown = await send(visitor, delivery, text)
-    assert shown.reply.status == 409
+    assert shown.status == 409
     assert "mend the cause and replay it" in shown.text
     assert typed(shown).replace("\r\n", "\n") == text
 
@@ -219,10 +191,10 @@ async def test_what_intake_refuses_is_said_above_what_was_typed(
 ) -> None:
     delivery = await refused(route)
     visitor = visit(route)
-    text = typed(await visitor.see(f"deliveries/{delivery}/correction")).replace(BAD, GOOD)
+    text = typed(await visitor.get(f"deliveries/{delivery}/correction")).replace(BAD, GOOD)
     text = text.replace(*change)
     shown = await send(visitor, delivery, text)
-    assert shown.reply.status == status
+    assert shown.status == status
     assert said in shown.text
     assert shown.text.index(said) < shown.text.index("Leave fullUrl")
     assert typed(shown).replace("\r\n", "\n") == text
@@ -240,7 +212,7 @@ async def test_what_was_typed_is_text_and_never_a_part_of_the_page(route: Route)
 async def test_the_line_in_which_json_breaks_off_is_shown(route: Route) -> None:
     delivery = await refused(route)
     visitor = visit(route)
-    text = typed(await visitor.see(f"deliveries/{delivery}/correction"))
+    text = typed(await visitor.get(f"deliveries/{delivery}/correction"))
     shown = await send(visitor, delivery, text.replace(f'"{BAD}"', GOOD))
     assert f'Line 14: "birthDate": {GOOD}' in shown.text
 
@@ -249,7 +221,7 @@ async def test_nothing_typed_is_lost_while_a_service_does_not_answer(route: Rout
     delivery = await refused(route)
     text = json.dumps(make(GOOD))
     shown = await send(visit(route, audit=_fail_once()), delivery, text)
-    assert shown.reply.status == 503
+    assert shown.status == 503
     assert "It is not known whether it was sent" in shown.text
     assert "send it again in a minute" in shown.text
     assert json.loads(typed(shown)) == make(GOOD)
@@ -277,7 +249,7 @@ async def test_somebody_else_has_corrected_it_meanwhile(route: Route) -> None:
     again = await send(visitor, delivery, json.dumps(make(GOOD)))
     assert find_made(again) == made
     shown = await send(visitor, delivery, json.dumps(make("1999-01-01")))
-    assert shown.reply.status == 409
+    assert shown.status == 409
     assert f"it was corrected by {made} meanwhile" in shown.text
     assert "1999-01-01" in typed(shown)
 
@@ -301,7 +273,7 @@ async def test_a_delivery_too_long_for_a_text_area_takes_a_file(
     body["entry"][1]["resource"]["implicitRules"] = filler
     delivery = await refused(route, body)
     visitor = visit(route)
-    shown = await visitor.see(f"deliveries/{delivery}/correction")
+    shown = await visitor.get(f"deliveries/{delivery}/correction")
     assert "<textarea" not in shown.html
     assert f"/api/pages/deliveries/{delivery}/content" in shown.links
     body["entry"][0]["resource"]["birthDate"] = GOOD
@@ -312,12 +284,12 @@ async def test_a_delivery_too_long_for_a_text_area_takes_a_file(
 async def test_a_file_that_is_refused_leaves_the_original_to_be_edited(route: Route) -> None:
     delivery = await refused(route)
     shown = await send_file(visit(route), delivery, b'{"resourceType": "Bundle"')
-    assert shown.reply.status == 400
+    assert shown.status == 400
     assert "JSON that ends too early: line 1, column 26" in shown.text
     assert "choose your file again" in shown.text
     assert json.loads(typed(shown)) == make(BAD)
     nothing = await send_file(visit(route), delivery, b"", name="")
-    assert nothing.reply.status == 400
+    assert nothing.status == 400
     assert "the body is empty" in nothing.text
 
 
@@ -338,7 +310,7 @@ async def test_a_form_that_is_not_of_the_page_sends_nothing(
 ) -> None:
     delivery = await refused(route)
     shown = await send_parts(visit(route), delivery, build_multipart(*parts))
-    assert shown.reply.status == status
+    assert shown.status == status
     assert (await route.known(delivery)).corrected_by is None
 
 
@@ -415,12 +387,12 @@ async def test_it_needs_an_operator_who_may_see_patients(
     delivery = await refused(route)
     path = f"deliveries/{delivery}/correction"
     visitor = visit(route, *roles)
-    for shown in (await visitor.see(path), await send(visitor, delivery, "{}")):
-        assert shown.reply.status == 403
+    for shown in (await visitor.get(path), await send(visitor, delivery, "{}")):
+        assert shown.status == 403
         assert MARKER not in shown.html
-    assert f"This page needs {missing}" in (await visitor.see(path)).text
-    assert f"/api/pages/{path}" not in (await visitor.see(f"deliveries/{delivery}")).links
-    assert f"/api/pages/{path}" in (await visit(route).see(f"deliveries/{delivery}")).links
+    assert f"This page needs {missing}" in (await visitor.get(path)).text
+    assert f"/api/pages/{path}" not in (await visitor.get(f"deliveries/{delivery}")).links
+    assert f"/api/pages/{path}" in (await visit(route).get(f"deliveries/{delivery}")).links
     assert route.audit.entries == []
 
 
@@ -430,20 +402,20 @@ async def test_who_looks_and_who_sends_is_recorded(
     caplog.set_level(logging.DEBUG)
     delivery = await refused(route)
     visitor = visit(route)
-    shown = await visitor.see(f"deliveries/{delivery}/correction")
+    shown = await visitor.get(f"deliveries/{delivery}/correction")
     assert MARKER in typed(shown)
     made = find_made(await send(visitor, delivery, typed(shown).replace(BAD, GOOD)))
     kinds = [(each.access.kind, each.access.delivery) for each in route.audit.entries]
     assert sorted(kinds) == [(AccessKind.CONTENT, delivery), (AccessKind.CORRECTION, made)]
-    assert {each.reader.user for each in route.audit.entries} == {"nurse@hospital.example"}
+    assert {each.reader.user for each in route.audit.entries} == {NAME}
     assert MARKER not in caplog.text
 
 
 async def test_nothing_is_shown_without_a_record(route: Route) -> None:
     delivery = await refused(route)
     visitor = visit(route, audit=make_recorder(FailingAuditLog()))
-    shown = await visitor.see(f"deliveries/{delivery}/correction")
-    assert shown.reply.status == 503
+    shown = await visitor.get(f"deliveries/{delivery}/correction")
+    assert shown.status == 503
     assert MARKER not in shown.html
 
 
@@ -451,19 +423,19 @@ async def test_what_cannot_be_corrected_has_no_form(route: Route) -> None:
     delivery = await route.deliver(make(GOOD))
     visitor = visit(route)
     path = f"deliveries/{delivery}/correction"
-    assert "under way" in (await visitor.see(path)).text
+    assert "under way" in (await visitor.get(path)).text
     await route.process_all(delivery)
-    done = await visitor.see(path)
-    assert (done.reply.status, MARKER in done.html) == (409, False)
-    assert f"/api/pages/{path}" not in (await visitor.see(f"deliveries/{delivery}")).links
-    assert (await visitor.see("deliveries/x/correction")).reply.status == 404
+    done = await visitor.get(path)
+    assert (done.status, MARKER in done.html) == (409, False)
+    assert f"/api/pages/{path}" not in (await visitor.get(f"deliveries/{delivery}")).links
+    assert (await visitor.get("deliveries/x/correction")).status == 404
 
 
 async def test_what_was_given_up_says_why_it_needs_correcting(route: Route) -> None:
     delivery = await route.deliver(make(BAD))
     await route.journal.update_delivery(delivery, status=Status.PARKED, reason="no unit fits")
     visitor = visit(route)
-    shown = await visitor.see(f"deliveries/{delivery}/correction")
+    shown = await visitor.get(f"deliveries/{delivery}/correction")
     assert "no unit fits" in shown.text
     made = find_made(await send(visitor, delivery, json.dumps(make(GOOD))))
     await route.process_all()
@@ -480,19 +452,19 @@ async def test_what_waits_is_tried_now_by_an_operator(route: Route) -> None:
     await route.process(delivery)
     route.fhir_double.down = None
     visitor = visit(route, "operator")
-    page = await visitor.see(f"deliveries/{delivery}")
+    page = await visitor.get(f"deliveries/{delivery}")
     assert "Try now" in page.text
     assert ">Replay<" not in page.html
     assert "tried again by itself as before" in page.text
     assert "It is tried now" not in page.text
 
-    sent = await visitor.send(f"deliveries/{delivery}/replay")
+    sent = await visitor.post(f"deliveries/{delivery}/replay")
     location = sent.reply.headers["Location"]
     assert location == f"/api/pages/deliveries/{delivery}?tried=now"
-    after = await visitor.see(f"deliveries/{delivery}", tried="now")
+    after = await visitor.get(f"deliveries/{delivery}", tried="now")
     assert "It is tried now, once, besides its own turn" in after.text
     assert "the next attempt stays" in after.text
     await route.process(delivery, once=True)
-    ended = await visitor.see(f"deliveries/{delivery}", tried="now")
+    ended = await visitor.get(f"deliveries/{delivery}", tried="now")
     assert "It is tried now" not in ended.text
     assert "Finished" in ended.text

@@ -46,7 +46,7 @@ async def test_what_a_job_would_do_is_counted_before_it_is_started(route: Route)
     operator = visit(route, "operator")
     page = await operator.get("jobs/new", **PARKED, sender="north")
     assert page.status == 200
-    assert "Replay 2 things?" in page.text
+    assert "Replay 2 deliveries?" in page.text
     assert "State parked" in page.text
     assert "Sender north" in page.text
     for name, value in (("do", "replay"), ("status", "parked"), ("sender", "north")):
@@ -59,7 +59,7 @@ async def test_what_a_job_would_do_is_counted_before_it_is_started(route: Route)
 async def test_a_cancel_says_that_it_cannot_be_undone(route: Route) -> None:
     await route.deliver(patient())
     page = await visit(route, "operator").get("jobs/new", do="cancel", status="accepted")
-    assert "Cancel 1 thing?" in page.text
+    assert "Cancel 1 delivery?" in page.text
     assert "This cannot be undone" in page.text
 
 
@@ -93,7 +93,7 @@ async def test_a_job_is_started_by_a_name_and_shows_its_progress(route: Route) -
     states = [(await route.known(each)).status for each in (*north, *west)]
     assert [state is Status.PARKED for state in states] == [False, False, True]
     (listed,) = [row for row in (await operator.get("jobs")).rows if row[1:2] == ["Replay"]]
-    assert listed[2:6] == ["done", NAME, "2", "2"]
+    assert listed[2:] == ["done", "2", "2", "0", "0", NAME]
 
 
 async def test_a_job_is_stopped_once(route: Route) -> None:
@@ -189,5 +189,6 @@ async def test_a_job_that_failed_says_why(route: Route) -> None:
     )
     page = await operator.get(path)
     assert "Replay failed" in page.text
-    assert "1: 503 <b>" in page.text
+    assert "It has ended early: 503 <b>" in page.text
+    assert "Failed 1" in page.text
     assert "<b>" not in page.html
