@@ -76,7 +76,7 @@ async def test_a_row_that_is_behind_is_told_with_the_reason(route: Route) -> Non
     assert "No row can be taken for its own" in page.text
     assert "more than one row of contact has this FHIR id: merge them" in page.text
     assert page.text.count(THEIRS) == 1
-    assert "row-refused" in page.text
+    assert "Row refused more than one row of contact has this FHIR id" in page.text
 
 
 async def test_a_row_that_was_merged_names_the_one_it_was_merged_into(route: Route) -> None:
