@@ -40,6 +40,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "data-routes/Observation?to=dataverse",
         "data-routes/Observation?to=virtual",
     ),
+    "data-routes/{resource}/reconcile": ("data-routes/Patient/reconcile",),
     "senders": ("senders",),
     "senders/{name}": ("senders/north", "senders/feed"),
     "settings": ("settings",),
