@@ -19,8 +19,8 @@ def find_chromium() -> str | None:
 
 
 async def launch(playwright: Playwright) -> Browser:
-    """Start it without a window. Root has no sandbox, and sees pages of this app alone."""
+    """Start it without a window, and without a graphics card, which would be emulated at length.
+    Root has no sandbox, and sees pages of this app alone."""
     is_root = hasattr(os, "geteuid") and os.geteuid() == 0
-    return await playwright.chromium.launch(
-        executable_path=find_chromium(), args=["--no-sandbox"] if is_root else []
-    )
+    args = ["--disable-gpu", *(["--no-sandbox"] if is_root else [])]
+    return await playwright.chromium.launch(executable_path=find_chromium(), args=args)
