@@ -11,7 +11,7 @@ SEED ?= $(shell date +%s)
 READY := .venv/ready local/node_modules/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo start plan reconcile test check screenshots nightly scan format bench faults fuzz hapi clean
+.PHONY: help install demo start plan reconcile test check browser screenshots nightly scan format bench faults fuzz hapi clean
 
 help: ## Show this
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -38,7 +38,10 @@ check: $(READY) ## Format, lint, types, Bicep and all tests, as CI does
 	@echo "== lint"; $(BIN)/ruff check .
 	@echo "== types"; $(BIN)/mypy
 	@echo "== bicep"; infra/check.sh
-	@echo "== tests"; $(TESTS) -m "not hapi and not nightly"
+	@echo "== tests"; $(TESTS) -m "not hapi and not browser"
+
+browser: $(READY) ## Try every page of the app in a Chromium, as people do
+	@$(TESTS) -m "browser and not nightly"
 
 screenshots: $(READY) ## Take the pictures of the pages for README.md, where there is a Chromium
 	@$(BIN)/python -m tests.browser.take_screenshots
@@ -59,7 +62,7 @@ faults: $(READY) ## Kill, starve and confuse the route some thousand times, and 
 nightly: $(READY) ## Look for what the usual cases do not show: random ones, faults, HAPI's server; SEED=... repeats a run
 	@echo "== seed $(SEED)"
 	@TEST_SEED=$(SEED) TEST_FACTOR=10 $(TESTS) -m "hypothesis or seeded" --hypothesis-seed=$(SEED)
-	@$(TESTS) -m nightly
+	@$(TESTS) -m browser
 	@$(BIN)/python -m faults --seed $(SEED)
 	@$(BIN)/python -m fuzz --seed $(SEED)
 	@$(MAKE) --no-print-directory hapi

@@ -120,7 +120,7 @@ async def test_all_that_match_are_counted_and_replayed_by_a_job(person: Person) 
     await person.type("#sender", "feed")
     await person.press("form.filters button")
     await person.press("a:has-text('Replay')")
-    assert await person.read("h1") == "Replay 1 thing?"
+    assert await person.read("h1") == "Replay 1 delivery?"
     await person.press("button:has-text('Replay all')")
     assert person.name_page().startswith("jobs/")
     job = await person.wait(person.name_page(), lambda job: job["state"] == "done")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from integration.app import wiring
+from integration.cli import reconcile_command as command
 from integration.core.errors import Misconfigured, Rejected
 from integration.core.model import WorkItem
 from integration.journal.audit_entry import Reader
@@ -21,7 +22,6 @@ from integration.mapping.load import parse_map
 from integration.mapping.model import Route as DataRoute
 from integration.mirror import mirror as mirroring
 from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE
-from integration.reconcile import command
 from integration.relay import process as relaying
 from integration.relay.parts import Relay
 from integration.virtual_tables.answer import VirtualTables, answer_request
