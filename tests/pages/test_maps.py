@@ -150,7 +150,9 @@ async def test_what_was_not_mapped_lately_is_named_the_most_frequent_first(route
     await route.process_all(await route.deliver(batch(*(entry(p, method="PUT") for p in people))))
     await route.mirror_all()
     page = await visit(route, "reader").get("maps/Patient")
-    table = page.html.partition('aria-label="What was not mapped, by element"')[2].partition("</table>")[0]
+    table = page.html.partition('aria-label="What was not mapped, by element"')[2].partition(
+        "</table>"
+    )[0]
     found = re.findall(r"<th scope=.row.>(.*?)</th>.*?<td class=.number.>(\d+)</td>", table)
     assert found == [
         ("photo: more than the map has columns for", "3"),
