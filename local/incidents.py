@@ -182,6 +182,12 @@ async def _end_full_queue(scene: Scene) -> None:
     await scene.slow_down(0)
 
 
+async def _begin_broken_map(scene: Scene) -> None:
+    # After the start: provisioning refuses a map that cannot be read.
+    await scene.restart(MAPS=str(_FILES / "map-error"))
+    await _begin_wrong_map(scene)
+
+
 async def _begin_wrong_map(scene: Scene) -> None:
     await send_usual(scene, begin=100)
     await scene.wait_for_attention()
@@ -287,9 +293,8 @@ INCIDENTS: Mapping[str, Incident] = {
     "map-error": _incident(
         "the map of Patient has a path that cannot be read",
         "deploy the mended map",
-        _begin_wrong_map,
+        _begin_broken_map,
         _end_wrong_map,
-        MAPS=str(_FILES / "map-error"),
     ),
     "wrong-column": _incident(
         "the map of Patient names a column that Dataverse does not have",

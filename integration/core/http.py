@@ -20,6 +20,12 @@ from integration.core.rate_limiter import Limiter, LimiterClosed, build_full_lim
 # httpx logs every address at INFO; a search query can hold an identifier of a patient.
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
+# What an operator must do, by the status of the answer.
+_REFUSED = {
+    401: "it does not accept this app's credential: is it expired, or of another tenant?",
+    403: "give this app's identity its role there",
+}
+
 # Seconds that one call waits, at most. Work that would have to wait longer is requeued.
 _MAX_WAIT = 10.0
 _MAX_ATTEMPTS = 3
@@ -167,7 +173,7 @@ class Upstream:
             )
         if response.status in (401, 403):
             raise Misconfigured(
-                f"{self.name} answered {response.status}: give this app's identity its role there"
+                f"{self.name} answered {response.status}: {_REFUSED[response.status]}"
             )
         return response
 

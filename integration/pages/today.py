@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from integration.core.errors import Unavailable
 from integration.core.flow import add_counts
 from integration.journal.attention import ConcernFilter
 from integration.journal.concern import Concern, ConcernKind
+from integration.operations.alerts import AlertState, judge_alerts
 from integration.operations.flow import DEFAULT_HOURS, FlowReport, report_flow
 from integration.operations.health import (
     CheckedStates,
@@ -49,22 +50,41 @@ _TITLES = {
         "deliveries have records that were refused",
     ),
     ConcernKind.ROW_PARKED: (
-        "patient could not be brought to Dataverse",
-        "patients could not be brought to Dataverse",
+        "record could not be brought to Dataverse",
+        "records could not be brought to Dataverse",
     ),
     ConcernKind.ROW_REFUSED: (
-        "patient was refused by Dataverse",
-        "patients were refused by Dataverse",
+        "record was refused for Dataverse",
+        "records were refused for Dataverse",
     ),
     ConcernKind.ROW_WAITING: (
-        "patient waits for Dataverse to be mended",
-        "patients wait for Dataverse to be mended",
+        "record waits on its way to Dataverse",
+        "records wait on their way to Dataverse",
     ),
     ConcernKind.ROW_INCOMPLETE: (
         "record waits in Dataverse for one that it names",
         "records wait in Dataverse for some that they name",
     ),
 }
+
+
+# Alerts that no concern tells of: what they are called here, and the page that says more.
+_ALERTS = {
+    "unproven": ("A sender is not let in", "senders"),
+    "oldest": ("A delivery takes long", "deliveries"),
+    "backlog": ("Work piles up", "activity"),
+    "silent": ("Housekeeping", "settings"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Something that is wrong, and no concern. `path`, `fields`: of the page that says more."""
+
+    place: str
+    text: str
+    path: str
+    fields: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +117,7 @@ async def show_today(view: View) -> Reply:
         max_concerns=MAX_CONCERNS,
         report=report,
         upstreams=upstreams,
-        problems=list_problems(report, upstreams),
+        problems=list_problems(report, upstreams, found.concerns),
         flow=flow,
         total=total if total is not None and total.list_counted() else None,
         chart=None if flow is None else build_chart(flow.by_hour),
@@ -130,25 +150,33 @@ def _describe(kind: ConcernKind, concerns: Sequence[Concern]) -> Need:
     )
 
 
-def list_problems(report: StatusReport, upstreams: CheckedStates | None) -> list[tuple[str, str]]:
-    """Return what else needs somebody: where it is, and what is wrong. Pure."""
-    return [*_list_problems(report, upstreams)]
+def list_problems(
+    report: StatusReport, upstreams: CheckedStates | None, concerns: Sequence[Concern] = ()
+) -> list[Problem]:
+    """Return what else needs somebody. Pure."""
+    return [*_list_upstreams(upstreams), *_list_alerts(report, concerns), *_list_unread(report)]
 
 
-def _list_problems(
-    report: StatusReport, upstreams: CheckedStates | None
-) -> Iterable[tuple[str, str]]:
+def _list_upstreams(upstreams: CheckedStates | None) -> Iterable[Problem]:
     names = {"fhir": "FHIR server", "dataverse": "Dataverse", "storage": "Storage"}
     for name, state in (upstreams.states if upstreams else {}).items():
         if state != "ok":
-            yield names.get(name, name), state
-    for sender, problem in report.sender_problems.items():
-        yield f"Sender {sender}", problem
-    housekeeping = report.housekeeping
-    if getattr(housekeeping, "is_overdue", False):
-        yield "Housekeeping", "it should have run by now: see that the app runs"
+            place = names.get(name, name)
+            text = f"{state}. What waits for it goes on by itself when it works again."
+            yield Problem(place=place, text=text, path="activity", fields={"upstream": place})
+
+
+def _list_alerts(report: StatusReport, concerns: Sequence[Concern]) -> Iterable[Problem]:
+    """The alerts that ring, but for those that tell of concerns, which are listed by themselves."""
+    for alert in judge_alerts(report, concerns, more=False):
+        if alert.name in _ALERTS and alert.known.state is AlertState.RINGS:
+            place, path = _ALERTS[alert.name]
+            yield Problem(place=place, text=alert.known.reason, path=path)
+
+
+def _list_unread(report: StatusReport) -> Iterable[Problem]:
     for part in report.unreadable:
-        yield "Storage", part.reason
+        yield Problem(place="Storage", text=part.reason, path="settings")
 
 
 async def _read_flow(view: View) -> FlowReport | None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from integration.core.errors import Unavailable
-from integration.core.flow import FlowCounts
+from integration.core.flow import FlowCounts, count_refusal
 from integration.journal.attention import ConcernFilter, ConcernPage
 from integration.journal.concern import Concern, ConcernKind, build_concern_id
 from integration.journal.flow_log import MemoryFlowLog
@@ -94,7 +94,18 @@ async def test_of_more_than_are_counted_it_says_more(route: Route) -> None:
 async def test_a_service_that_does_not_work_needs_somebody(route: Route) -> None:
     states = CheckedStates({"fhir": "403: no role", "storage": "ok"}, NOW, 60)
     report = await report_status(make_parts(route).status_check)
-    assert list_problems(report, states) == [("FHIR server", "403: no role")]
+    (problem,) = list_problems(report, states)
+    assert (problem.place, problem.path) == ("FHIR server", "activity")
+    assert problem.text.startswith("403: no role.")
+
+
+async def test_a_sender_that_is_not_let_in_needs_somebody(route: Route) -> None:
+    flow = count_flow(route)
+    for _ in range(25):
+        flow.count("ward", count_refusal(401))
+    text = (await visit(route, "reader").get("")).text
+    assert "1 thing needs you" in text
+    assert "ward: 25 answers 401 in the last 24 hours" in text
 
 
 async def test_a_reason_is_text_and_no_markup(route: Route) -> None:
