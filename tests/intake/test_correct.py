@@ -13,7 +13,6 @@ from integration.app.identification import build_judge
 from integration.core.errors import Rejected, Unavailable
 from integration.core.model import Rights, Status, WorkItem
 from integration.intake.correct import Correction, Judge, correct_delivery, read_original
-from integration.journal.store import MemoryJournal
 from integration.journal.table_keys import build_next_id
 from integration.operations import attention, deliveries, views
 from integration.operations.housekeeping import sweep
@@ -21,6 +20,7 @@ from integration.relay import process as relaying
 from integration.senders.model import ProvenSender, Sender, SenderPolicy
 from tests.builders import batch, bundle, entry, observation, patient
 from tests.conftest import DAY, FHIR_JSON, Route
+from tests.ending import end_worker
 from tests.operations.test_housekeeping import keeping
 
 URL = "urn:uuid:00000000-0000-4000-8000-000000000001"
@@ -514,39 +514,6 @@ async def test_what_has_its_id_by_its_place_keeps_it(route: Route) -> None:
 # --- nothing ends unseen -----------------------------------------------------------------------
 
 
-class Ending(MemoryJournal):
-    """Ends the worker before or after the given call, once."""
-
-    at: str = ""
-    is_after: bool = False
-    when: Any = None
-
-    def __getattribute__(self, name: str) -> Any:
-        found = super().__getattribute__(name)
-        if name != super().__getattribute__("at"):
-            return found
-
-        async def work(*args: Any, **options: Any) -> Any:
-            when = super(Ending, self).__getattribute__("when")
-            if when is not None and not when(options):
-                return await found(*args, **options)
-            is_after = type(self).is_after
-            type(self).at = ""
-            if is_after:
-                await found(*args, **options)
-            raise ConnectionError
-
-        return work
-
-
-def ending(route: Route, at: str, when: Any, *, is_after: bool) -> None:
-    known = route.journal
-    names = MemoryJournal.__dataclass_fields__
-    given = {"at": at, "is_after": is_after, "when": staticmethod(when) if when else None}
-    made = type("EndingOnce", (Ending,), given)
-    route.journal = made(**{name: getattr(known, name) for name in names})
-
-
 def takes_place(options: dict[str, Any]) -> bool:
     return "corrected_by" in options
 
@@ -572,7 +539,7 @@ async def test_a_request_that_breaks_off_is_repeated_or_left_to_housekeeping(
     delivery = await refused(route, put("p1"), sees("o1"), types={"Patient"})
     await route.mirror_all()
     body = batch(put("p1", birthDate="1984-05-06"), sees("o1"))
-    ending(route, at, when, is_after=is_after)
+    end_worker(route, at, when, is_after=is_after)
     with pytest.raises(ConnectionError):
         await correct(route, delivery, body)
     assert await concerns(route) == [("entries", delivery)]
@@ -613,7 +580,7 @@ async def test_a_correction_that_breaks_off_is_taken_up_and_is_always_to_be_seen
     route.fhir_double.refuses = {"Observation"} if is_refused else set()
     dated = put("p3", birthDate="1984-05-06")
     made = await correct(route, delivery, batch(*first[:2], dated, sees("o1", status="amended")))
-    ending(route, at, when, is_after=is_after)
+    end_worker(route, at, when, is_after=is_after)
     for _ in range(30):
         assert route.fhir_double.of("Observation") or await concerns(route)
         item = route.take()
@@ -671,7 +638,7 @@ async def test_housekeeping_leaves_the_concern_of_what_is_being_corrected(route:
 async def test_a_delivery_that_was_replayed_just_before_is_not_corrected(route: Route) -> None:
     delivery = await refused(route, put("p1"), types={"Patient"})
     body = batch(put("p1", birthDate="1984-05-06"))
-    ending(route, "update_delivery", takes_place, is_after=False)
+    end_worker(route, "update_delivery", takes_place, is_after=False)
     with pytest.raises(ConnectionError):
         await correct(route, delivery, body)
     route.fhir_double.refuses = {"Patient"}

@@ -11,7 +11,7 @@ import pytest
 from integration.app.identification import build_judge
 from integration.core.errors import Rejected, Unavailable
 from integration.core.model import EntryResult, Rights, Status, WorkItem
-from integration.journal.store import MemoryJournal, keep_first_by_position, list_settled
+from integration.journal.store import keep_first_by_position, list_settled
 from integration.operations import attention, deliveries
 from integration.operations.deliveries import ReplayFilter, ReplayTerms, parse_replay_filter
 from integration.operations.housekeeping import sweep
@@ -19,6 +19,7 @@ from integration.relay import process as relaying
 from integration.senders.model import ProvenSender, Sender, SenderPolicy
 from tests.builders import batch, bundle, entry, observation, patient
 from tests.conftest import DAY, Route
+from tests.ending import end_worker
 from tests.operations.test_housekeeping import keeping
 
 
@@ -192,34 +193,6 @@ async def test_a_delivery_older_than_its_locks_is_not_sent_again(route: Route) -
 # --- where a worker ends in between ------------------------------------------------------------
 
 
-class Ending(MemoryJournal):
-    """Ends the worker at the given call, once."""
-
-    at: str = ""
-    when: Any = None
-
-    def __getattribute__(self, name: str) -> Any:
-        found = super().__getattribute__(name)
-        if name != super().__getattribute__("at"):
-            return found
-
-        async def work(*args: Any, **options: Any) -> Any:
-            when = super(Ending, self).__getattribute__("when")
-            if when is not None and not when(options):
-                return await found(*args, **options)
-            type(self).at = ""
-            raise ConnectionError
-
-        return work
-
-
-def ending(route: Route, at: str, when: Any = None) -> None:
-    known = route.journal
-    names = MemoryJournal.__dataclass_fields__
-    made = type("EndingOnce", (Ending,), {"at": at, "when": staticmethod(when) if when else None})
-    route.journal = made(**{name: getattr(known, name) for name in names})
-
-
 @pytest.mark.parametrize(
     ("at", "when"),
     [
@@ -232,7 +205,7 @@ def ending(route: Route, at: str, when: Any = None) -> None:
 )
 async def test_a_replay_that_breaks_off_can_be_repeated(route: Route, at: str, when: Any) -> None:
     delivery = await refused_delivery(route, put("p1"), sees("o1"))
-    ending(route, at, when)
+    end_worker(route, at, when)
     with pytest.raises(ConnectionError):
         await replay(route, delivery)
     await replay(route, delivery)
@@ -260,7 +233,7 @@ async def test_a_round_that_breaks_off_is_taken_up_and_writes_once(
     route.limits = replace(route.limits, entries=entries)
     delivery = await refused_delivery(route, put("p1"), sees("o1"), put("p2"))
     await replay(route, delivery)
-    ending(route, at, when)
+    end_worker(route, at, when)
     for _ in range(20):
         item = route.take()
         if item is None:
