@@ -44,7 +44,7 @@ from integration.operations.views import describe_concern
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
 from integration.queues.queue_sender import QueueSender
 from integration.relay import process
-from integration.relay.lane import LaneContext
+from integration.relay.lane_run import LaneContext
 from integration.relay.parts import Relay
 from local.services import Running
 

@@ -45,7 +45,7 @@ from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
 from integration.queues.queue_sender import MemoryQueueSender
 from integration.relay import process
 from integration.relay.fetch import NO_SOURCES, Sources
-from integration.relay.lane import LaneContext
+from integration.relay.lane_run import LaneContext
 from integration.relay.process import Relay
 from integration.senders.model import make_unlisted_sender
 from local.processes import PROJECT

@@ -73,7 +73,7 @@ from integration.pages.parts import AppFacts, MapSources, PagesParts, PatientPar
 from integration.pages.people import SignIn
 from integration.queues.queue_sender import QueueSender
 from integration.relay.fetch import Sources
-from integration.relay.lane import LaneContext
+from integration.relay.lane_run import LaneContext
 from integration.relay.parts import Relay
 from integration.virtual_tables.data_routes import VIRTUAL, DataRoutes
 

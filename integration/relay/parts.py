@@ -14,7 +14,7 @@ from integration.fhir.units import Limits
 from integration.journal.store import Journal
 from integration.queues.queue_sender import QueueSender
 from integration.relay.fetch import NO_SOURCES, Sources
-from integration.relay.lane import LaneContext
+from integration.relay.lane_run import LaneContext
 
 # Seconds: far less than `functionTimeout` of host.json, which ends the worker.
 _MAX_WAIT = 120.0

@@ -33,12 +33,12 @@ from integration.relay import fetch
 from integration.relay.corrections import record_taken_over
 from integration.relay.end import ACTIVE, finish, finish_from_journal, park, record_cancelled
 from integration.relay.lane import (
-    DeliveryChanged,
     TimeUp,
     can_begin_at_once,
     process_lane,
     process_only_unit,
 )
+from integration.relay.lane_run import DeliveryChanged
 from integration.relay.parts import Relay
 from integration.relay.waiting import record_waiting
 

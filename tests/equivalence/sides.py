@@ -27,7 +27,7 @@ from integration.journal.write_guard import WriteGuard
 from integration.queues.names import RELAY_QUEUE
 from integration.queues.queue_sender import MemoryQueueSender
 from integration.relay import process
-from integration.relay.lane import LaneContext
+from integration.relay.lane_run import LaneContext
 from integration.relay.parts import Relay
 from tests.equivalence.meaning import NDJSON, Sent
 

@@ -36,7 +36,7 @@ from integration.operations.views import build_response_bundle
 from integration.queues.names import RELAY_QUEUE
 from integration.queues.queue_sender import MemoryQueueSender
 from integration.relay import process as relaying
-from integration.relay.lane import LaneContext
+from integration.relay.lane_run import LaneContext
 from integration.relay.parts import Relay
 from tests.conftest import patients_followed
 from tests.model.server import Server
