@@ -151,8 +151,8 @@ async def _park(stores: Stores, sender: str, number: int, *, has_bytes: bool = T
         {**sample, "RowKey": concern.id, "delivery": concern.delivery, "since": concern.since}
         for concern in concerns
     ]
-    await _put_all(journal.deliveries, rows)
-    await _put_all(journal.attention, copies)
+    await put_all(journal.deliveries, rows)
+    await put_all(journal.attention, copies)
     await journal.index_deliveries([delivery.id for delivery, _ in made], parked + timedelta(1))
     if has_bytes:
         await do_side_by_side(
@@ -161,7 +161,8 @@ async def _park(stores: Stores, sender: str, number: int, *, has_bytes: bool = T
     return [delivery.id for delivery, _ in made]
 
 
-async def _put_all(table: TableClient, entities: Sequence[dict[str, Any]]) -> None:
+async def put_all(table: TableClient, entities: Sequence[dict[str, Any]]) -> None:
+    """Put rows a hundred at a time."""
     for part in split_into_transactions(entities):
         await table.submit_transaction([("upsert", entity) for entity in part], **RETRY_WRITES)
 

@@ -10,23 +10,20 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from azure.data.tables.aio import TableClient
 
+from bench.jobs import put_all
 from bench.route import MeasuredRoute
 from bench.watch import count_storage_operations
 from integration.app import storage_clients
 from integration.app.settings import read_settings
 from integration.app.wiring import utc_now
 from integration.core.model import Delivery, Status
-from integration.journal.azure_day_rows import split_into_transactions
 from integration.journal.azure_store import AzureJournal
-from integration.journal.azure_tables import RETRY_WRITES
 from integration.journal.concern import ConcernKind, build_delivery_concern
 from integration.journal.delivery_entity import to_entity
 from integration.journal.table_keys import make_delivery_id
@@ -38,6 +35,12 @@ _PAGES = (
     *("", "attention", "deliveries", "deliveries?sender=north&status=done", "deliveries/{id}"),
     *("jobs", "activity", "senders", "settings"),
 )
+
+# Pages that show the status report, and the seconds for which a worker keeps it.
+_KEPT = ("", "senders", "settings")
+_KEPT_FOR = 5.1
+
+_LOG_DELAY = 1.5  # seconds after which the emulator has written its log
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,23 +71,26 @@ async def measure_pages(route: MeasuredRoute, number: int) -> Measured:
         assert isinstance(journal, AzureJournal)
         ids = await _keep(journal, number)
         query = await _time_query(journal.deliveries)
-    visited = [await _visit(route, page.format(id=ids[len(ids) // 2])) for page in _PAGES]
+    shown = next(id_ for index, id_ in enumerate(ids) if index % _OPEN_SHARE == 1)
+    visited = [await _visit(route, page, page.format(id=shown)) for page in _PAGES]
     return Measured(deliveries=number, pages=tuple(visited), query=query)
 
 
-async def _visit(route: MeasuredRoute, page: str) -> Visited:
-    url = f"{route.host}/api/pages/{page}"
+async def _visit(route: MeasuredRoute, page: str, path: str) -> Visited:
+    url = f"{route.host}/api/pages/{path}"
     await _get(route, url)  # what is built once
+    await asyncio.sleep(_LOG_DELAY)
     counted, times = count_storage_operations(route.log), []
     for _ in range(VISITS):
         begun = time.perf_counter()
         await _get(route, url)
         times.append((time.perf_counter() - begun) * 1000)
-    await asyncio.sleep(1.5)  # the emulator writes its log later
+        if page in _KEPT:
+            await asyncio.sleep(_KEPT_FOR)
+    await asyncio.sleep(_LOG_DELAY)
     operations = (count_storage_operations(route.log) - counted) / VISITS
-    shown = page if len(page) < 30 else page[:11] + "{id}"
     return Visited(
-        page=shown or "today",
+        page=page or "today",
         median=statistics.median(times),
         p95=statistics.quantiles(times, n=20)[-1],
         operations=operations,
@@ -113,18 +119,22 @@ async def _keep(journal: AzureJournal, number: int) -> list[str]:
     now = utc_now()
     step = timedelta(days=_DAYS) / number
     made = [_make(now - step * (number - index), index) for index in range(number)]
+    rows = []
     for delivery in made:
         if delivery.status is Status.PARKED:
-            await journal.put_concern(
-                build_delivery_concern(
-                    ConcernKind.PARKED,
-                    delivery.id,
-                    delivery.sender,
-                    delivery.accepted,
-                    reason="FHIR server: answered 503",
-                )
+            concern = build_delivery_concern(
+                ConcernKind.PARKED,
+                delivery.id,
+                delivery.sender,
+                delivery.accepted,
+                reason="FHIR server: answered 503",
             )
-    await _put_all(journal.deliveries, [to_entity(delivery) for delivery in made])
+            await journal.put_concern(concern)
+            await journal.index_delivery(delivery.id, now + timedelta(days=1))
+            rows.append(to_entity(replace(delivery, attention=concern.id)))
+        else:
+            rows.append(to_entity(delivery))
+    await put_all(journal.deliveries, rows)
     return [delivery.id for delivery in made]
 
 
@@ -147,8 +157,3 @@ def _make(accepted: datetime, index: int) -> Delivery:
         units=1,
         finished=None if is_parked else accepted,
     )
-
-
-async def _put_all(table: TableClient, entities: Sequence[dict[str, Any]]) -> None:
-    for part in split_into_transactions(entities):
-        await table.submit_transaction([("upsert", entity) for entity in part], **RETRY_WRITES)

@@ -6,6 +6,7 @@ be there that is well. Housekeeping runs meanwhile, as its schedule has it.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Collection, Iterable, Mapping
 from datetime import timedelta
@@ -50,9 +51,11 @@ async def check_attention(
         seconds = time.monotonic() - began
         if not found or seconds > _LIMIT:
             break
-        if sweeps:
+        if sweeps and all(difference.harm != "unseen" for difference in found):
             await sweep_later(route.running, _LATER)
             report.record_stuck_work(await route.wait_until_idle())
+        else:  # housekeeping of later could bring what nobody has seen until then
+            await asyncio.sleep(1)
     record(report, found, where)
     entries = sum(map(len, due.entries.values()))
     report.print_line(

@@ -178,8 +178,9 @@ class RefusalChapter:
         rows = RowTroubles(self.route, self.maker)
         await self.route.inject_fault("dataverse", **_FORBIDDEN)
         self._fail_concerns(number)
+        before = await self._count_faults("dataverse")
         await self._send([rows.make_patients(number, is_plain=True)])
-        await self._wait_until_met("dataverse", number)
+        await self._wait_until_met("dataverse", before + number)
         refused = {"kind": "status", "status": 401, "method": "POST", "path": "", "next": _EVER}
         await self.route.inject_fault("fhir", **refused)
         before = await self._count_faults("fhir")

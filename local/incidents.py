@@ -28,6 +28,7 @@ from local.start import FOLDER, run_route
 
 _FILES = FOLDER / "incident"
 _MAPS = PROJECT / "integration/mapping/maps/healthcare"
+_EVENTS = "fhir-events"
 _FOREVER = 1_000_000  # requests
 
 _OLD_TOKEN = "the-token-of-last-year-0000"  # noqa: S105 -- of a sender that is made up
@@ -75,19 +76,16 @@ class Scene:
         url = f"{self._find_control('fhir')}/latency"
         (await self.http.post(url, json={"requestMs": milliseconds})).raise_for_status()
 
-    async def put_message(self, queue: str, text: str) -> None:
-        """Put a message into a queue."""
-        client = self.queues.get_queue_client(queue)
-        await client.send_message(base64.b64encode(text.encode()).decode())
-
-    async def wait_for_attention(self, number: int = 1, seconds: float = 60) -> None:
-        """Wait until the list of what needs attention is as long as this, or the time is over."""
+    async def wait_for_attention(self, kind: str, number: int = 1, seconds: float = 90) -> None:
+        """Wait until so many things of a kind need attention. Raises CannotStart after a time."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            answer = await self.http.get(f"{self.host.url}/api/attention")
-            if len(answer.json()["attention"]) >= number:
+            answer = await self.http.get(f"{self.host.url}/api/attention?_count=500")
+            found = [concern["kind"] for concern in answer.json()["attention"]]
+            if found.count(kind) >= number:
                 return
             await asyncio.sleep(0.5)
+        raise CannotStart(f"the incident has not come about: no {number} of {kind}")
 
     async def restart(self, **settings: str) -> None:
         """Start the host with other settings, as a deployment does."""
@@ -158,7 +156,7 @@ async def _heal(scene: Scene) -> None:
 async def _begin_expired_credential(scene: Scene) -> None:
     await scene.fail("fhir", kind="status", status=401)
     await send_usual(scene, begin=100)
-    await scene.wait_for_attention(6)
+    await scene.wait_for_attention("waiting", 6)
 
 
 async def _begin_fhir_away(scene: Scene) -> None:
@@ -174,7 +172,7 @@ async def _begin_throttling(scene: Scene) -> None:
 
 
 async def _begin_full_queue(scene: Scene) -> None:
-    await scene.slow_down(3000)
+    await scene.slow_down(60_000)
     await asyncio.gather(*(send_usual(scene, begin=100 + 12 * n) for n in range(10)))
 
 
@@ -190,7 +188,7 @@ async def _begin_broken_map(scene: Scene) -> None:
 
 async def _begin_wrong_map(scene: Scene) -> None:
     await send_usual(scene, begin=100)
-    await scene.wait_for_attention()
+    await scene.wait_for_attention("row-waiting")
 
 
 async def _end_wrong_map(scene: Scene) -> None:
@@ -201,7 +199,7 @@ async def _begin_bad_date(scene: Scene) -> None:
     for number in range(3):
         good, bad = build_patient(200 + number), build_patient(300 + number, birthDate="30.02.1980")
         await scene.post(build_batch([good, bad]), "ward")
-    await scene.wait_for_attention(3)
+    await scene.wait_for_attention("entries", 3)
 
 
 async def _begin_wrong_signature(scene: Scene) -> None:
@@ -209,13 +207,28 @@ async def _begin_wrong_signature(scene: Scene) -> None:
         await scene.post(build_batch([build_patient(400 + number)]), "ward", token=_OLD_TOKEN)
 
 
-async def _begin_poison(scene: Scene) -> None:
+async def _begin_parked(scene: Scene) -> None:
     await scene.fail("fhir", kind="status", status=503)
-    id_ = await scene.post(build_batch([build_patient(500)]))
-    await asyncio.sleep(1)
-    await scene.put_message("relay-poison", f'{{"delivery": "{id_}"}}')
-    await scene.wait_for_attention()
+    ids = {await scene.post(build_batch([build_patient(500 + number)])) for number in range(3)}
+    await scene.wait_for_attention("parked", len(ids))
     await scene.heal()
+
+
+async def _begin_poison(scene: Scene) -> None:
+    text = base64.b64encode(b"this is no event").decode()
+    await scene.queues.get_queue_client(_EVENTS).send_message(text)
+    until = time.monotonic() + 90
+    poison = scene.queues.get_queue_client(f"{_EVENTS}-poison")
+    while time.monotonic() < until:
+        found = await poison.get_queue_properties()
+        if found.approximate_message_count:
+            return
+        await asyncio.sleep(0.5)
+    raise CannotStart("the incident has not come about: the message was taken")
+
+
+async def _end_poison(scene: Scene) -> None:
+    await scene.queues.get_queue_client(f"{_EVENTS}-poison").clear_messages()
 
 
 async def _begin_early_switch(scene: Scene) -> None:
@@ -230,17 +243,13 @@ async def _begin_early_switch(scene: Scene) -> None:
     }
     entry = {"resource": observation, "request": {"method": "PUT", "url": "Observation/practice-1"}}
     await scene.post({"resourceType": "Bundle", "type": "batch", "entry": [entry]})
-    await scene.wait_for_attention()
+    await scene.wait_for_attention("row-waiting")
 
 
 async def _begin_parked_rows(scene: Scene) -> None:
     await scene.fail("dataverse", kind="status", status=500)
-    ids = [await scene.post(build_batch([build_patient(600 + number)])) for number in range(3)]
-    await asyncio.sleep(3)
-    for number, id_ in enumerate(ids):
-        text = f'{{"delivery": "{id_}", "resource": "Patient/practice-{600 + number}"}}'
-        await scene.put_message("mirror-poison", text)
-    await scene.wait_for_attention(3)
+    await scene.post(build_batch([build_patient(600 + number) for number in range(3)]))
+    await scene.wait_for_attention("row-parked", 3)
     await scene.heal()
 
 
@@ -252,7 +261,7 @@ async def _begin_duplicate(scene: Scene) -> None:
     (await scene.http.post(f"{base}/api/data/v9.2/contacts", json=contact)).raise_for_status()
     mail = [{"system": "email", "value": "anna@example.org"}]
     await scene.post(build_batch([build_patient(700, telecom=mail)]))
-    await scene.wait_for_attention()
+    await scene.wait_for_attention("row-refused")
 
 
 async def _end_duplicate(scene: Scene) -> None:
@@ -272,6 +281,8 @@ def _write_files() -> None:
     ):
         folder = _FILES / name
         folder.mkdir(parents=True)
+        if right not in text:
+            raise CannotStart(f"the map of Patient has no {right} that could be made wrong")
         (folder / "patient.toml").write_text(text.replace(right, wrong, 1), "utf-8")
     (_FILES / "senders.toml").write_text(_SENDERS, "utf-8")
 
@@ -326,7 +337,16 @@ INCIDENTS: Mapping[str, Incident] = {
         _begin_wrong_signature,
     ),
     "poison-message": _incident(
-        "the work on a delivery failed repeatedly, and it was parked", "replay it", _begin_poison
+        "somebody puts messages into the queue of the FHIR service's events that are no events",
+        "have that stopped, and the message deleted",
+        _begin_poison,
+        _end_poison,
+    ),
+    "parked-deliveries": _incident(
+        "the FHIR server failed for longer than deliveries are tried, and they were parked",
+        "nothing: it works again",
+        _begin_parked,
+        MAX_AGE="5",
     ),
     "route-too-early": _incident(
         "Observation was switched to Dataverse, which has no table for it",
@@ -334,7 +354,10 @@ INCIDENTS: Mapping[str, Incident] = {
         _begin_early_switch,
     ),
     "parked-rows": _incident(
-        "rows were parked while Dataverse failed", "replay them", _begin_parked_rows
+        "Dataverse failed for longer than rows are tried, and they were parked",
+        "nothing: it works again",
+        _begin_parked_rows,
+        MAX_AGE="5",
     ),
     "duplicate-contact": _incident(
         "a contact of the staff's has the address of a patient that is new",
@@ -369,11 +392,11 @@ def main(arguments: Sequence[str]) -> int:
         print("python -m local.incidents NAME, or any:\n  " + "\n  ".join(INCIDENTS))
         return 2
     incident = INCIDENTS[name]
-    _write_files()
     tokens = {f"{sender.upper()}_TOKEN": token for sender, token in _TOKENS.items()}
     senders = Path(_FILES / "senders.toml")
     settings = {"SENDERS": str(senders), **tokens, **incident.settings}
     try:
+        _write_files()
         with run_route(settings) as (running, host):
             asyncio.run(_practise(running, host, incident))
     except KeyboardInterrupt:

@@ -24,6 +24,7 @@ from integration.operations.status import StatusReport, report_status
 from integration.pages.chart import HEIGHT, WIDTH, build_chart, count_refused, count_rows
 from integration.pages.http import Reply
 from integration.pages.view import View, render
+from integration.queues.queue_reader import QueueState
 
 # The newest concerns that are counted, in one storage operation. Of more it says `more than`.
 MAX_CONCERNS = 1000
@@ -154,7 +155,12 @@ def list_problems(
     report: StatusReport, upstreams: CheckedStates | None, concerns: Sequence[Concern] = ()
 ) -> list[Problem]:
     """Return what else needs somebody. Pure."""
-    return [*_list_upstreams(upstreams), *_list_alerts(report, concerns), *_list_unread(report)]
+    return [
+        *_list_upstreams(upstreams),
+        *_list_alerts(report, concerns),
+        *_list_poison(report),
+        *_list_unread(report),
+    ]
 
 
 def _list_upstreams(upstreams: CheckedStates | None) -> Iterable[Problem]:
@@ -172,6 +178,14 @@ def _list_alerts(report: StatusReport, concerns: Sequence[Concern]) -> Iterable[
         if alert.name in _ALERTS and alert.known.state is AlertState.RINGS:
             place, path = _ALERTS[alert.name]
             yield Problem(place=place, text=alert.known.reason, path=path)
+
+
+def _list_poison(report: StatusReport) -> Iterable[Problem]:
+    """What the app parks it takes out of a poison queue: what stays there, it cannot read."""
+    for name, queue in report.queues.items():
+        if name.endswith("-poison") and isinstance(queue, QueueState) and queue.length:
+            text = f"{queue.length} in {name}: see who puts what into the queue, and delete it"
+            yield Problem(place="A message cannot be read", text=text, path="settings")
 
 
 def _list_unread(report: StatusReport) -> Iterable[Problem]:

@@ -23,7 +23,7 @@ IDLE = {
     for name in (
         *("answer", "answer_poison", "external", "external_poison", "events", "housekeeping"),
         *("events_poison", "inbox", "inbox_poison", "mirror", "mirror_poison", "relay"),
-        "relay_poison",
+        *("relay_poison", "job_slice", "job_poison"),
     )
 }
 # Which roles open what a page asks for. Each set of roles is one person.

@@ -18,6 +18,7 @@ from integration.journal.store import MemoryJournal
 from integration.operations.health import CheckedStates
 from integration.operations.status import report_status
 from integration.pages.today import MAX_CONCERNS, group_concerns, list_problems
+from integration.queues.queue_reader import MemoryQueueReader, QueueState
 from tests.builders import patient
 from tests.conftest import Route
 from tests.doubles import Clock
@@ -97,6 +98,16 @@ async def test_a_service_that_does_not_work_needs_somebody(route: Route) -> None
     (problem,) = list_problems(report, states)
     assert (problem.place, problem.path) == ("FHIR server", "activity")
     assert problem.text.startswith("403: no role.")
+
+
+async def test_a_message_that_nobody_can_read_needs_somebody(route: Route) -> None:
+    status = {
+        "queues": ("fhir-events",),
+        "queue_reader": MemoryQueueReader({"fhir-events-poison": QueueState(2, None)}),
+    }
+    text = (await visit(route, "reader", status=status).get("")).text
+    assert "1 thing needs you" in text
+    assert "2 in fhir-events-poison" in text
 
 
 async def test_a_sender_that_is_not_let_in_needs_somebody(route: Route) -> None:
