@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from itertools import chain, count
 from math import inf
 from pathlib import Path
@@ -34,7 +34,7 @@ from integration.journal.pending_lookups import MemoryPendingLookups
 from integration.journal.row_keys import MemoryRowKeys
 from integration.journal.store import Journal, MemoryJournal
 from integration.journal.table_keys import make_delivery_id
-from integration.journal.write_guard import WriteGuard
+from integration.journal.write_guard import WriteGuard, is_cancelled_or_gone
 from integration.mapping import load
 from integration.mapping.load import load_shipped_maps
 from integration.mapping.model import EntityMap
@@ -163,6 +163,7 @@ class Route:
             token=lambda: f"token {next(self._tokens)}",
             pause=self.wait,
             jitter=lambda: 0.5,
+            is_over=partial(is_cancelled_or_gone, self.journal),
         )
 
     async def wait(self, seconds: float) -> None:

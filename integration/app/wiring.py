@@ -59,7 +59,7 @@ from integration.journal.audit_recorder import AuditRecorder
 from integration.journal.flow_log import FlowReader, LiveFlow
 from integration.journal.store import Journal
 from integration.journal.table_keys import make_delivery_id
-from integration.journal.write_guard import WriteGuard
+from integration.journal.write_guard import WriteGuard, is_cancelled_or_gone
 from integration.mapping import files
 from integration.mapping.files import MapFile, MappedTable
 from integration.mirror.mirror import Mirror
@@ -386,6 +386,7 @@ def _build_write_guard(settings: Settings, stores: Stores) -> WriteGuard:
         token=_make_token,
         pause=asyncio.sleep,
         jitter=random.random,  # noqa: S311 -- spreads retries, no secret
+        is_over=partial(is_cancelled_or_gone, stores.journal),
     )
 
 

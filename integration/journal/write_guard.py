@@ -27,6 +27,9 @@ How far the request got decides what `release` does with entries that have no re
 - UNANSWERED: the request may still be at work. The lock stays until its lease ends, and until then
   only the same delivery can acquire it.
 
+Whoever finds that a later delivery has attempted a name, and not how that ended, waits for its next
+attempt, which tells it; unless none follows, since that delivery was cancelled or is gone.
+
 docs/decisions/0020-the-resource-carries-the-order.md says what else was considered.
 """
 
@@ -39,6 +42,7 @@ from enum import Enum
 from math import inf
 
 from integration.core.errors import Unavailable
+from integration.core.model import Status
 from integration.core.write_order import WriteRank, is_later
 from integration.journal.guard_store import (
     DIGEST_BYTES,
@@ -47,6 +51,7 @@ from integration.journal.guard_store import (
     GuardStore,
     WriteLock,
 )
+from integration.journal.store import Journal
 
 # Pauses in seconds before a unit tries again to acquire locks that others hold. After the last one
 # its work item goes back to the queue.
@@ -93,6 +98,7 @@ class HeldLocks:
     recent: frozenset[bytes] = frozenset()  # names that were written just now, as of then
     is_next: bool = False  # it keeps its claim while it waits: see `claim`
     claimed: dict[bytes, Write] = field(default_factory=dict)
+    waits_for: str = ""  # why no lock could be had, where that is known
     # By position of the entry:
     superseded: set[int] = field(default_factory=set)  # a later delivery has written the resource
 
@@ -103,10 +109,15 @@ class HeldLocks:
         return f"{self.delivery} {self.unit}"
 
 
+async def _is_never_over(_: str) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteGuard:
     """What the guard needs. `lease`: seconds, see the module's text. `now`: seconds since 1970.
-    `read_lag`: seconds that reads of the FHIR server may lag behind its writes."""
+    `read_lag`: seconds that reads of the FHIR server may lag behind its writes. `is_over`: whether
+    a delivery, by its id, will not be tried again: see `is_cancelled_or_gone`."""
 
     store: GuardStore
     lease: float
@@ -115,6 +126,14 @@ class WriteGuard:
     token: Callable[[], str]
     pause: Callable[[float], Awaitable[object]]
     jitter: Callable[[], float]
+    is_over: Callable[[str], Awaitable[bool]] = _is_never_over
+
+
+async def is_cancelled_or_gone(journal: Journal, delivery: str) -> bool:
+    """Whether no attempt of a delivery follows: it was cancelled, or it is no delivery that is
+    kept, such as a run of a virtual table."""
+    known = await journal.get_delivery(delivery)
+    return known is None or known.status is Status.CANCELLED
 
 
 async def claim(guard: WriteGuard, held: HeldLocks, writes: Sequence[Write]) -> None:
@@ -159,8 +178,10 @@ async def heed_deletes(guard: WriteGuard, held: HeldLocks, writes: Sequence[Writ
         lock = existing.get(_hash_name(write.name), WriteLock())
         if _is_superseded(held, lock, write):
             held.superseded.update(write.positions)
-        elif _may_be_superseded(held, lock, write):
-            raise Unavailable("write guard", "a later delivery may have deleted the resource")
+        elif _is_attempted_later(held, lock, write) and (
+            _is_rival(held, lock, guard.now()) or not await _is_over(guard, lock)
+        ):
+            raise Unavailable("write guard", _describe_later(lock))
 
 
 async def _wait_until(
@@ -175,7 +196,8 @@ async def _wait_until(
             await release(guard, held, {}, SendState.NOT_SENT)
         if delay is not None:
             await guard.pause(delay * (0.5 + guard.jitter()))
-    raise Unavailable("write guard", "another delivery is writing the same resource")
+    reason = held.waits_for or "another delivery is writing the same resource"
+    raise Unavailable("write guard", reason)
 
 
 def is_held(held: HeldLocks, name: str) -> bool:
@@ -259,7 +281,8 @@ async def _try_acquire(guard: WriteGuard, held: HeldLocks, required: Mapping[str
         if _is_superseded(held, lock, write):
             held.superseded.update(write.positions)
             continue
-        if _may_be_superseded(held, lock, write):
+        if _is_attempted_later(held, lock, write) and not await _is_over(guard, lock):
+            held.waits_for = _describe_later(lock)
             return False
         if _get_delivery(lock.attempted_by) <= held.delivery:
             lock = replace(lock, attempted_by=held.attempted_by)
@@ -345,10 +368,21 @@ def _find_recent(
     )
 
 
-def _may_be_superseded(held: HeldLocks, lock: WriteLock, write: Write) -> bool:
-    """Whether a later delivery has attempted the name, and its worker ended before it said how:
-    what it has done is told by its next attempt."""
+def _is_attempted_later(held: HeldLocks, lock: WriteLock, write: Write) -> bool:
+    """Whether a later delivery has attempted the name, and its worker ended before it said how."""
     return write.ordered and _get_delivery(lock.attempted_by) > held.delivery
+
+
+async def _is_over(guard: WriteGuard, lock: WriteLock) -> bool:
+    """Whether nobody will tell any more what became of the attempt: else the next one tells it."""
+    return await guard.is_over(_get_delivery(lock.attempted_by))
+
+
+def _describe_later(lock: WriteLock) -> str:
+    return (
+        f"the later delivery {_get_delivery(lock.attempted_by)} may have written the same "
+        "resource, and has not ended"
+    )
 
 
 def _build_remaining_claim(

@@ -250,7 +250,7 @@ def _choose(job: Job, concern: Concern, delivery: Delivery | None, tools: Tools)
     is_wanted = is_target(concern, delivery, job.filter)
     if delivery.job == job.id:
         return Step.LEAVE_OUT if is_wanted else Step.COUNT
-    if not is_wanted:
+    if not is_wanted or delivery.corrected_by is not None:
         return Step.LEAVE_OUT
     if job.kind is JobKind.REPLAY and delivery.status in _UNDER_WAY:
         return Step.HASTEN if is_waiting(delivery) else Step.LEAVE_OUT

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from integration.core.errors import Issue, Misconfigured, Rejected, Unavailable
 from integration.core.log_events import log_event
 from integration.core.model import WorkItem
-from integration.journal.jobs import OPEN_STATES, Job, JobKind, JobPage, Jobs, JobState
+from integration.journal.jobs import OPEN_STATES, Job, JobKind, JobPage, Jobs, JobState, bound_job
 from integration.journal.store import Journal
 from integration.journal.table_keys import build_audit_id, parse_activity_time
 from integration.operations import query_parameters
@@ -252,6 +252,7 @@ def _add_part(job: Job, part: Part, now: datetime) -> Job:
 async def _save_over(jobs: Jobs, seen: Job, changed: Job) -> Job | None:
     """Save a job over the row as it was seen. If it was only stopped since, save it with that.
     Return None if another worker has saved it, or it has ended."""
+    changed = bound_job(changed)  # as its row will be read
     while True:
         saved = await jobs.save_job(replace(changed, etag=seen.etag))
         if saved is not None:

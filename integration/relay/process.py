@@ -133,7 +133,7 @@ async def _process_item(relay: Relay, item: WorkItem) -> None:
         await _process_queued_lane(relay, delivery, item, item.lane)
     else:
         # Another version of this app has stored the lane: the delivery is to be planned anew.
-        await relay.queue.send(RELAY_QUEUE, WorkItem(delivery.id))
+        await relay.queue.send(RELAY_QUEUE, WorkItem(delivery.id, once=item.once))
 
 
 def _is_probably_unchanged(relay: Relay, accepted: Delivery) -> bool:

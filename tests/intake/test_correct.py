@@ -13,9 +13,12 @@ from integration.app.identification import build_judge
 from integration.core.errors import Rejected, Unavailable
 from integration.core.model import Rights, Status, WorkItem
 from integration.intake.correct import Correction, Judge, correct_delivery, read_original
+from integration.journal.jobs import JobKind, JobState, MemoryJobs
 from integration.journal.table_keys import build_next_id
 from integration.operations import attention, deliveries, views
 from integration.operations.housekeeping import sweep
+from integration.operations.job_request import JobRequest, build_job_filter
+from integration.operations.jobs import JobParts, do_slice, start_job
 from integration.relay import process as relaying
 from integration.senders.model import ProvenSender, Sender, SenderPolicy
 from tests.builders import batch, bundle, entry, observation, patient
@@ -520,6 +523,31 @@ def takes_place(options: dict[str, Any]) -> bool:
 
 def is_queued(options: dict[str, Any]) -> bool:
     return options.get("unqueued") is False
+
+
+@pytest.mark.parametrize("kind", [JobKind.REPLAY, JobKind.CANCEL])
+async def test_no_job_touches_a_delivery_that_another_has_taken_the_place_of(
+    route: Route, kind: JobKind
+) -> None:
+    delivery = await route.deliver(batch(put("p1")))
+    await relaying.park(route.journal, WorkItem(delivery), "503", route.clock.now)
+    await correct(route, delivery, batch(put("p1", birthDate="1984-05-06")))
+    parts = JobParts(
+        jobs=MemoryJobs(),
+        journal=route.journal,
+        queue=route.queue_sender,
+        now=route.clock,
+        new_token=lambda: "a" * 16,
+    )
+    route.clock.later(1)
+    job_filter = build_job_filter(kind, {"status": "parked"})
+    job = await start_job(parts, JobRequest(kind=kind, filter=job_filter))
+    await do_slice(parts, WorkItem("", job=job.id))
+    done = await parts.jobs.get_job(job.id)
+    assert done is not None
+    assert (done.state, done.done, done.left_out) == (JobState.DONE, 0, 1)
+    assert (await route.known(delivery)).status is Status.CANCELLED
+    assert await concerns(route) == [("parked", delivery)]
 
 
 @pytest.mark.parametrize("is_after", [False, True])

@@ -13,6 +13,7 @@ import pytest
 from integration.core.model import EntryResult, Status, WorkItem
 from integration.core.write_order import WriteRank, is_later
 from integration.journal.store import MemoryJournal
+from integration.operations import deliveries
 from integration.queues.names import MIRROR_QUEUE
 from integration.relay import process
 from tests.builders import Body, batch, bundle, entry, observation, patient
@@ -145,6 +146,22 @@ async def test_a_delete_by_a_condition_whose_worker_was_killed_is_not_undone_eit
     await route.process_all()
     assert route.fhir_double.stored == {}
     assert await route.statuses(first) == [409]
+
+
+async def test_a_later_delivery_that_was_cancelled_holds_nobody_up(route: Route) -> None:
+    first = await route.deliver(batch(update("first")))
+    second = await route.deliver(b"", method="DELETE", type="Patient", id="p1")
+    route.fhir_double.will_arrive_late()
+    await route.process(second)
+    route.clock.later(2 * LEASE)
+    await route.process(first)
+    assert route.fhir_double.stored == {}
+    known = await route.known(first)
+    assert known.reason is not None
+    assert second in known.reason, "it says for whom it waits"
+    await deliveries.cancel(route.journal, second, route.clock.now)
+    await route.process_all()
+    assert family(route) == "first"
 
 
 async def test_a_refused_write_supersedes_nothing(route: Route) -> None:
