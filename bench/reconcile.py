@@ -36,6 +36,7 @@ from integration.core.http import Upstream, build_limiter
 from integration.core.model import WorkItem
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
+from integration.journal.deletions import MemoryDeletions
 from integration.journal.pending_lookups import MemoryPendingLookups
 from integration.journal.store import MemoryJournal
 from integration.mapping import load
@@ -170,6 +171,7 @@ async def open_run(running: Running) -> AsyncIterator[tuple[ReconcileRun, Counti
             fhir=fhir,
             dataverse=dataverse,
             pending_lookups=MemoryPendingLookups(),
+            deletions=MemoryDeletions(),
             queue=queue,
             all_maps=maps,
         )

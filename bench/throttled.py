@@ -23,6 +23,7 @@ from integration.core.http import Upstream, build_limiter
 from integration.core.model import WorkItem
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
+from integration.journal.deletions import MemoryDeletions
 from integration.journal.pending_lookups import MemoryPendingLookups
 from integration.journal.store import MemoryJournal
 from integration.mapping import load
@@ -141,6 +142,7 @@ async def _open_route(
         fhir=fhir,
         dataverse=dataverse,
         pending_lookups=MemoryPendingLookups(),
+        deletions=MemoryDeletions(),
         queue=sender,
         all_maps=maps,
     )

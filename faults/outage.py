@@ -31,6 +31,7 @@ from integration.fhir.units import Limits
 from integration.intake.accept import Accepted, Intake, accept
 from integration.intake.http_request import IncomingRequest
 from integration.journal.attention import ConcernFilter
+from integration.journal.deletions import MemoryDeletions
 from integration.journal.guard_store import MemoryGuardStore
 from integration.journal.pending_lookups import MemoryPendingLookups
 from integration.journal.store import MemoryJournal
@@ -209,6 +210,7 @@ async def open_parts(
                     fhir=fhir,
                     dataverse=dataverse,
                     pending_lookups=MemoryPendingLookups(),
+                    deletions=MemoryDeletions(),
                     queue=sender,
                     all_maps=maps,
                 ),

@@ -29,6 +29,7 @@ from integration.intake.accept import Accepted, Intake, accept
 from integration.intake.http_request import IncomingRequest
 from integration.journal.activity_log import MemoryActivityLog
 from integration.journal.audit_log import MemoryAuditLog
+from integration.journal.deletions import MemoryDeletions
 from integration.journal.guard_store import MemoryGuardStore
 from integration.journal.pending_lookups import MemoryPendingLookups
 from integration.journal.row_keys import MemoryRowKeys
@@ -135,6 +136,7 @@ class Route:
     audit: MemoryAuditLog = field(default_factory=MemoryAuditLog)
     row_keys: MemoryRowKeys = field(default_factory=MemoryRowKeys)
     row_waits: MemoryPendingLookups = field(default_factory=MemoryPendingLookups)
+    deletions: MemoryDeletions = field(default_factory=MemoryDeletions)
     maps: Mapping[str, EntityMap] = field(default_factory=mirrored_maps)
     all_maps: Mapping[str, EntityMap] = field(default_factory=every_map)
     on_delete: str = "deactivate"
@@ -212,6 +214,7 @@ class Route:
             fhir=self.fhir,
             dataverse=self.dataverse,
             pending_lookups=self.row_waits,
+            deletions=self.deletions,
             queue=self.queue_sender,
             all_maps=self.all_maps,
             on_delete=self.on_delete,

@@ -66,6 +66,7 @@ var tables = [
   'flow'
   'jobs'
   'opendeliveries'
+  'deletions'
   'pendinglookups'
   'rowkeys'
   'rows'

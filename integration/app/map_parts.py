@@ -47,6 +47,7 @@ def build_mirror(shared: SharedParts) -> Mirror:
         fhir=shared.fhir,
         dataverse=shared.dataverse,
         pending_lookups=stores.waits,
+        deletions=stores.deletions,
         queue=stores.queue,
         all_maps=maps.available,
         on_delete=settings.on_delete,

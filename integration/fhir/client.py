@@ -86,6 +86,8 @@ class FhirServer:
                 f"a read shows {describe(state.version)} after {describe(known)} was heard of: "
                 "the server may have read from a copy that lags",
             )
+        if state.version == NEVER_SEEN and known is not None:
+            return CurrentState(None, known)  # the deletion that was heard of: it says more
         return state
 
     async def _get(self, identity: str, delivery: str) -> Response:

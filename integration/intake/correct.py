@@ -136,7 +136,7 @@ async def correct_delivery(
             len(parsed.body), lambda: parse_contents(parsed.body, judged, intake.max_entries)
         )
         _check_contents(contents, judged)
-        await _check_places(intake.journal, corrected, contents)
+        await _check_places(intake, corrected, contents)
         made = _make_delivery(intake, corrected, payload, contents, digest)
         added = await _add(intake, made, payload)
     return replace(await _queue(intake, added), refused=list_refusals(contents))
@@ -230,22 +230,28 @@ def _check_contents(contents: Contents, request: DeliveryRequest) -> None:
         )
 
 
-async def _check_places(journal: Journal, corrected: Delivery, contents: Contents) -> None:
+async def _check_places(intake: Intake, corrected: Delivery, contents: Contents) -> None:
     """Raise Rejected if an entry would become another resource than before: one without `fullUrl`
     gets its id by its place."""
+    journal = intake.journal
+    while not await _has_begun(journal, corrected):
+        # A correction that has not begun stands for what it corrects.
+        before_it = await journal.get_delivery(corrected.corrects or "")
+        if before_it is None:
+            return  # nothing of it was sent
+        corrected = before_it
     results = await journal.list_entry_results(corrected.id)
-    if not results and not corrected.begun and not await journal.has_begun(corrected.id):
-        return  # nothing of it was sent
-    try:
-        payload = await journal.get_payload(corrected.id)
-    except KeyError:
-        _refuse("its bytes are deleted, so it cannot be corrected")
     refused = {result.position for result in results if result.is_refused}
-    read = partial(read_corrected, payload.body, payload.request)
-    before = await offload(len(payload.body), read)
-    _check_fetched(before)
-    work = partial(list_moved, before, contents, refused)
-    moved = await offload(len(payload.body), lambda: list(work()))
+    with intake.budget.take_now(corrected.bytes):
+        try:
+            payload = await journal.get_payload(corrected.id)
+        except KeyError:
+            _refuse("its bytes are deleted, so it cannot be corrected")
+        read = partial(read_corrected, payload.body, payload.request)
+        before = await offload(len(payload.body), read)
+        _check_fetched(before)
+        work = partial(list_moved, before, contents, refused)
+        moved = await offload(len(payload.body), lambda: list(work()))
     if moved:
         text = (
             "an entry without fullUrl that was written before has its id by its place: keep it "
@@ -253,6 +259,11 @@ async def _check_places(journal: Journal, corrected: Delivery, contents: Content
         )
         issues = (Issue("value", text, entry.where) for entry in moved[:MAX_ISSUES])
         raise Rejected(*issues, status=422)
+
+
+async def _has_begun(journal: Journal, delivery: Delivery) -> bool:
+    """Whether anything of a delivery may have been sent."""
+    return delivery.begun or await journal.has_begun(delivery.id)
 
 
 def _check_fetched(before: Contents) -> None:

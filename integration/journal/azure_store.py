@@ -102,10 +102,11 @@ class AzureJournal(AzureAttention):
         only_if: frozenset[Status] | None = None,
         *,
         only_plan: int | None = None,
+        unless_corrected: bool = False,
         seen: Delivery | None = None,
         **changes: Any,
     ) -> bool:
-        if only_if is None and only_plan is None:
+        if only_if is None and only_plan is None and not unless_corrected:
             async with translate_storage_errors():
                 await self._merge(id_, changes)
             return True
@@ -113,7 +114,8 @@ class AzureJournal(AzureAttention):
         def choose(delivery: Delivery) -> Mapping[str, Any] | None:
             is_status = only_if is None or delivery.status in only_if
             is_plan = only_plan is None or delivery.plan == only_plan
-            return changes if is_status and is_plan else None
+            is_uncorrected = not unless_corrected or delivery.corrected_by is None
+            return changes if is_status and is_plan and is_uncorrected else None
 
         return await self._change(id_, choose, seen) is not None
 

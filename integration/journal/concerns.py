@@ -35,10 +35,11 @@ async def change_with_concern(
     concern: Concern | None,
     *,
     only_if: frozenset[Status],
+    unless_corrected: bool = False,
     **changes: Any,
 ) -> bool:
     """Set some fields of a delivery if it has one of these statuses, and its concern: None for one
-    that needs no attention. Return whether they were set.
+    that needs no attention. Return whether they were set. `unless_corrected`: see update_delivery.
 
     A delivery that has no concern, and gets none, takes no operation more than `update_delivery`.
     """
@@ -49,7 +50,9 @@ async def change_with_concern(
         changes["attention"] = named
     if seen.waiting is not None:
         changes = {**_NOT_WAITING, **changes}
-    is_set = await journal.update_delivery(seen.id, only_if=only_if, seen=seen, **changes)
+    is_set = await journal.update_delivery(
+        seen.id, only_if=only_if, unless_corrected=unless_corrected, seen=seen, **changes
+    )
     if is_set and seen.attention not in ("", named):
         await journal.delete_concern(seen.attention)
     if not is_set and concern is not None:

@@ -37,20 +37,29 @@ async def take_place(journal: Journal, correction: Delivery, now: datetime) -> b
     A parked one ends with this: it is neither replayed nor released any more, and whoever still
     writes a unit of it writes no other.
     """
-    corrected = await journal.get_delivery(correction.corrects or "")
-    if corrected is None:
-        return False
-    if corrected.corrected_by is not None:
-        return corrected.corrected_by == correction.id
-    if not is_correctable(corrected):
-        return False
-    changes: dict[str, Any] = {"corrected_by": correction.id}
-    if corrected.status is Status.PARKED:
-        # The answer of what came as a file is that of the correction.
-        changes |= {"status": Status.CANCELLED, "finished": now, "answer_due": False}
-    return await journal.update_delivery(
-        corrected.id, only_if=frozenset({corrected.status}), seen=corrected, **changes
-    )
+    while (corrected := await journal.get_delivery(correction.corrects or "")) is not None:
+        if corrected.corrected_by is not None:
+            return corrected.corrected_by == correction.id
+        if not is_correctable(corrected):
+            return False
+        changes: dict[str, Any] = {"corrected_by": correction.id}
+        if corrected.status is Status.PARKED:
+            # The answer of what came as a file is that of the correction.
+            changes |= {"status": Status.CANCELLED, "finished": now, "answer_due": False}
+        if any(await journal.update_deliveries([(corrected, changes)])):
+            return True
+    return False
+
+
+async def find_last_correction(journal: Journal, delivery: Delivery) -> Delivery:
+    """Return what has taken the place of a delivery in the end: its correction, or that one's, or
+    itself. A correction that is deleted counts for nothing."""
+    while delivery.corrected_by is not None:
+        following = await journal.get_delivery(delivery.corrected_by)
+        if following is None:
+            break
+        delivery = following
+    return delivery
 
 
 async def close_corrected(journal: Journal, correction: Delivery) -> None:

@@ -84,12 +84,14 @@ class Journal(Concerns, Protocol):
         only_if: frozenset[Status] | None = None,
         *,
         only_plan: int | None = None,
+        unless_corrected: bool = False,
         seen: Delivery | None = None,
         **changes: Any,
     ) -> bool:
         """Set some fields of a delivery. With `only_if`, only if it exists and has one of these
-        statuses; with `only_plan`, only if its plan has this number. Return whether the fields were
-        set. `seen`: the delivery as it was read, which saves a read when it is still like that."""
+        statuses; with `only_plan`, only if its plan has this number; with `unless_corrected`, only
+        if no correction has taken its place. Return whether the fields were set. `seen`: the
+        delivery as it was read, which saves a read when it is still like that."""
 
     async def update_deliveries(
         self, changes: Sequence[tuple[Delivery, Mapping[str, Any]]]
@@ -293,6 +295,7 @@ class MemoryJournal(MemoryConcerns):
         only_if: frozenset[Status] | None = None,
         *,
         only_plan: int | None = None,
+        unless_corrected: bool = False,
         seen: Delivery | None = None,
         **changes: Any,
     ) -> bool:
@@ -300,6 +303,8 @@ class MemoryJournal(MemoryConcerns):
         if only_if is not None and (delivery is None or delivery.status not in only_if):
             return False
         if only_plan is not None and (delivery is None or delivery.plan != only_plan):
+            return False
+        if unless_corrected and (delivery is None or delivery.corrected_by is not None):
             return False
         self._set_delivery(replace(self.deliveries[id_], **bound_texts(changes)))
         return True

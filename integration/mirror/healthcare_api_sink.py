@@ -123,6 +123,7 @@ class HealthcareApiSink:
             return _Outcome(job.build_result("refused", notes=notes))
         if root.action is Action.CREATED or job.attempted_before:
             await web_api.queue_waiting(job)
+            await web_api.heed_deletion(job, state.version)
         notes += await self._find_and_align_state(job, resource)
         action = "created" if root.action is Action.CREATED else "updated"
         result = job.build_result(action, row=root.row, version=version_id, notes=notes)

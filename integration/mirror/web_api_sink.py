@@ -14,7 +14,7 @@ from typing import Any
 
 from integration.core.errors import Misconfigured, Unavailable, Unmappable
 from integration.core.model import Row, RowResult, WorkItem
-from integration.core.state_version import Order, StateVersion
+from integration.core.state_version import Order, StateVersion, compare
 from integration.dataverse.client import (
     ChangeFailed,
     ChangesResult,
@@ -24,6 +24,7 @@ from integration.dataverse.client import (
 )
 from integration.dataverse.requests import Change
 from integration.fhir.client import FhirServer
+from integration.journal.deletions import Deletions
 from integration.journal.pending_lookups import LookupState, PendingLookups
 from integration.mapping import engine
 from integration.mapping.model import EntityMap, MappedRows
@@ -80,6 +81,7 @@ class WebApiSink:
     fhir: FhirServer
     dataverse: Dataverse
     pending_lookups: PendingLookups
+    deletions: Deletions
     queue: QueueSender
     all_maps: Mapping[str, EntityMap]
     on_delete: str = "deactivate"
@@ -135,6 +137,15 @@ class WebApiSink:
         await lookup_waits.queue_waiting(
             self.pending_lookups, self.queue, job.reference, job.item.delivery
         )
+
+    async def heed_deletion(self, job: MirrorJob, version: StateVersion) -> None:
+        """Queue a resource whose row was just created, if it was deleted since this version and its
+        deletion found no row: see journal.deletions."""
+        deletion = await self.deletions.find(job.reference)
+        if deletion is None or compare(deletion, version) in (Order.OLDER, Order.PROBABLY_OLDER):
+            return
+        item = WorkItem(job.item.delivery, resource=job.reference, version=deletion)
+        await self.queue.send(MIRROR_QUEUE, item)
 
     async def _build_reduced_job(self, entity: EntityMap, item: WorkItem) -> MirrorJob:
         """Return a job with so much of the map as finds the rows: the rest of it need not fit the
@@ -210,10 +221,8 @@ class WebApiSink:
         result = await self._write_rows(job, state.version, mapped, existing)
         if result is None or result.action == "refused":
             return result
-        # If the resource was deleted meanwhile, its deletion found no row to deactivate.
-        is_new = result.action == "created"
-        if is_new and await self.fhir.read(job.reference, job.item.delivery) is None:
-            return None
+        if result.action == "created" or job.item.attempt:
+            await self.heed_deletion(job, state.version)
         # Also if nothing was written: whoever created the row may have died before this.
         await self.queue_waiting(job)
         return result
@@ -349,6 +358,10 @@ class WebApiSink:
         entity = job.entity
         row = await row_lookup.find_row(self.dataverse, job)
         if row is None:
+            # Whoever is creating it reads this afterwards; or has done so before it was recorded.
+            await self.deletions.record(job.reference, deletion)
+            row = await row_lookup.find_row(self.dataverse, job)
+        if row is None:
             return job.build_result("absent")
         key, etag = row[entity.key], row["@odata.etag"]
         if self.on_delete == "leave" or self._is_removed(entity, deletion, row):
@@ -356,6 +369,8 @@ class WebApiSink:
         if not await self._is_current(job, deletion, row):
             return None
         if self.on_delete == "delete":
+            # No row is left to show it.
+            await self.deletions.record(job.reference, deletion)
             changes = [
                 *await self._plan_child_deletions(job, key),
                 Change(method="DELETE", entity_set=entity.entity_set, key=key, etag=etag),

@@ -23,6 +23,7 @@ from integration.core.model import (
 )
 from integration.journal.concern import ConcernGroup
 from integration.journal.concerns import change_with_concern
+from integration.journal.corrections import find_last_correction
 from integration.journal.delivery_filter import DeliveryFilter
 from integration.journal.lane_bits import list_open_lanes
 from integration.journal.store import Journal
@@ -148,17 +149,23 @@ async def cancel(journal: Journal, id_: str, now: datetime, sender: str | None =
     Raises Rejected: with 404 for an unknown delivery, with 409 for one that is done.
     """
     delivery = await _get_delivery(journal, id_, sender)
-    if delivery.status is Status.CANCELLED and delivery.corrected_by is not None:
-        text = (
-            f"the delivery was corrected, and goes on as {delivery.corrected_by}: cancel that one"
-        )
+    last = await find_last_correction(journal, delivery)
+    # Of a delivery whose last correction was cancelled, nothing goes on: it can be cancelled, too.
+    if last is not delivery and last.status is not Status.CANCELLED:
+        text = f"the delivery was corrected, and goes on as {last.id}: cancel that one"
         raise Rejected(Issue("conflict", text), status=409)
     if delivery.answer_due:
         await journal.index_delivery(id_, now)  # housekeeping queues the answer of a parked one
     if not await change_with_concern(
-        journal, delivery, None, only_if=_CANCELLABLE, status=Status.CANCELLED, finished=now
+        journal,
+        delivery,
+        None,
+        only_if=_CANCELLABLE,
+        unless_corrected=last is delivery,
+        status=Status.CANCELLED,
+        finished=now,
     ):
-        text = "the delivery is done already and can no longer be cancelled"
+        text = "the delivery is done or was corrected, and can no longer be cancelled"
         raise Rejected(Issue("conflict", text), status=409)
     log_event("delivery.cancelled", delivery=id_)
     return delivery
@@ -381,6 +388,7 @@ async def requeue(
             delivery,
             None,
             only_if=_PARKED | {Status.DONE} if delivery.refused else _PARKED,
+            unless_corrected=True,
             **build_requeue(delivery, now),
             **changes,
         )

@@ -20,6 +20,7 @@ from integration.core.model import Delivery, Status, WorkItem
 from integration.journal.activity_log import ActivityLog
 from integration.journal.audit_log import AuditLog
 from integration.journal.concerns import park_open
+from integration.journal.corrections import find_last_correction
 from integration.journal.flow_log import FlowLog
 from integration.journal.guard_store import GuardStore
 from integration.journal.housekeeping_runs import HousekeepingRun, HousekeepingRuns
@@ -295,6 +296,10 @@ async def _forget(
     Return None if the time was over before: a delivery may have the rows of a hundred thousand
     patients. The next run goes on."""
     if is_over():
+        return None
+    if (await find_last_correction(housekeeping.journal, delivery)).status not in _ENDED:
+        # Its correction may still take over what this one has written.
+        await housekeeping.journal.update_delivery(delivery.id, only_if=_ENDED, checked=now)
         return None
     if await _queue_lost_rows(housekeeping, delivery, now):
         return Step.QUEUE

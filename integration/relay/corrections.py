@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from integration.core.errors import Issue, Rejected
-from integration.core.model import Delivery, EntryResult
+from integration.core.model import Delivery, EntryResult, Status
 from integration.core.offload import offload
 from integration.fhir import bundle
 from integration.fhir.correction import (
@@ -34,13 +34,30 @@ class _Prepared:
     created: frozenset[int]
 
 
-async def record_taken_over(journal: Journal, correction: Delivery, limits: Limits) -> None:
+async def record_taken_over(journal: Journal, correction: Delivery) -> None:
     """Record the results of entries that are not sent again, and the bases of the others. Repeating
     it changes nothing. The caller holds a share of the budget for both bodies.
 
     Raises Rejected when the bytes of the corrected delivery are deleted: what it has written is not
     known then.
     """
+    for later in reversed(await _list_unended(journal, correction)):
+        await _take_over(journal, later)
+
+
+async def _list_unended(journal: Journal, correction: Delivery) -> list[Delivery]:
+    """Return a correction, and those before it that may have ended before they took anything over:
+    what they have not, it would not find. The latest first."""
+    found = [correction]
+    corrected = await journal.get_delivery(correction.corrects or "")
+    while corrected is not None and corrected.corrects and corrected.status is not Status.DONE:
+        found.append(corrected)
+        corrected = await journal.get_delivery(corrected.corrects)
+    return found
+
+
+async def _take_over(journal: Journal, correction: Delivery) -> None:
+    limits = Limits(correction.unit_max_entries, correction.unit_max_bytes, correction.over_limit)
     corrected = await journal.get_delivery(correction.corrects or "")
     try:
         payloads = (
@@ -80,7 +97,9 @@ def _compare(
     corrections = prepare_(_read_correction(after))
     corrected = Corrected(
         # One that was held because it cannot be read has no results: nothing of it was sent.
-        entries=prepare_(read_corrected(before.body, before.request)).entries if results else (),
+        entries=prepare_(read_corrected(before.body, before.request)).entries
+        if results or bases
+        else (),
         results=results,
         bases=bases,
     )

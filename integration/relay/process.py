@@ -223,7 +223,7 @@ async def _begin_correction(relay: Relay, delivery: Delivery) -> None:
     corrected = await relay.journal.get_delivery(delivery.corrects or "")
     size = delivery.bytes + (corrected.bytes if corrected is not None else 0)
     async with relay.budget.take(size, relay.max_wait):
-        await record_taken_over(relay.journal, delivery, _get_limits(delivery))
+        await record_taken_over(relay.journal, delivery)
 
 
 async def _ensure_planner(relay: Relay, delivery: Delivery) -> Delivery:

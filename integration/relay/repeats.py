@@ -22,8 +22,9 @@ from integration.journal.concern import ConcernKind
 from integration.journal.store import Journal
 from integration.journal.table_keys import parse_accepted_time
 
-# The refused entries of a delivery that is done. One that is parked or held is open.
-_REFUSED = frozenset({ConcernKind.ENTRIES})
+# What may still be replayed or corrected. A delivery that is parked or held is open, but for one
+# that a correction has taken the place of: its concern stays until the correction has ended.
+_REFUSED = frozenset({ConcernKind.ENTRIES, ConcernKind.PARKED, ConcernKind.HELD})
 
 # Concerns that are read at most. With more, what is repeated is written.
 _MAX_CONCERNS = 500

@@ -11,9 +11,10 @@ import pytest
 
 from integration.app.identification import build_judge
 from integration.core.errors import Rejected, Unavailable
-from integration.core.model import Rights, Status, WorkItem
+from integration.core.model import Delivery, Rights, Status, WorkItem
 from integration.intake.correct import Correction, Judge, correct_delivery, read_original
 from integration.journal.jobs import JobKind, JobState, MemoryJobs
+from integration.journal.store import MemoryJournal
 from integration.journal.table_keys import build_next_id
 from integration.operations import attention, deliveries, views
 from integration.operations.housekeeping import sweep
@@ -525,6 +526,17 @@ def is_queued(options: dict[str, Any]) -> bool:
     return options.get("unqueued") is False
 
 
+# Where the worker of a correction ends: a call, and its options.
+ENDS: list[tuple[str, Any]] = [
+    ("begin_lane", None),
+    ("record_bases", None),
+    ("add_entry_results", None),
+    ("delete_concern", None),
+    ("update_delivery", lambda options: options.get("status") is Status.DONE),
+    ("update_delivery", lambda options: options.get("attention") == ""),
+]
+
+
 @pytest.mark.parametrize("kind", [JobKind.REPLAY, JobKind.CANCEL])
 async def test_no_job_touches_a_delivery_that_another_has_taken_the_place_of(
     route: Route, kind: JobKind
@@ -586,19 +598,13 @@ async def test_a_request_that_breaks_off_is_repeated_or_left_to_housekeeping(
 
 @pytest.mark.parametrize("is_after", [False, True])
 @pytest.mark.parametrize(
-    ("at", "when"),
+    ("at", "when", "is_refused"),
     [
-        ("begin_lane", None),
-        ("record_bases", None),
-        ("add_entry_results", None),
-        ("put_concern", None),
-        ("delete_concern", None),
-        ("update_delivery", lambda options: options.get("status") is Status.DONE),
-        ("update_delivery", lambda options: options.get("attention") == ""),
+        *((*case, is_refused) for case in ENDS for is_refused in (False, True)),
+        ("put_concern", None, True),
     ],
 )
 @pytest.mark.parametrize("entries", [500, 1])
-@pytest.mark.parametrize("is_refused", [False, True])
 async def test_a_correction_that_breaks_off_is_taken_up_and_is_always_to_be_seen(
     route: Route, at: str, when: Any, entries: int, *, is_after: bool, is_refused: bool
 ) -> None:
@@ -618,7 +624,7 @@ async def test_a_correction_that_breaks_off_is_taken_up_and_is_always_to_be_seen
             await relaying.process(route.relay, item)
         except ConnectionError:
             route.queue_sender.sent.append(("relay", item, 0))
-    assert route.journal.at == "" or not is_refused, "no worker has ended"
+    assert route.journal.at == "", "no worker has ended"
     known = await route.known(made)
     counts = (known.status, known.written, known.skipped, known.refused)
     assert counts == (Status.DONE, 1, 2, 1) if is_refused else (Status.DONE, 2, 2, 0)
@@ -636,6 +642,126 @@ async def test_a_correction_that_is_given_up_is_to_be_seen(route: Route) -> None
     await route.process_all()
     assert born(route) == {"p1": "1984-05-06"}
     assert await concerns(route) == []
+
+
+async def test_a_correction_of_one_that_never_began_takes_over_what_was_written(
+    route: Route,
+) -> None:
+    """The second one would write over what somebody else has changed since."""
+    delivery = await refused(route, put("p1"), sees("o1"), types={"Observation"})
+    route.fhir_double.add({**patient(id="p1"), "birthDate": "2001-01-01"})
+    given_up = await correct(route, delivery, batch(put("p1"), sees("o1", status="amended")))
+    await relaying.park(route.journal, WorkItem(given_up), "too slow", route.clock.now)
+    route.clock.later(60)
+    dated = put("p1", birthDate="1984-05-06")
+    made = await correct(route, given_up, batch(dated, sees("o1", status="final")))
+    await route.process_all()
+    assert born(route) == {"p1": "2001-01-01"}
+    assert await route.statuses(made) == [409, 201]
+    assert await concerns(route) == []
+
+
+async def test_a_correction_of_one_that_never_began_keeps_what_has_its_id_by_its_place(
+    route: Route,
+) -> None:
+    entries = (entry(patient(birthDate="1984-05-06")), entry(patient(birthDate="1990-01-01")))
+    delivery = await refused(route, *entries, sees("o1"), types={"Observation"})
+    given_up = await correct(route, delivery, batch(*entries, sees("o2")))
+    await relaying.park(route.journal, WorkItem(given_up), "too slow", route.clock.now)
+    error = await refuse(route, given_up, batch(*reversed(entries), sees("o1")))
+    assert (error.status, "fullUrl" in str(error)) == (422, True)
+
+
+class LateJournal(MemoryJournal):
+    """Shows a delivery as it was, once."""
+
+    was: Delivery | None = None
+
+    async def get_delivery(self, id_: str) -> Delivery | None:
+        was, self.was = self.was, None
+        return was or await super().get_delivery(id_)
+
+
+@pytest.mark.parametrize("is_cancel", [True, False])
+async def test_what_was_corrected_just_now_is_neither_replayed_nor_cancelled(
+    route: Route, *, is_cancel: bool
+) -> None:
+    """Whoever asks has read the delivery before the correction took its place."""
+    journal = route.journal = LateJournal()
+    if is_cancel:
+        delivery = await route.deliver(batch(put("p1")))
+        await relaying.park(journal, WorkItem(delivery), "503", route.clock.now)
+    else:
+        delivery = await refused(route, put("p1"), types={"Patient"})
+    seen = await route.known(delivery)
+    await correct(route, delivery, batch(put("p1", birthDate="1984-05-06")))
+    journal.was = seen
+    asked = (
+        deliveries.cancel(journal, delivery, route.clock.now)
+        if is_cancel
+        else deliveries.replay(journal, route.queue_sender, delivery, route.clock.now)
+    )
+    with pytest.raises(Rejected) as caught:
+        await asked
+    assert caught.value.status == 409
+    known = await route.known(delivery)
+    ended = Status.CANCELLED if is_cancel else Status.DONE
+    assert (known.status, known.corrected_by) == (ended, build_next_id(delivery))
+    await route.process_all()
+    assert born(route) == {"p1": "1984-05-06"}
+
+
+async def test_a_delivery_whose_correction_was_cancelled_can_be_cancelled_too(
+    route: Route,
+) -> None:
+    delivery = await route.deliver(batch(put("p1")))
+    await relaying.park(route.journal, WorkItem(delivery), "503", route.clock.now)
+    made = await correct(route, delivery, batch(put("p1", birthDate="1984-05-06")))
+    with pytest.raises(Rejected, match=made):
+        await deliveries.cancel(route.journal, delivery, route.clock.now)
+    await deliveries.cancel(route.journal, made, route.clock.now)
+    assert await concerns(route) == [("parked", delivery)]
+    await deliveries.cancel(route.journal, delivery, route.clock.now)
+    assert await concerns(route) == []
+    await route.process_all()
+    assert route.fhir_double.stored == {}
+
+
+async def test_housekeeping_keeps_what_an_open_correction_may_take_over(route: Route) -> None:
+    delivery = await refused(route, put("p1"), sees("o1"), types={"Patient"})
+    await route.mirror_all()
+    made = await correct(route, delivery, batch(put("p1", birthDate="1984-05-06"), sees("o1")))
+    await relaying.park(route.journal, WorkItem(made), "503", route.clock.now)
+    route.clock.later(40 * DAY)
+    await sweep(keeping(route, route.queue_sender))
+    assert await route.journal.get_delivery(delivery) is not None
+    await deliveries.replay(route.journal, route.queue_sender, made, route.clock.now)
+    await route.process_all()
+    await route.mirror_all()
+    assert (await route.known(made)).skipped == 1
+    route.clock.later(40 * DAY)
+    await sweep(keeping(route, route.queue_sender))
+    for id_ in (delivery, made):
+        assert await route.journal.get_delivery(id_) is None
+
+
+async def test_no_repeat_is_left_out_while_a_corrected_delivery_between_may_come_back(
+    route: Route,
+) -> None:
+    """Its correction was cancelled, and can be followed by another one."""
+    first = await route.deliver(batch(put("p1", birthDate="2001-01-01")))
+    await route.process_all(first)
+    between = await route.deliver(batch(put("p1", birthDate="1990-01-01")))
+    await relaying.park(route.journal, WorkItem(between), "503", route.clock.now)
+    made = await correct(route, between, batch(put("p1", birthDate="1984-05-06")))
+    await deliveries.cancel(route.journal, made, route.clock.now)
+    route.clock.later(60)
+    repeat = await route.deliver(batch(put("p1", birthDate="2001-01-01")))
+    await route.process(repeat)
+    again = await correct(route, made, batch(put("p1", birthDate="1985-05-06")))
+    await route.process_all()
+    assert born(route) == {"p1": "2001-01-01"}
+    assert await route.statuses(again) == [409]
 
 
 async def test_a_queue_that_does_not_take_it_is_no_loss(route: Route) -> None:

@@ -1,14 +1,17 @@
 """Doubles for schedules: Dataverse that finishes a write late, a FHIR server whose reads lag behind,
-and pending lookups whose requests wait for their turn."""
+and stores whose requests wait for their turn."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime
 
 import httpx
 
+from integration.core.state_version import StateVersion
+from integration.journal.deletions import MemoryDeletions
 from integration.journal.pending_lookups import LookupState, MemoryPendingLookups
 from tests.builders import Body
 from tests.doubles import Clock, FhirDouble
@@ -46,19 +49,45 @@ class LateTransport(httpx.AsyncBaseTransport):
 
 
 class LaggingFhir(FhirDouble):
-    """Reads see `replica`, where there is one; writes and their conditions see the newest."""
+    """Reads see the first of the `replicas`, where there is one; writes and their conditions see the
+    newest state."""
 
-    replica: tuple[dict[str, Body], dict[str, int]] | None = None
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.replicas: list[tuple[dict[str, Body], dict[str, int]]] = []
+
+    def add_replica(self) -> None:
+        """Have reads see what is there now, once they have seen what was there before."""
+        self.replicas.append(deepcopy((self.stored, self.versions)))
 
     def get(self, url: str) -> tuple[int, Body]:
-        if self.replica is None:
+        if not self.replicas:
             return super().get(url)
         newest = self.stored, self.versions
-        self.stored, self.versions = self.replica
+        self.stored, self.versions = self.replicas[0]
         try:
             return super().get(url)
         finally:
             self.stored, self.versions = newest
+
+
+@dataclass(slots=True)
+class GatedDeletions(MemoryDeletions):
+    """The deletions, whose requests wait for their turn."""
+
+    schedule: Schedule | None = None
+
+    async def _wait(self, *, writes: bool) -> None:
+        if self.schedule is not None:
+            await self.schedule.wait_for_turn(Access("deletions", writes))
+
+    async def record(self, resource: str, deletion: StateVersion) -> None:
+        await self._wait(writes=True)
+        await MemoryDeletions.record(self, resource, deletion)
+
+    async def find(self, resource: str) -> StateVersion | None:
+        await self._wait(writes=False)
+        return await MemoryDeletions.find(self, resource)
 
 
 @dataclass(slots=True)

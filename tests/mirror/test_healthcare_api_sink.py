@@ -469,6 +469,25 @@ async def test_a_deleted_patient_s_contact_can_be_deleted_with_its_children(rout
     assert await children(route) == []
 
 
+async def test_a_copy_that_lags_does_not_make_a_contact_of_a_deleted_patient(
+    route: Route,
+) -> None:
+    """Two copies: one shows the deletion already, the other one not yet."""
+    resource = route.fhir_double.add(anna())
+    old = dict(route.fhir_double.stored[resource])
+    route.clock.later(60)
+    route.fhir_double.delete(resource)
+    await mirror(route, resource)
+    assert await route.dataverse_double.contacts() == []
+    route.fhir_double.will_answer(200, old)
+    noted = await mirror(route, resource)
+    assert noted is not None
+    assert noted.action == "created"
+    while route.queued(MIRROR_QUEUE):
+        await hand_out_queued(route)
+    assert (await route.dataverse_double.contact())["statecode"] == 1
+
+
 async def test_a_deleted_patient_s_contact_can_be_left(route: Route) -> None:
     route.on_delete = "leave"
     resource = route.fhir_double.add(anna())

@@ -303,7 +303,7 @@ async def test_a_row_is_born_active_and_put_out_of_use_in_one_change(route: Rout
 async def test_a_patient_deleted_while_its_contact_is_made_does_not_stay_active(
     route: Route,
 ) -> None:
-    """The deletion's own claim finds no row yet, and comes only once."""
+    """The deletion's own work item finds no row yet, and comes only once."""
     resource = route.fhir_double.add(anna())
 
     async def deleted() -> None:
@@ -312,6 +312,7 @@ async def test_a_patient_deleted_while_its_contact_is_made_does_not_stay_active(
 
     route.dataverse_double.will_be_preceded("PATCH", deleted)
     await mirror(route, resource)
+    await route.mirror_all()
     assert (await route.dataverse_double.contact())["statecode"] == 1
 
 

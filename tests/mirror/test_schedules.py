@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
@@ -30,7 +29,13 @@ from integration.queues.queue_sender import MemoryQueueSender
 from tests.builders import Body, patient
 from tests.conftest import Route, every_map, routed
 from tests.doubles import Clock, DataverseDouble
-from tests.mirror.schedule_doubles import GatedLookups, LaggingFhir, LateTransport, has_changes
+from tests.mirror.schedule_doubles import (
+    GatedDeletions,
+    GatedLookups,
+    LaggingFhir,
+    LateTransport,
+    has_changes,
+)
 from tests.mirror.schedules import Access, Choose, GatedTransport, Schedule, explore
 
 LIMIT = 120.0  # seconds after which Dataverse cancels a request: see local/dataverse/late.py
@@ -50,6 +55,7 @@ class World:
     dataverse: DataverseDouble
     late: LateTransport
     lookups: GatedLookups
+    deletions: GatedDeletions
     gates: tuple[GatedTransport, ...]
     id: str = ""
     schedule: Schedule | None = None
@@ -78,7 +84,7 @@ class World:
         return item
 
     def set_schedule(self, schedule: Schedule | None) -> None:
-        self.schedule = self.lookups.schedule = schedule
+        self.schedule = self.lookups.schedule = self.deletions.schedule = schedule
         for gate in self.gates:
             gate.schedule = schedule
 
@@ -87,11 +93,13 @@ class World:
         self.id = next(_ids)
         for held in (self.fhir.stored, self.fhir.versions, self.fhir.past):
             held.clear()
-        self.fhir.replica = self.began = None
+        self.fhir.replicas.clear()
+        self.began = None
         self.late.armed = self.merged = False
         self.late.held.clear()
         self.route.queue_sender.sent.clear()
         self.lookups.resources.clear()
+        self.deletions.recorded.clear()
 
     def put(self, **elements: Any) -> None:
         self.route.clock.later(5)
@@ -209,7 +217,8 @@ async def edit_row(world: World) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """`heard`: the event of the change, and `of` the type of the resource. `first`: the event that was under way before it, if any.
+    """`heard`: the event of the change, and `of` the type of the resource. `first`: the event that
+    was under way before it, if any. `deletes`: the patient is deleted right after the change.
     `late`: Dataverse finishes the first write after everybody has given up. `lag`: reads show the
     change later. `access`: what the change does, and where."""
 
@@ -221,6 +230,7 @@ class Scenario:
     access: Access = FHIR_WRITE
     late: bool = False
     lag: bool = False
+    deletes: bool = False
 
 
 BEGINS = {"new": begin_without_row, "known": begin_with_row}
@@ -256,6 +266,14 @@ SCENARIOS: dict[str, Scenario] = {
     },
     "no patient, create, lag": Scenario(
         begin=begin_without_patient, change=create, heard="Created", first=None, lag=True
+    ),
+    "no patient, create and delete, lag": Scenario(
+        begin=begin_without_patient,
+        change=create,
+        heard="Created",
+        first=None,
+        lag=True,
+        deletes=True,
     ),
     "waiting, create_organization": Scenario(
         begin=begin_waiting, change=create_organization, heard="Created", of="Organization"
@@ -296,7 +314,7 @@ async def run_schedule(world: World, scenario: Scenario, choose: Choose) -> list
 async def _change(world: World, scenario: Scenario, schedule: Schedule) -> None:
     await schedule.wait_for_turn(scenario.access)
     if scenario.lag:
-        world.fhir.replica = deepcopy((world.fhir.stored, world.fhir.versions))
+        world.fhir.add_replica()
     world.began = world.route.clock()
     # What staff or the FHIR server's clients do waits for nobody.
     world.set_schedule(None)
@@ -304,13 +322,20 @@ async def _change(world: World, scenario: Scenario, schedule: Schedule) -> None:
     world.set_schedule(schedule)
     heard = await world.hear(scenario.heard, scenario.of)
     schedule.start("b", mirroring.mirror_resource(world.route.mirror, heard))
+    if scenario.deletes:
+        world.fhir.add_replica()
+        world.route.clock.later(5)
+        world.fhir.delete(world.who)
+        heard = await world.hear("Deleted")
+        schedule.start("c", mirroring.mirror_resource(world.route.mirror, heard))
     if scenario.lag:
         schedule.start("replica", _catch_up(world, schedule))
 
 
 async def _catch_up(world: World, schedule: Schedule) -> None:
-    await schedule.wait_for_turn(FHIR_WRITE)
-    world.fhir.replica = None
+    while world.fhir.replicas:
+        await schedule.wait_for_turn(FHIR_WRITE)
+        del world.fhir.replicas[:1]
 
 
 async def _finish_late(world: World, schedule: Schedule) -> None:
@@ -334,7 +359,7 @@ async def _hand_out(world: World, schedule: Schedule) -> None:
         if world.late.held and (now - world.late.held[0][0]).total_seconds() >= LIMIT:
             await world.late.finish()
         if world.began and (now - world.began).total_seconds() >= LAG:
-            world.fhir.replica = None
+            world.fhir.replicas.clear()
         schedule.start(f"again{number}.", mirroring.mirror_resource(route.mirror, due[0][1]))
         await schedule.run()
     raise AssertionError("the mirror queues one work item for ever")
@@ -390,14 +415,14 @@ async def build_world(dataverse: DataverseDouble) -> AsyncIterator[World]:
     fhir_gate = GatedTransport(
         httpx.MockTransport(fhir.hear), "FHIR", lambda request: request.method != "GET"
     )
-    lookups = GatedLookups()
+    lookups, deletions = GatedLookups(), GatedDeletions()
     ends = {
         "journal": MemoryJournal(),
         "queue_sender": MemoryQueueSender(),
         "guard_store": MemoryGuardStore(),
     }
     async with routed(fhir, rows_gate, clock, **ends, most=50, fhir_transport=fhir_gate) as route:
-        route.row_waits = lookups
+        route.row_waits, route.deletions = lookups, deletions
         route.maps = every_map()
         yield World(
             route=route,
@@ -405,6 +430,7 @@ async def build_world(dataverse: DataverseDouble) -> AsyncIterator[World]:
             dataverse=dataverse,
             late=late,
             lookups=lookups,
+            deletions=deletions,
             gates=(rows_gate, fhir_gate),
         )
 

@@ -247,6 +247,26 @@ async def test_a_copy_that_lags_behind_a_deletion_does_not_undo_it(route: Route)
     assert await get_contact(route) == (1, 1, "deleted 3")
 
 
+@pytest.mark.parametrize("rule", ["deactivate", "delete"])
+async def test_a_copy_that_lags_does_not_make_a_row_of_a_deleted_patient(
+    route: Route, rule: str
+) -> None:
+    """Two copies: one shows the deletion already, the other one not yet."""
+    route.on_delete = rule
+    old = add_versions(route, "male")
+    if rule == "delete":
+        await mirror(route)
+    route.clock.later(60)
+    route.fhir_double.delete(WHO)
+    assert await mirror(route, 2) == ("deleted" if rule == "delete" else "absent")
+    route.fhir_double.will_answer(200, old)
+    assert await mirror(route, 3, version=StateVersion(id="1")) == "created"
+    route.fhir_double.will_answer(200, old)
+    await route.mirror_all()
+    states = [row["statecode"] for row in await route.dataverse_double.contacts()]
+    assert states == ([] if rule == "delete" else [1])
+
+
 async def test_a_copy_that_still_shows_an_earlier_deletion_does_not_repeat_it(
     route: Route,
 ) -> None:

@@ -383,7 +383,7 @@ async def test_a_run_that_ended_early_goes_on_where_it_was(
     route.fhir_double.page_size = 2
     for _ in range(2):  # how many there are, and the first page of them
         route.fhir_double.will_do_as_asked()
-    for _ in range(4):  # each row is read before and after it is made
+    for _ in range(2):  # each resource is read before its row is made
         route.fhir_double.will_do_as_asked()
     for _ in range(2):  # the next page, and the search that begins anew where it stood
         route.fhir_double.will_answer(400)
