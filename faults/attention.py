@@ -43,7 +43,11 @@ async def check_attention(
         entries=report.missing,
         rows=frozenset(await find_wrong_rows(route.http, route.running, mirrored)),
         either=frozenset(either),
-        repeats=[report.missing_by_body.get(sent.body, frozenset()) for sent in route.unanswered],
+        repeats=[
+            report.missing_by_body.get(sent.body, frozenset())
+            for sent in route.unanswered
+            if "idempotency-key" not in sent.headers  # then its repeat is the same delivery
+        ],
     )
     began = time.monotonic()
     while True:
@@ -77,7 +81,7 @@ def record(report: Report, found: Iterable[Difference], where: str) -> None:
 
 async def _compare(route: Route, due: Due) -> list[Difference]:
     shown = await read_list(route.http, route.host.url)
-    lines = [concern.delivery for concern in shown if concern.kind == "entries"]
+    lines = [concern.delivery for concern in shown if not concern.is_row]
     answers = await gather_limited([_read_refused(route, delivery) for delivery in lines])
     refused = {id_: found for id_, found in zip(lines, answers, strict=True) if found is not None}
     return compare(due, shown, refused)

@@ -23,15 +23,21 @@ async def find_wrong_rows(
     http: httpx.AsyncClient, running: Running, types: Collection[str]
 ) -> set[str]:
     """Return the resources of these types, as Type/id, whose row is missing, doubled or inactive,
-    or shows another version, or lacks a child or a lookup of a resource of these types."""
+    or shows another version, or lacks a child or a lookup of a resource of these types; and those
+    that FHIR does not have, or no more, and whose row is active."""
     wrong: set[str] = set()
     for type_ in types:
         rows = await _read_rows(http, running, _TABLES[type_])
         numbers = await _read_numbers(http, running) if type_ == "Patient" else {}
         async for resource in search_all(http, running.fhir_url, type_):
-            in_use = rows.get(resource["id"], [])
+            in_use = rows.pop(resource["id"], [])
             if len(in_use) != 1 or not _is_right(resource, in_use[0], numbers, types):
                 wrong.add(f"{type_}/{resource['id']}")
+        wrong.update(
+            f"{type_}/{id_}"
+            for id_, left in rows.items()
+            if any(row["statecode"] == 0 for row in left)
+        )
     return wrong
 
 

@@ -92,12 +92,12 @@ def compare(
     due: Due, shown: Iterable[ShownConcern], refused: Mapping[str, Set[int]]
 ) -> list[Difference]:
     """Compare what must be on the list with what is on it. `refused`: the positions that the answer
-    of a delivery says were refused, for those that are done and have a line."""
+    of a delivery says were refused, for those that are done and have a line, of whatever kind."""
     by_delivery: dict[str, list[ShownConcern]] = defaultdict(list)
     rows: list[str] = []
     repeats = list(due.repeats)
     for concern in shown:
-        if concern.delivery not in due.entries and not concern.is_row:
+        if concern.delivery not in due.entries and concern.kind == _ENTRIES:
             listed = _list_positions(concern, refused.get(concern.delivery))
             if listed in repeats:
                 repeats.remove(listed)
@@ -134,6 +134,8 @@ def _compare_delivery(
         yield Difference("false_alarms", len(lines) - 1, f"{delivery} has several lines: {kinds}")
     line = lines[0]
     if line.kind != _ENTRIES:  # of all that it has not written
+        if refused is not None:
+            yield Difference("unseen", len(due), f"{delivery} is done, and its line {line.kind}")
         if not due:
             yield Difference(
                 "false_alarms", 1, f"{delivery} is {line.kind}, and all of it is there"

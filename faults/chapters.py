@@ -173,13 +173,16 @@ async def _run_mirror(route: Route, report: Report, options: ScenarioOptions) ->
     chapter = await MirrorChapter.open(route, report, f"mirror-{options.seed}")
     number = round(options.number * _MIRROR)
     await chapter.run(number, crowd=number + _CROWD)
-    people = chapter.people.known
+    people, strangers = chapter.people.known, chapter.people.strangers.values()
     await check_attention(
         route,
         report,
         "mirror",
         mirrored=("Patient", "Organization"),
-        either=[person.identity for person in people if person.allowed != NOTHING_ALLOWED],
+        either=[
+            *(person.identity for person in people if person.allowed != NOTHING_ALLOWED),
+            *(f"Patient/{fhir_id}" for _, fhir_id in strangers),
+        ],
     )
     for (kind, harm), found in chapter.kinds.items():
         report.print_line(f"{found} {harm}: {kind}")

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
 
 from faults import injected, refusals
-from faults.attention import check_attention
+from faults.attention import check_attention, read_list
 from faults.attention_rows import search_all
-from faults.attention_verdict import find_missing
+from faults.attention_verdict import ShownConcern, find_missing
 from faults.deliveries import (
     MARKER_SYSTEM,
     TRACKED_SYSTEM,
@@ -31,10 +31,12 @@ from faults.deliveries import (
 from faults.judge import Report
 from faults.kills import SIDES
 from faults.mirror_chapter import build_settings as build_map_settings
+from faults.mirror_truth import read_all
 from faults.proxy import KINDS
 from faults.refusal_rows import RowTroubles
 from faults.route import PATIENCE, Route, gather_limited
 from faults.verdict import AcceptedDelivery, Finding, StoredResource, Tally
+from integration.journal.concern import ConcernKind
 
 _SENDERS_AT_ONCE = 6
 _MIRRORED = ("Patient", "Organization")
@@ -107,16 +109,17 @@ class RefusalChapter:
         streams: list[Stream] = []
         counted = 0
         while counted < number or len(streams) < len(refusals.REFUSALS):
-            for kind, make in refusals.REFUSALS.items():
+            for make in refusals.REFUSALS.values():
                 stream = make(self.maker, size)
                 streams.append(stream)
                 counted += sum(len(delivery.intents) for delivery in stream)
-                self.report.tally.injected[kind] += 1
                 if counted >= number and len(streams) >= len(refusals.REFUSALS):
                     break
         async with self._bring_trouble(len(streams), kills=kills):
-            await self._send(streams)
+            sent = await self._send(streams)
             await self._settle()
+        lines = {line.delivery for line in await self._read_list() if not line.is_row}
+        self._count_injected(item.sent.name for item in sent if item.id in lines)
         # What a later delivery has corrected stays on the list until it is replayed: then it is
         # superseded.
         corrected = [item for item in self.accepted if item.sent.name == injected.CORRECTED]
@@ -136,8 +139,14 @@ class RefusalChapter:
             await self._send([rows.make_patients(number, is_plain=True)])
             await self._settle()
         await self.route.clear_faults()
-        self.report.tally.injected.update(rows.injected)
         await self._check("refused rows")
+        await self._count_rows(
+            {
+                ConcernKind.ROW_REFUSED: (injected.ROW_REFUSED, injected.PART_REFUSED),
+                ConcernKind.ROW_PARKED: (injected.ROW_PARKED, injected.ROW_PARKED),
+                ConcernKind.ROW_INCOMPLETE: (injected.LOOKUP_WAITED, injected.LOOKUP_WAITED),
+            }
+        )
         await rows.mend()
         await self._send([rows.make_owners()])
         await self._settle()
@@ -152,7 +161,7 @@ class RefusalChapter:
             streams = [[self._make_good(3)] for _ in range(number)]
             sent = await self._send(streams)
             await self._settle()
-            self.report.tally.injected[injected.PARKED] += len(sent)
+            await self._count_deliveries(sent, ConcernKind.PARKED, injected.PARKED)
             await self.route.clear_faults()
             await self._check(f"parked by {status}")
             await gather_limited([self._cancel(item) for item in sent[::3]])
@@ -184,14 +193,41 @@ class RefusalChapter:
         refused = {"kind": "status", "status": 401, "method": "POST", "path": "", "next": _EVER}
         await self.route.inject_fault("fhir", **refused)
         before = await self._count_faults("fhir")
-        await self._send([[self._make_good(3)] for _ in range(number)])
+        sent = await self._send([[self._make_good(3)] for _ in range(number)])
         await self._wait_until_met("fhir", before + number)
-        self.report.tally.injected[injected.WAITING] += number
-        self.report.tally.injected[injected.ROW_WAITING] += number
         await self._check("waiting", sweeps=False)
+        await self._count_deliveries(sent, ConcernKind.WAITING, injected.WAITING)
+        await self._count_rows(
+            {ConcernKind.ROW_WAITING: (injected.ROW_WAITING, injected.ROW_WAITING)}
+        )
         await self.route.clear_faults()
         await self._settle()
         await self._check("gone on")
+
+    # -- what has happened: as the list says ------------------------------------------------------
+
+    async def _read_list(self) -> list[ShownConcern]:
+        return await read_list(self.route.http, self.route.host.url)
+
+    async def _count_rows(self, names: Mapping[str, tuple[str, str]]) -> None:
+        """Count the rows of these kinds: by the first name those that are not there at all, by the
+        second one the others."""
+        rows = read_all(self.route.http, self.report.running, "contacts")
+        there = {f"Patient/{row['msemr_azurefhirid']}" async for row in rows}
+        for line in await self._read_list():
+            if line.kind in names:
+                self.report.tally.injected[names[line.kind][line.resource in there]] += 1
+
+    async def _count_deliveries(
+        self, sent: Sequence[AcceptedDelivery], kind: ConcernKind, name: str
+    ) -> None:
+        lines = {line.delivery for line in await self._read_list() if line.kind == kind}
+        self._count_injected(name for item in sent if item.id in lines)
+
+    def _count_injected(self, names: Iterable[str]) -> None:
+        """Count deliveries by the trouble that they have met; others prepare or correct it."""
+        known = (*refusals.REFUSALS, *OTHERS)
+        self.report.tally.injected.update(name for name in names if name in known)
 
     # -- sending ---------------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from itertools import cycle
 from typing import Any
@@ -41,7 +40,6 @@ class RowTroubles:
     route: Route
     maker: DeliveryFactory
     owners: list[TrackedResource] = field(default_factory=list)
-    injected: Counter[str] = field(default_factory=Counter)
 
     async def prepare(self) -> None:
         """Add the keys that refuse rows."""
@@ -63,7 +61,6 @@ class RowTroubles:
         for kind, _ in zip(cycle([""] if is_plain else kinds), range(number * 3), strict=False):
             tracked = self.maker.make_resource("Patient", given=self.maker.random.random() < 0.5)
             intent = self.maker.make_intent("sets", tracked)
-            self.injected[kind or injected.ROW_PARKED] += 1
             intents.append(intent)
             entries.append(build_entry(intent, **self._build_trouble(kind, intent)))
         body = build_bundle("batch", entries)

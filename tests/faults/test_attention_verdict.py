@@ -86,8 +86,9 @@ FIRST_TWENTY = sorted(MANY)[:20]
         (TWO, [make_line(0)], {0}, 1, 0),
         (TWO, [make_line(0, 7, 9)], {0, 7, 9}, 0, 1),
         (TWO, [make_line(0, 7), make_line(0, 7)], {0, 7}, 0, 1),
-        (TWO, [make_line(kind="parked")], set(), 0, 0),
-        (Due(), [make_line(kind="parked")], set(), 0, 1),
+        (TWO, [make_line(kind="parked")], None, 0, 0),
+        (TWO, [make_line(kind="parked")], {0, 7}, 2, 0),  # it is done
+        (Due(), [make_line(kind="parked")], None, 0, 1),
         (Due(), [make_line(3)], {3}, 0, 1),
         (Due(entries={"1": MANY}), [make_line(*FIRST_TWENTY, number=30)], MANY, 0, 0),
         # The number, or the positions, are not those of the answer.
@@ -102,9 +103,9 @@ FIRST_TWENTY = sorted(MANY)[:20]
     ],
 )
 def test_the_list_is_compared_exactly(
-    due: Due, shown: list[ShownConcern], refused: set[int], unseen: int, false_alarms: int
+    due: Due, shown: list[ShownConcern], refused: set[int] | None, unseen: int, false_alarms: int
 ) -> None:
-    found = count(compare(due, shown, {"1": refused}))
+    found = count(compare(due, shown, {} if refused is None else {"1": refused}))
     assert found == {"unseen": unseen, "false_alarms": false_alarms}
 
 
@@ -113,3 +114,9 @@ def test_a_request_without_an_answer_may_be_one_more_delivery() -> None:
     line = ShownConcern(kind="entries", delivery="unknown", positions=(3,), number=1)
     assert compare(due, [line], {}) == []
     assert count(compare(due, [line, line], {}))["false_alarms"] == 1
+
+
+def test_what_nobody_has_sent_is_a_false_alarm() -> None:
+    due = Due(repeats=[frozenset()])
+    line = ShownConcern(kind="parked", delivery="unknown")
+    assert count(compare(due, [line], {})) == {"unseen": 0, "false_alarms": 1}
