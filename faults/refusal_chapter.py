@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -54,7 +55,7 @@ OTHERS = (
     *(injected.PARKED, injected.CANCELLED, injected.REPLAYED),
     *(injected.WAITING, injected.ROW_WAITING),
 )
-_REPLAYS = ("status=parked", "attention=entries", "attention=rows")
+_REPLAYS = ({"status": "parked"}, {"attention": "entries"}, {"attention": "rows"})
 
 
 def build_settings(folder: Path) -> dict[str, str]:
@@ -173,11 +174,10 @@ class RefusalChapter:
         senders = str(_write_senders(self.folder, is_generous=True))
         await self.route.restart_all(SENDERS=senders, MAX_AGE=_AGE)
         async with self._bring_trouble(len(self.accepted) // 8):
-            for query in _REPLAYS:
-                await self._replay_all(query)
+            for found in _REPLAYS:
+                await self._replay_all(found)
             await self._settle()
-        for query in _REPLAYS[:1]:  # what the trouble has parked
-            await self._replay_all(query)
+        await self._replay_all(_REPLAYS[0])  # what the trouble has parked
         await self._settle()
         await self._check("replayed")
 
@@ -258,19 +258,28 @@ class RefusalChapter:
         self.cancelled.add(item.id)
         self.report.tally.injected[injected.CANCELLED] += 1
 
-    async def _replay_all(self, query: str) -> None:
-        """Replay all that there is, a page at a time, as often as it takes to be answered."""
-        url = f"{self.route.host.url}/api/deliveries/replay?{query}&_count=50"
-        while url:
+    async def _replay_all(self, found: Mapping[str, str]) -> None:
+        """Have a job replay all that matches, and wait for its end."""
+        body = {"kind": "replay", "filter": found, "started_by": "faults"}
+        async with asyncio.timeout(PATIENCE):
+            job = await self._ask("POST", "jobs", json=body)
+            while job["state"] in ("running", "stopping"):
+                await asyncio.sleep(_PAUSE)
+                job = await self._ask("GET", f"jobs/{job['id']}")
+        if job["state"] != "done":
+            self.report.record_stuck_work(f"a job that replays {found}: {job}")
+        self.report.tally.injected[injected.REPLAYED] += job["done"]
+
+    async def _ask(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        """Send a request to the app, as often as it takes to be answered: it may be killed."""
+        while True:
             with contextlib.suppress(httpx.TransportError):
-                answer = await self.route.http.post(url)
+                url = f"{self.route.host.url}/api/{path}"
+                answer = await self.route.http.request(method, url, **options)
                 if answer.status_code < 500:
                     answer.raise_for_status()
-                    page = answer.json()
-                    replayed = len(page["deliveries"])
-                    self.report.tally.injected[injected.REPLAYED] += replayed
-                    url = page.get("next", "")
-            await asyncio.sleep(_PAUSE / 10)
+                    return dict(answer.json())
+            await asyncio.sleep(_PAUSE)
 
     # -- trouble ---------------------------------------------------------------------------------
 
