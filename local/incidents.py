@@ -14,6 +14,7 @@ import shutil
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from azure.storage.queue.aio import QueueServiceClient
 from local.host.settings import CannotStart
 from local.processes import PROJECT, Child
 from local.services import Running
-from local.start import FOLDER, run_route
+from local.start import FOLDER, end_by_signals, run_route
 
 _FILES = FOLDER / "incident"
 _MAPS = PROJECT / "integration/mapping/maps/healthcare"
@@ -271,20 +272,19 @@ async def _end_duplicate(scene: Scene) -> None:
         (await scene.http.delete(f"{base}({row['contactid']})")).raise_for_status()
 
 
-def _write_files() -> None:
+def write_files(folder: Path = _FILES) -> None:
     """Write the senders, and the maps that are wrong."""
-    shutil.rmtree(_FILES, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
     text = (_MAPS / "patient.toml").read_text("utf-8")
     for name, right, wrong in (
         ("map-error", 'path = "%home_phone.value"', 'path = "%home_phone.value.first("'),
         ("wrong-column", 'column = "telephone2"', 'column = "telephone22"'),
     ):
-        folder = _FILES / name
-        folder.mkdir(parents=True)
+        (folder / name).mkdir(parents=True)
         if right not in text:
             raise CannotStart(f"the map of Patient has no {right} that could be made wrong")
-        (folder / "patient.toml").write_text(text.replace(right, wrong, 1), "utf-8")
-    (_FILES / "senders.toml").write_text(_SENDERS, "utf-8")
+        (folder / name / "patient.toml").write_text(text.replace(right, wrong, 1), "utf-8")
+    (folder / "senders.toml").write_text(_SENDERS, "utf-8")
 
 
 def _incident(
@@ -368,20 +368,39 @@ INCIDENTS: Mapping[str, Incident] = {
 }
 
 
-async def _practise(running: Running, host: Child, incident: Incident) -> None:
+def _practise(running: Running, host: Child, incident: Incident) -> None:
+    # Between its steps no loop runs, so Ctrl-C ends the reading of a line, too.
+    with asyncio.Runner() as runner:
+        stack = AsyncExitStack()
+        scene = runner.run(_open_scene(running, host, stack))
+        try:
+            runner.run(send_usual(scene))
+            runner.run(_act(incident.begin, scene))
+            print(f"\nsomething is wrong: {host.url}/api/pages/", flush=True)
+            print("press Enter when you know what it is", flush=True)
+            sys.stdin.readline()
+            print(f"cause: {incident.cause}", flush=True)
+            runner.run(_act(incident.mend, scene))
+            print(f"done outside the relay: {incident.remedy}", flush=True)
+            print("do the rest on the pages; press Enter to end", flush=True)
+            sys.stdin.readline()
+        finally:
+            runner.run(stack.aclose())
+
+
+async def _open_scene(running: Running, host: Child, stack: AsyncExitStack) -> Scene:
+    http = httpx.AsyncClient(timeout=90, trust_env=False)
     queues = QueueServiceClient.from_connection_string(running.storage)
-    async with httpx.AsyncClient(timeout=90, trust_env=False) as http, queues:
-        scene = Scene(running=running, host=host, http=http, queues=queues)
-        await send_usual(scene)
-        await incident.begin(scene)
-        print(f"\nsomething is wrong: {host.url}/api/pages/", flush=True)
-        print("press Enter when you know what it is", flush=True)
-        await asyncio.to_thread(sys.stdin.readline)
-        print(f"cause: {incident.cause}", flush=True)
-        await incident.mend(scene)
-        print(f"done outside the relay: {incident.remedy}", flush=True)
-        print("do the rest on the pages; press Enter to end", flush=True)
-        await asyncio.to_thread(sys.stdin.readline)
+    return Scene(
+        running=running,
+        host=host,
+        http=await stack.enter_async_context(http),
+        queues=await stack.enter_async_context(queues),
+    )
+
+
+async def _act(act: Act, scene: Scene) -> None:
+    await act(scene)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -395,10 +414,11 @@ def main(arguments: Sequence[str]) -> int:
     tokens = {f"{sender.upper()}_TOKEN": token for sender, token in _TOKENS.items()}
     senders = Path(_FILES / "senders.toml")
     settings = {"SENDERS": str(senders), **tokens, **incident.settings}
+    end_by_signals()
     try:
-        _write_files()
+        write_files()
         with run_route(settings) as (running, host):
-            asyncio.run(_practise(running, host, incident))
+            _practise(running, host, incident)
     except KeyboardInterrupt:
         pass  # it is how a program in a terminal is ended
     except CannotStart as error:

@@ -25,9 +25,7 @@ EXAMPLE = '{"resourceType": "Patient", "name": [{"family": "Sample", "given": ["
 
 
 def main() -> int:
-    for name in ("SIGTERM", "SIGHUP"):  # SIGHUP: the terminal was closed
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), _interrupt)
+    end_by_signals()
     SETTINGS.unlink(missing_ok=True)  # an earlier run may have been killed
     try:
         with run_route({}) as (running, host):
@@ -41,6 +39,13 @@ def main() -> int:
     except CannotStart as error:
         print(f"cannot start: {error}", file=sys.stderr)
         return 1
+
+
+def end_by_signals() -> None:
+    """Have whatever ends this process end it as Ctrl-C does, with all that it has started."""
+    for name in ("SIGTERM", "SIGHUP"):  # SIGHUP: the terminal was closed
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _interrupt)
 
 
 @contextmanager
