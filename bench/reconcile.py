@@ -172,6 +172,7 @@ async def open_run(running: Running) -> AsyncIterator[tuple[ReconcileRun, Counti
             dataverse=dataverse,
             pending_lookups=MemoryPendingLookups(),
             deletions=MemoryDeletions(),
+            today=lambda: utc_now().date(),
             queue=queue,
             all_maps=maps,
         )

@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx
 
+from integration.app.wiring import utc_now
 from integration.core.http import Upstream, build_limiter
 from integration.core.model import WorkItem
 from integration.dataverse.client import Dataverse
@@ -143,6 +144,7 @@ async def _open_route(
         dataverse=dataverse,
         pending_lookups=MemoryPendingLookups(),
         deletions=MemoryDeletions(),
+        today=lambda: utc_now().date(),
         queue=sender,
         all_maps=maps,
     )

@@ -215,6 +215,7 @@ class Route:
             dataverse=self.dataverse,
             pending_lookups=self.row_waits,
             deletions=self.deletions,
+            today=lambda: self.clock().date(),
             queue=self.queue_sender,
             all_maps=self.all_maps,
             on_delete=self.on_delete,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from functools import cache
+from datetime import date
+from functools import cache, partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -37,6 +38,10 @@ def build_maps_loader(map_files: Iterable[MapFile]) -> Callable[[], Maps]:
     return load_maps
 
 
+def _get_today(shared: SharedParts) -> date:
+    return shared.now().date()
+
+
 def build_mirror(shared: SharedParts) -> Mirror:
     """Build the mirror of every map that has a table for its rows."""
     from integration.mapping.model import Route
@@ -50,6 +55,7 @@ def build_mirror(shared: SharedParts) -> Mirror:
         deletions=stores.deletions,
         queue=stores.queue,
         all_maps=maps.available,
+        today=partial(_get_today, shared),
         on_delete=settings.on_delete,
         change_queues=shared.data_routes.get_change_queues,
         former_urls=settings.former_urls,
@@ -126,13 +132,14 @@ def build_virtual_tables(shared: SharedParts) -> VirtualTables:
     return VirtualTables(
         data_routes=shared.data_routes,
         entity_types=entity_types,
-        reader=FeedReader(shared.fhir, keys, feed.max_scanned),
+        reader=FeedReader(shared.fhir, keys, feed.max_scanned, partial(_get_today, shared)),
         writer=FeedWriter(
             fhir=shared.fhir,
             keys=keys,
             guard=shared.guard,
             new_run_id=lambda: shared.new_id(shared.now()),
             new_key=uuid4,
+            today=partial(_get_today, shared),
         ),
         audit=shared.audit,
         max_page_size=feed.page_size,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,11 @@ def _explain_row(
     """Return the lines to print, and whether something of the resource was not mapped."""
     try:
         mapped = engine.map_resource(
-            entity, resource, tables or explain.assume_columns(entity), chosen.base
+            entity,
+            resource,
+            tables or explain.assume_columns(entity),
+            chosen.base,
+            today=datetime.now(UTC).date(),
         )
     except Unmappable as problem:
         return [f"refused: {entity.resource}: {problem}"], True

@@ -7,6 +7,7 @@ costs the row.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from functools import partial
 from typing import Any
 
@@ -20,9 +21,16 @@ from integration.mapping.values import clean_text, convert_value, format_utc, pa
 
 
 def map_resource(
-    entity: EntityMap, resource: Mapping[str, Any], tables: Tables, base: str | None = None
+    entity: EntityMap,
+    resource: Mapping[str, Any],
+    tables: Tables,
+    base: str | None = None,
+    *,
+    today: date,
 ) -> MappedRows:
     """Return the rows that show `resource`: every mapped column, None where FHIR has nothing.
+
+    `today`: the day of the mapping; what ended before it is over: see fhirpath.periods.
 
     `tables` has those of `entity.tables`. `base` is the address of the FHIR server: a reference may
     name the server's resources by their full address. Raises Unmappable when the id does not fit
@@ -31,7 +39,7 @@ def map_resource(
     columns = tables[entity.table]
     notes: list[str] = []
     row = _map_version_columns(entity, resource, columns, notes)
-    evaluation = Evaluation(entity.variables, resource, notes)
+    evaluation = Evaluation(entity.variables, resource, notes, today=today)
     mapper = _Mapper(evaluation, notes, base)
     for attribute in entity.attributes:
         if attribute.path is None or evaluation.is_empty(attribute.path):
@@ -46,7 +54,9 @@ def map_resource(
     notes += find_missing_required(entity, row, columns)
     notes += find_unmapped(entity, resource, evaluation)
     # What is noted of hundreds of children is noted once.
-    return MappedRows(row, tuple(children), tuple(dict.fromkeys(notes)))
+    return MappedRows(
+        row, tuple(children), tuple(dict.fromkeys(notes)), changes_on=evaluation.changes_on
+    )
 
 
 def _map_version_columns(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import date
 from enum import StrEnum
 from typing import Any
 
@@ -232,8 +233,10 @@ class ChildRow:
 @dataclass(frozen=True, slots=True)
 class MappedRows:
     """Rows as they should be. A value is a JSON scalar, a Lookup, a Concept, or None to clear the
-    column. The notes say what could not be mapped, where and why, without values."""
+    column. The notes say what could not be mapped, where and why, without values. `changes_on`: the
+    next day on which something of the resource is over, so that the rows may be others."""
 
     values: Mapping[str, Any]
     children: tuple[ChildRow, ...]
     notes: tuple[str, ...]
+    changes_on: date | None = None

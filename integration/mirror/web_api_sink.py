@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import partial
 from typing import Any
 
@@ -84,6 +85,7 @@ class WebApiSink:
     deletions: Deletions
     queue: QueueSender
     all_maps: Mapping[str, EntityMap]
+    today: Callable[[], date]
     on_delete: str = "deactivate"
     change_queues: ChangeQueues | None = None
     former_urls: tuple[str, ...] = ()
@@ -214,7 +216,8 @@ class WebApiSink:
         resource = state.resource
         if resource is None:
             return await self._try_to_remove(job, state.version)
-        mapped = engine.map_resource(job.entity, resource, job.tables, self.fhir.upstream.base)
+        base, today = self.fhir.upstream.base, self.today()
+        mapped = engine.map_resource(job.entity, resource, job.tables, base, today=today)
         existing = await row_lookup.find_existing_rows(self.dataverse, self.all_maps, job, mapped)
         if not await self._is_current(job, state.version, existing.row):
             return None

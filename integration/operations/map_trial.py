@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
+from datetime import date
+from functools import partial
 
 from integration.core import decimal_json
 from integration.core.errors import IntegrationError, Issue, Rejected, Unmappable
@@ -58,37 +60,51 @@ def parse_resource(text: str, type_: str) -> FhirResource:
 
 
 async def try_resource(
-    entity: EntityMap, resource: FhirResource, dataverse: Dataverse, base: str, route: Route
+    entity: EntityMap,
+    resource: FhirResource,
+    dataverse: Dataverse,
+    base: str,
+    route: Route,
+    *,
+    today: date,
 ) -> Trial:
-    """Map the resource as this data route does. `base`: the address of the FHIR server."""
+    """Map the resource as this data route does. `base`: the address of the FHIR server; `today`:
+    the day of the mapping."""
     entity = entity.select_route(route)
+    map_ = partial(_map, entity, resource, base=base, today=today)
     if route is Route.VIRTUAL:
         # A virtual table has no child rows, and takes what the map says.
         entity = replace(entity, expands=())
-        return _map(entity, resource, assume_columns(entity), base, Trial())
+        return _map(entity, resource, assume_columns(entity), Trial(), base=base, today=today)
     try:
         async with asyncio.timeout(_TIMEOUT):
             names = entity.tables
             found = await asyncio.gather(*map(dataverse.get_columns, names))
     except TimeoutError:
         unchecked = Trial(unchecked=f"Dataverse: no answer in {_TIMEOUT:g} s")
-        return _map(entity, resource, assume_columns(entity), base, unchecked)
+        return map_(assume_columns(entity), unchecked)
     except IntegrationError as error:
-        return _map(entity, resource, assume_columns(entity), base, Trial(unchecked=str(error)))
+        return map_(assume_columns(entity), Trial(unchecked=str(error)))
     tables = dict(zip(names, found, strict=True))
     if mismatches := find_schema_mismatches(entity, tables):
         return Trial(
             refused="the map does not fit the tables of the organisation, so it writes no row",
             mismatches=tuple(mismatches),
         )
-    return _map(entity, resource, tables, base, Trial())
+    return map_(tables, Trial())
 
 
 def _map(
-    entity: EntityMap, resource: FhirResource, tables: Tables, base: str, trial: Trial
+    entity: EntityMap,
+    resource: FhirResource,
+    tables: Tables,
+    trial: Trial,
+    *,
+    base: str,
+    today: date,
 ) -> Trial:
     try:
-        mapped = engine.map_resource(entity, resource, tables, base)
+        mapped = engine.map_resource(entity, resource, tables, base, today=today)
     except Unmappable as problem:
         return replace(trial, refused=str(problem))
     return replace(

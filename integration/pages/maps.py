@@ -100,7 +100,8 @@ async def _try(view: View, entity: EntityMap, text: str, id_: str) -> Trial:
     routes = await parts.data_routes.get_routes()
     base = parts.fhir.upstream.base
     route = Route(routes[entity.resource])
-    return await try_resource(entity, resource, parts.dataverse, base, route)
+    today = parts.now().date()
+    return await try_resource(entity, resource, parts.dataverse, base, route, today=today)
 
 
 async def _read(view: View, entity: EntityMap, id_: str) -> FhirResource:

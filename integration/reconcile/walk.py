@@ -260,10 +260,11 @@ def _map_resources(
     """Return the rows that the resources should have, by id, and those that cannot have any: the
     mirror says why."""
     mapped, differences = {}, []
+    today = run.mirror.now().date()
     for resource in resources:
         try:
             mapped[str(resource["id"])] = engine.map_resource(
-                entity, resource, reader.tables, run.fhir.upstream.base
+                entity, resource, reader.tables, run.fhir.upstream.base, today=today
             )
         except Unmappable:
             columns = (entity.id_column,)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -105,11 +105,12 @@ def format_property_name(attribute: AttributeMap) -> str:
 
 
 def map_resource(
-    entity_type: MappedEntityType, resource: Mapping[str, Any], base: str
+    entity_type: MappedEntityType, resource: Mapping[str, Any], base: str, today: date
 ) -> MappedRows:
-    """Map a resource to columns. Raises Unmappable for a resource without an id."""
+    """Map a resource to columns, as it is on a day. Raises Unmappable where it has no id."""
     entity = entity_type.entity
-    return engine.map_resource(entity, resource, {entity.table: entity_type.columns}, base)
+    tables = {entity.table: entity_type.columns}
+    return engine.map_resource(entity, resource, tables, base, today=today)
 
 
 def list_lookups(entity_type: MappedEntityType, mapped: MappedRows) -> set[str]:

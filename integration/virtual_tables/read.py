@@ -9,8 +9,9 @@ take a part of the result, or a result in a wrong order, for the whole.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import Any
 from uuid import UUID
 
@@ -51,6 +52,7 @@ class FeedReader:
     fhir: FhirServer
     keys: RowKeyResolver
     max_scanned: int
+    today: Callable[[], date]
     max_page_bytes: int = 16_000_000
 
 
@@ -77,9 +79,9 @@ async def build_rows(
     reader: FeedReader, entity_type: MappedEntityType, resources: Sequence[Resource]
 ) -> list[EntityValues]:
     """Map resources to their rows. Raises Unmappable for a resource without an id."""
-    base = reader.fhir.upstream.base
+    base, today = reader.fhir.upstream.base, reader.today()
     mapped = {
-        f"{entity_type.resource}/{resource['id']}": map_resource(entity_type, resource, base)
+        f"{entity_type.resource}/{resource['id']}": map_resource(entity_type, resource, base, today)
         for resource in resources
     }
     targets = (name for found in mapped.values() for name in list_lookups(entity_type, found))

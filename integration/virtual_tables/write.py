@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 from uuid import UUID
 
@@ -55,6 +56,7 @@ class FeedWriter:
     guard: WriteGuard
     new_run_id: Callable[[], str]
     new_key: Callable[[], UUID]
+    today: Callable[[], date]
 
 
 async def create(
@@ -68,8 +70,15 @@ async def create(
     key = requested_key if isinstance(requested_key, UUID) else writer.new_key()
     given = {name: value for name, value in values.items() if name != entity_type.entity.key}
     changes = await _convert_changes(writer, entity_type, given)
-    base, name = writer.fhir.upstream.base, f"{entity_type.resource}/{key}"
-    new = apply.create_resource(entity_type.entity, str(key), changes, entity_type.columns, base)
+    name = f"{entity_type.resource}/{key}"
+    new = apply.create_resource(
+        entity_type.entity,
+        str(key),
+        changes,
+        entity_type.columns,
+        writer.fhir.upstream.base,
+        today=writer.today(),
+    )
     _check_valid({}, new)
     async with _lock_resource(writer, name, run_id) as attempt:
         if isinstance(requested_key, UUID) and await writer.fhir.read(name, run_id) is not None:
@@ -120,8 +129,14 @@ async def change(
     }
 
     def write_values(resource: Resource, columns: Mapping[str, Any]) -> Resource:
-        base = writer.fhir.upstream.base
-        return apply.write_columns(entity_type.entity, resource, columns, entity_type.columns, base)
+        return apply.write_columns(
+            entity_type.entity,
+            resource,
+            columns,
+            entity_type.columns,
+            writer.fhir.upstream.base,
+            today=writer.today(),
+        )
 
     async with _lock_resource(writer, name, run_id) as attempt:
         for _ in range(_MAX_ATTEMPTS):

@@ -13,6 +13,7 @@ from integration.core.errors import Unmappable
 from integration.core.model import Row, Tables
 from integration.mapping import engine
 from integration.mapping.model import AttributeMap, Concept, EntityMap, Kind, Lookup
+from tests.builders import TODAY
 
 Case = dict[str, Any]
 Rows = list[Row]
@@ -35,7 +36,7 @@ def map_bare_resource(
 ) -> dict[str, Any]:
     """What every row of a map shows, so that no case need repeat it."""
     bare = {"resourceType": resource["resourceType"], "id": resource["id"]}
-    return drop_empty(engine.map_resource(map_, bare, tables).values)
+    return drop_empty(engine.map_resource(map_, bare, tables, today=TODAY).values)
 
 
 def drop_empty(columns: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,9 +71,9 @@ def check_rows(file: Case, case: Case, map_: EntityMap, tables: Tables) -> None:
     resource, base = case["resource"], case.get("base")
     if "expectError" in case:
         with pytest.raises(Unmappable, match=case["expectError"]):
-            engine.map_resource(map_, resource, tables, base)
+            engine.map_resource(map_, resource, tables, base, today=TODAY)
         return
-    mapped = engine.map_resource(map_, resource, tables, base)
+    mapped = engine.map_resource(map_, resource, tables, base, today=TODAY)
     shown, expected = (
         drop_empty(mapped.values),
         {**map_bare_resource(map_, resource, tables), **case["expect"]},

@@ -17,6 +17,7 @@ import pytest
 
 from integration.mapping import engine, load
 from integration.mapping.model import EntityMap
+from tests.builders import TODAY
 from tests.mapping import casework
 from tests.mapping.casework import Case
 from tests.mapping.tenant import PREFIX, load_all_columns
@@ -50,7 +51,9 @@ def test_a_row_names_every_column_of_its_map_so_that_old_values_are_cleared(
 ) -> None:
     map_ = load_entity_of(file)
     if "expectError" not in case:
-        mapped = engine.map_resource(map_, case["resource"], load_all_columns(), case.get("base"))
+        mapped = engine.map_resource(
+            map_, case["resource"], load_all_columns(), case.get("base"), today=TODAY
+        )
         assert {map_.key, *mapped.values} == set(map_.columns)
         for child in mapped.children:
             assert set(child.values) == {

@@ -8,6 +8,7 @@ from integration.core.model import Column
 from integration.mapping.engine import map_resource
 from integration.mapping.load import parse_map
 from integration.mapping.model import Concept, Lookup, MappedRows
+from tests.builders import TODAY
 
 ROW = """resource = "Patient"
 [row]
@@ -48,7 +49,9 @@ parent = "patient"
 match = {match}
 {attributes}"""
     resource = {"resourceType": "Patient", "id": "1", **elements}
-    return map_resource(parse_map(text, "p.toml"), resource, {"contact": CONTACT, "number": NUMBER})
+    return map_resource(
+        parse_map(text, "p.toml"), resource, {"contact": CONTACT, "number": NUMBER}, today=TODAY
+    )
 
 
 def write_attribute(column: str, path: str, more: str = "") -> str:

@@ -25,6 +25,7 @@ from integration.mapping.write_back import apply
 from integration.mapping.write_back.inverse_paths import invert_path
 from integration.virtual_tables.entity_type import build_entity_type
 from local.processes import PROJECT
+from tests.builders import TODAY
 from tests.mapping import casework, r4, real
 from tests.mapping.casework import Case
 
@@ -191,10 +192,10 @@ def test_a_new_resource_is_valid_with_what_the_map_says_and_the_least_that_a_use
 ) -> None:
     changes = LEAST[entity.resource]
     columns = build_entity_type(entity).columns
-    new = apply.create_resource(entity, "1", changes, columns)
+    new = apply.create_resource(entity, "1", changes, columns, today=TODAY)
     assert [*validation.find_issues(new, entity.resource)] == []
     shown = engine.map_resource(
-        entity.select_route(Route.VIRTUAL), new, {entity.table: columns}
+        entity.select_route(Route.VIRTUAL), new, {entity.table: columns}, today=TODAY
     ).values
     assert {name: _convert_to_feed(shown[name]) for name in changes} == changes
     for name in changes:
@@ -204,7 +205,7 @@ def test_a_new_resource_is_valid_with_what_the_map_says_and_the_least_that_a_use
 
 def _is_valid(entity: EntityMap, changes: apply.Changes, columns: Columns) -> bool:
     try:
-        new = apply.create_resource(entity, "1", changes, columns)
+        new = apply.create_resource(entity, "1", changes, columns, today=TODAY)
     except Rejected:
         return False
     return not [*validation.find_issues(new, entity.resource)]
@@ -264,7 +265,7 @@ def test_every_real_clinical_resource_becomes_a_row(entity: EntityMap) -> None:
     # With no more than its type and the id that it was given here, it is no resource.
     found = [resource for resource in real.load_resources([entity.resource]) if len(resource) > 2]
     for resource in found:
-        mapped = engine.map_resource(entity, resource, build_tables(entity.resource))
+        mapped = engine.map_resource(entity, resource, build_tables(entity.resource), today=TODAY)
         assert [note for note in mapped.notes if "the path could not be evaluated" in note] == []
         named |= casework.drop_empty(mapped.values).keys()
     assert not found or entity.name_column in named

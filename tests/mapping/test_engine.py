@@ -16,6 +16,7 @@ from integration.mapping.engine import map_resource
 from integration.mapping.load import load_shipped_maps, parse_map
 from integration.mapping.model import Concept, Lookup, MappedRows
 from integration.mapping.primary_keys import derive_primary_key, fit_fhir_id
+from tests.builders import TODAY
 from tests.mapping.tenant import load_all_columns
 from tests.randomness import limit_examples
 
@@ -44,7 +45,7 @@ def map_patient(attribute: str, column: Column, meta: Any = None, **elements: An
     """A patient by a map of one column, called `a`."""
     entity = parse_map(f'{ROW}[[attribute]]\ncolumn = "a"\n{attribute}', "map.toml")
     resource = {"resourceType": "Patient", "id": "1", "meta": meta or {}, **elements}
-    return map_resource(entity, resource, {"contact": {**COLUMNS, "a": column}})
+    return map_resource(entity, resource, {"contact": {**COLUMNS, "a": column}}, today=TODAY)
 
 
 def get_value(found: MappedRows) -> Any:
@@ -162,7 +163,7 @@ def test_one_bad_column_costs_no_other() -> None:
         "name": build_names("Ada"),
     }
     columns = {**COLUMNS, "a": Column("a", "DateTime"), "b": TEXT}
-    found = map_resource(entity, resource, {"contact": columns})
+    found = map_resource(entity, resource, {"contact": columns}, today=TODAY)
     assert (found.values["a"], found.values["b"]) == (None, "Ada")
     assert len(found.notes) == 1
 
@@ -191,7 +192,7 @@ def test_a_resource_is_not_changed_by_being_mapped() -> None:
         "name": [{"given": [None, "B"], "_given": []}],
     }
     before = deepcopy(resource)
-    map_resource(MAP, resource, {"contact": {**COLUMNS, "a": TEXT}})
+    map_resource(MAP, resource, {"contact": {**COLUMNS, "a": TEXT}}, today=TODAY)
     assert resource == before
 
 
@@ -300,7 +301,9 @@ def test_a_variable_may_use_an_earlier_one() -> None:
     }
     columns = {**COLUMNS, "a": TEXT}
     assert (
-        get_value(map_resource(parse_map(text, "map.toml"), resource, {"contact": columns}))
+        get_value(
+            map_resource(parse_map(text, "map.toml"), resource, {"contact": columns}, today=TODAY)
+        )
         == "Ada"
     )
 
@@ -313,7 +316,7 @@ def test_a_variable_that_fails_costs_its_columns_and_no_other() -> None:
     )
     resource = {"resourceType": "Patient", "id": "1", "name": build_names(7), "gender": "male"}
     columns = {**COLUMNS, "a": TEXT, "b": Column("b", "String")}
-    found = map_resource(parse_map(text, "map.toml"), resource, {"contact": columns})
+    found = map_resource(parse_map(text, "map.toml"), resource, {"contact": columns}, today=TODAY)
     assert (found.values["a"], found.values["b"]) == (None, "male")
     assert len(found.notes) == 1
 
@@ -331,7 +334,7 @@ def list_unmapped(entity: str, **elements: Any) -> tuple[str, ...]:
     text = f'{ROW}{entity}\n[[attribute]]\ncolumn = "a"\npath = "gender"'
     resource = {"resourceType": "Patient", "id": "1", **elements}
     return map_resource(
-        parse_map(text, "map.toml"), resource, {"contact": {**COLUMNS, "a": TEXT}}
+        parse_map(text, "map.toml"), resource, {"contact": {**COLUMNS, "a": TEXT}}, today=TODAY
     ).notes
 
 
@@ -397,10 +400,10 @@ def test_an_id_that_does_not_fit_its_column_costs_the_row(id_: str, fits: bool) 
     resource = {"resourceType": "Patient", "id": id_}
     columns = {"contact": {**COLUMNS, "a": TEXT}}
     if fits:
-        assert map_resource(MAP, resource, columns).values["fhirid"] == id_
+        assert map_resource(MAP, resource, columns, today=TODAY).values["fhirid"] == id_
     else:
         with pytest.raises(Unmappable, match="longer than the 10 characters of fhirid") as caught:
-            map_resource(MAP, resource, columns)
+            map_resource(MAP, resource, columns, today=TODAY)
         assert id_ not in str(caught.value)
 
 
@@ -412,7 +415,7 @@ def test_an_id_that_does_not_fit_may_be_told_by_the_key_of_the_row() -> None:
         "contact": {**COLUMNS, "fhirid": Column("fhirid", "String", max_length=38), "a": TEXT}
     }
     for id_, shown in [("a" * 38, "a" * 38), ("a" * 39, derive_primary_key("Patient", "a" * 39))]:
-        found = map_resource(entity, {"resourceType": "Patient", "id": id_}, columns)
+        found = map_resource(entity, {"resourceType": "Patient", "id": id_}, columns, today=TODAY)
         assert found.values["fhirid"] == shown
         assert fit_fhir_id(entity, id_, columns["contact"]) == shown
 
@@ -469,7 +472,7 @@ PATIENTS = st.fixed_dictionaries(
 def test_no_note_holds_anything_of_the_patient(patient: dict[str, Any]) -> None:
     entity = load_shipped_maps()["Patient"]
     try:
-        notes = repr(map_resource(entity, patient, load_all_columns()).notes)
+        notes = repr(map_resource(entity, patient, load_all_columns(), today=TODAY).notes)
     except Unmappable as problem:
         notes = str(problem)
     assert MARKER not in notes
@@ -511,7 +514,7 @@ JSON = st.recursive(
 def test_whatever_a_resource_looks_like_it_has_a_row(elements: dict[str, Any], set_: str) -> None:
     entity = load_shipped_maps(set_, "new")["Patient"]
     resource = {"resourceType": "Patient", "id": "1", **elements}
-    found = map_resource(entity, resource, load_all_columns())
+    found = map_resource(entity, resource, load_all_columns(), today=TODAY)
     assert {entity.key, *found.values} == set(entity.columns)
     for column in (value for row in (found, *found.children) for value in row.values.values()):
         assert column is None or isinstance(column, str | int | Decimal | Lookup | Concept)
@@ -519,4 +522,6 @@ def test_whatever_a_resource_looks_like_it_has_a_row(elements: dict[str, Any], s
 
 def test_a_resource_without_an_id_has_none() -> None:
     with pytest.raises(Unmappable, match="no id"):
-        map_resource(MAP, {"resourceType": "Patient"}, {"contact": {**COLUMNS, "a": TEXT}})
+        map_resource(
+            MAP, {"resourceType": "Patient"}, {"contact": {**COLUMNS, "a": TEXT}}, today=TODAY
+        )

@@ -12,6 +12,7 @@ import pytest
 from integration.cli.main import main
 from integration.mapping import engine, files, load
 from integration.mapping.explain import assume_columns, explain_rows
+from tests.builders import TODAY
 
 PATIENT: dict[str, Any] = {
     "resourceType": "Patient",
@@ -36,14 +37,21 @@ def test_without_a_tenant_every_column_takes_what_its_map_gives(set_: str) -> No
     found = load.load_maps(set_, "new", None, files.list_map_names(set_))
     for entity in found.entities.values():
         mapped = engine.map_resource(
-            entity, {"resourceType": entity.resource, "id": "1"}, assume_columns(entity)
+            entity,
+            {"resourceType": entity.resource, "id": "1"},
+            assume_columns(entity),
+            today=TODAY,
         )
         assert {entity.key, *mapped.values} == set(entity.columns)
 
 
 def test_each_line_tells_value_kind_path_and_line_of_the_map() -> None:
     entity = load.load_shipped_maps()["Patient"]
-    lines = list(explain_rows(entity, engine.map_resource(entity, PATIENT, assume_columns(entity))))
+    lines = list(
+        explain_rows(
+            entity, engine.map_resource(entity, PATIENT, assume_columns(entity), today=TODAY)
+        )
+    )
     assert lines[0] == "contact: Patient by patient.toml"
     (gender,) = [line for line in lines if line.startswith("  gendercode = ")]
     assert gender.startswith("  gendercode = 2    <- choice gender (patient.toml:")
@@ -60,7 +68,7 @@ def test_each_line_tells_value_kind_path_and_line_of_the_map() -> None:
 
 def test_columns_that_are_cleared_are_shown_where_that_is_wanted() -> None:
     entity = load.load_shipped_maps()["Patient"]
-    mapped = engine.map_resource(entity, PATIENT, assume_columns(entity))
+    mapped = engine.map_resource(entity, PATIENT, assume_columns(entity), today=TODAY)
     lines = list(explain_rows(entity, mapped, empty=True))
     assert any(line.startswith("  birthdate = -    <- date birthDate (") for line in lines)
 

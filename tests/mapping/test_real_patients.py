@@ -21,6 +21,7 @@ from integration.mapping.model import ChildRow, Concept, EntityMap, Lookup, Mapp
 from integration.mapping.primary_keys import derive_primary_key
 from local.dataverse import tables
 from local.dataverse.app import create_app
+from tests.builders import TODAY
 from tests.mapping import real
 from tests.mapping.tenant import PREFIX, load_all_columns
 
@@ -63,7 +64,7 @@ async def test_every_real_resource_becomes_rows_that_dataverse_takes(
     shapes = set()
     for resource in resources:
         entity = maps[resource["resourceType"]]
-        mapped = engine.map_resource(entity, resource, load_all_columns())
+        mapped = engine.map_resource(entity, resource, load_all_columns(), today=TODAY)
         shape = _summarize_shape(entity, mapped)
         if entity.resource in ("Patient", "RelatedPerson") or shape not in shapes:
             shapes.add(shape)

@@ -35,6 +35,7 @@ from integration.virtual_tables.row_keys import RowKeyResolver
 from integration.virtual_tables.write import FeedWriter
 from local.services import find_free_ports, run_services
 from tests.audits import make_recorder
+from tests.builders import TODAY
 
 ROOT = "http://feed/api/odata/"
 NAMESPACE = UUID(int=7)
@@ -168,13 +169,14 @@ def made(fhir: FhirServer, kept: MemoryRowKeys, routes: MemoryDataRouteStore) ->
     return VirtualTables(
         data_routes=DataRoutes(store=routes, tables=tables, is_mirroring=True),
         entity_types=SHAPES,
-        reader=FeedReader(fhir, keys, 2000),
+        reader=FeedReader(fhir, keys, 2000, today=lambda: TODAY),
         writer=FeedWriter(
             fhir=fhir,
             keys=keys,
             guard=order,
             new_run_id=lambda: make_delivery_id(datetime(2026, 3, 1, tzinfo=UTC), next(runs)),
             new_key=lambda: uuid5(NAMESPACE, str(next(numbers))),
+            today=lambda: TODAY,
         ),
         audit=make_recorder(),
         max_page_size=250,

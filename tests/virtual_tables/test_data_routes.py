@@ -38,7 +38,7 @@ from integration.virtual_tables.row_keys import RowKeyResolver
 from integration.virtual_tables.write import FeedWriter
 from local.services import Running
 from tests.audits import make_recorder
-from tests.builders import MARKER, Body, bundle, entry
+from tests.builders import MARKER, TODAY, Body, bundle, entry
 from tests.conftest import Route
 
 DELIVERY = "019caaee-c260-7000-8000-000000000001"
@@ -340,12 +340,13 @@ class Wards:
             guard=route.order,
             new_run_id=lambda: DELIVERY,
             new_key=lambda: pytest.fail("no POST"),
+            today=lambda: TODAY,
         )
         shapes = {"Location": build_entity_type(WARDS)}
         return VirtualTables(
             data_routes=self.data,
             entity_types=shapes,
-            reader=FeedReader(fhir, keys, 100),
+            reader=FeedReader(fhir, keys, 100, today=lambda: TODAY),
             writer=writing,
             audit=make_recorder(),
             max_page_size=10,

@@ -29,6 +29,7 @@ from integration.virtual_tables.entity_type import (
     format_property_name,
     map_resource,
 )
+from tests.builders import TODAY
 from tests.mapping.test_clinical import LEAST
 from tests.randomness import FACTOR
 from tests.virtual_tables import rich
@@ -393,6 +394,6 @@ def test_the_resources_of_these_tests_are_valid_and_fill_what_the_maps_show() ->
     for entity_type in SHAPES.values():
         made = decimal_json.decode(decimal_json.encode(rich.resource(entity_type.resource, "1")))
         assert list(validation.find_issues(made, entity_type.resource)) == []
-        found = map_resource(entity_type, made, "http://fhir").values
+        found = map_resource(entity_type, made, "http://fhir", today=TODAY).values
         filled = [name for name, value in found.items() if value is not None]
         assert len(filled) > 0.5 * len(found), entity_type.resource

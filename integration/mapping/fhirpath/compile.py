@@ -20,13 +20,15 @@ from integration.mapping.fhirpath.parser import (
     walk_tree,
 )
 
-# With a clock the same resource would map differently each time; a trace prints what it sees.
+# With a clock the same resource would map differently each time; %today is the day that the mapping
+# is given. A trace prints what it sees.
 _REFUSED_FUNCTIONS = frozenset({"now", "today", "timeOfDay", "trace"})
 
 # Functions that find nothing where their input is empty: https://hl7.org/fhirpath/#functions
 _STRICT_FUNCTIONS = frozenset(
-    "where select first last tail skip take exclude ofType as distinct extension lower upper trim "
-    "substring replace replaceMatches split join toString toInteger toDecimal matches".split()
+    "where select first last tail skip take exclude endedLast current ofType as distinct extension "
+    "lower upper trim substring replace replaceMatches split join toString toInteger toDecimal "
+    "matches".split()
 )
 _STRICT_OPERATORS = frozenset({"EqualityExpression", "InequalityExpression"})
 

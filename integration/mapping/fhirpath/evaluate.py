@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -11,6 +12,7 @@ from integration.mapping.fhirpath.compile import FhirPath, compile_path
 from integration.mapping.fhirpath.fast_path import COMPUTED, FastPath, TypeNames, build_fast_path
 from integration.mapping.fhirpath.fast_steps import UnsupportedValue
 from integration.mapping.fhirpath.library import Node, TypedNode, unwrap_node, wrap_values
+from integration.mapping.fhirpath.periods import find_last_day, mark_ended
 
 # Takes the place of a value that is absent; Unicode has no such character.
 _NO_VALUE = "\ufdd0"
@@ -19,7 +21,8 @@ _NO_VALUE = "\ufdd0"
 _WHOLE_RESOURCE = frozenset({"%resource"})
 
 # Variables that FHIRPath defines: https://hl7.org/fhirpath/#environment-variables
-ENVIRONMENT_VARIABLES = frozenset({"context", "resource", "rootResource", "ucum"})
+# And %today, the day of the mapping.
+ENVIRONMENT_VARIABLES = frozenset({"context", "resource", "rootResource", "ucum", "today"})
 
 
 class _FastPaths(dict[str, FastPath | None]):
@@ -43,6 +46,7 @@ class _FastPathPlan(dict[str | None, _FastPaths]):
         self.types: dict[str, TypeNames] = dict.fromkeys(
             ("resource", "rootResource"), frozenset({type_})
         )
+        self.types["today"] = frozenset({"date"})
         for name, path in variables.items():
             fast_path = self[type_][path]
             if fast_path is not None and len(fast_path.types) < 2:
@@ -58,9 +62,10 @@ def _get_plan(type_: str | None, variables: tuple[tuple[str, str], ...]) -> _Fas
 
 
 class Evaluation:
-    """Evaluates paths on one resource.
+    """Evaluates paths on one resource, as it is on a day.
 
     A path that fails raises Unmappable. A variable that fails is empty, and a note says so.
+    `changes_on`: the next day on which something of the resource is over; None: there is none.
     """
 
     def __init__(
@@ -69,14 +74,17 @@ class Evaluation:
         resource: Mapping[str, Any],
         notes: list[str],
         *,
+        today: date,
         mark_missing: bool = False,
     ) -> None:
         self._variable_paths = variables
         self._resource = resource
         self._notes = notes
-        plain = _PlainValues(mark_missing)
+        self._today = today
+        plain = _PlainValues(today, mark_missing)
         self._root = plain.copy(resource, is_resource=True)
         self._missing = plain.missing
+        self.changes_on = plain.changes_on
         # Where an element says that it is a resource, types do not follow from names.
         self._has_inner_resources = plain.has_inner_resources
         type_ = resource.get("resourceType")
@@ -84,7 +92,11 @@ class Evaluation:
         self._plan = _get_plan(self._type, tuple(variables.items()))
         self._fast_paths = self._plan[self._type]
         self._start = [self._root]
-        self._variables = {"resource": self._start, "rootResource": self._start}
+        self._variables = {
+            "resource": self._start,
+            "rootResource": self._start,
+            "today": [today.isoformat()],
+        }
         self._presence: dict[str, bool] = {}
         self._marked: Evaluation | None = None
         for name, path in variables.items():
@@ -135,7 +147,9 @@ class Evaluation:
         if not any(missing.startswith(name) for missing in self._missing for name in named):
             return False
         if self._marked is None:
-            self._marked = Evaluation(self._variable_paths, self._resource, [], mark_missing=True)
+            self._marked = Evaluation(
+                self._variable_paths, self._resource, [], today=self._today, mark_missing=True
+            )
         try:
             return any(_NO_VALUE in str(value) for value in self._marked.find_values(path))
         except Unmappable:
@@ -208,14 +222,16 @@ def _drop_extensions_alone(values: list[Any]) -> list[Any]:
 
 class _PlainValues:
     """Copies a resource without what stands beside its values: fhirpathpy would take the extensions
-    in `_line` for further lines, and null for text.
+    in `_line` for further lines, and null for text. Marks what is over: see periods.
 
     Collects in `missing` the names of elements that have extensions and no value. With
     `mark_missing`, the copy has a mark in the place of each such value. `has_inner_resources` tells
     whether an element, other than a contained resource, has a `resourceType`.
     """
 
-    def __init__(self, mark_missing: bool) -> None:
+    def __init__(self, today: date, mark_missing: bool) -> None:
+        self._today = today
+        self.changes_on: date | None = None
         self.missing: set[str] = set()
         self.has_inner_resources = False
         self._mark_missing = mark_missing
@@ -229,6 +245,11 @@ class _PlainValues:
         if "resourceType" in node and not is_resource:
             self.has_inner_resources = True
         copied: dict[str, Any] = {}
+        # https://hl7.org/fhir/R4/valueset-name-use.html: old: this is no longer in use
+        if node.get("use") == "old":
+            mark_ended(copied)
+        elif (last_day := find_last_day(node.get("period"))) is not None:
+            self._heed_end(copied, last_day)
         for name, value in node.items():
             if type(value) is str and name[:1] != "_":
                 copied[name] = value
@@ -239,6 +260,14 @@ class _PlainValues:
                 if self._mark_missing and name[1:] not in node:
                     copied[name[1:]] = _NO_VALUE
         return copied
+
+    def _heed_end(self, item: dict[str, Any], last_day: date) -> None:
+        """Mark an item that is over, or remember when it will be."""
+        if last_day < self._today:
+            mark_ended(item)
+        elif last_day < date.max:
+            ends = last_day + timedelta(days=1)
+            self.changes_on = min(self.changes_on or ends, ends)
 
 
 def _lacks_value(value: Any) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from integration.mapping.fhirpath import library
+from integration.mapping.fhirpath import library, periods
 
 Values = list[Any]
 Variables = Mapping[str, Values]
@@ -243,6 +243,14 @@ def make_exclude(others: Step) -> Step:
         return [value for value in values if value not in excluded]
 
     return step
+
+
+def put_ended_last(values: Values, root: Values, variables: Variables) -> Values:
+    return periods.put_ended_last(values)
+
+
+def drop_ended(values: Values, root: Values, variables: Variables) -> Values:
+    return periods.drop_ended(values)
 
 
 def check_exists(values: Values, root: Values, variables: Variables) -> Values:

@@ -16,6 +16,7 @@ from fhirpathpy.engine.util import set_paths, uniq
 from fhirpathpy.models import models
 
 from integration.mapping.fhirpath.parser import Tree
+from integration.mapping.fhirpath.periods import is_ended
 
 # Of R4's elements: path2Type (type by path), choiceTypePaths (types by the path of a choice) and
 # pathsDefinedElsewhere (the path that defines an element, by the path that reuses it).
@@ -30,19 +31,28 @@ Node = Any  # a JSON value, or a TypedNode
 TypedNode = ResourceNode
 
 _REGISTRY: Mapping[str, Any] = invocation_registry
+
+# https://github.com/beda-software/fhirpath-py#user-defined-functions
+_OWN_FUNCTIONS: Mapping[str, Any] = {
+    "endedLast": {"fn": lambda nodes: sorted(nodes, key=lambda node: is_ended(unwrap_node(node)))},
+    "current": {"fn": lambda nodes: [node for node in nodes if not is_ended(unwrap_node(node))]},
+}
 _uniq: Any = uniq
 
 
 def is_function(name: str) -> bool:
-    """Whether fhirpathpy has a function of this name."""
-    return name in _REGISTRY
+    """Whether there is a function of this name: fhirpathpy's, or one for maps."""
+    return name in _REGISTRY or name in _OWN_FUNCTIONS
 
 
 def build_evaluator(tree: Tree) -> Callable[[Node, Mapping[str, Any]], Any]:
     """Return a function of a focus and variables. It raises whatever Python raises, with messages
     that may quote a value."""
     evaluate: Callable[[Node, Mapping[str, Any]], Any] = set_paths(  # type: ignore[no-untyped-call]
-        apply_parsed_path, {"children": [tree]}, R4_MODEL, {"returnRawData": True}
+        apply_parsed_path,
+        {"children": [tree]},
+        R4_MODEL,
+        {"returnRawData": True, "userInvocationTable": _OWN_FUNCTIONS},
     )
     return evaluate
 

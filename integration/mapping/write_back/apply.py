@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from functools import partial
 from typing import Any
 
 from integration.core.errors import Issue, Rejected, Unmappable
@@ -45,15 +46,18 @@ def write_columns(
     changes: Changes,
     columns: Columns,
     base: str | None = None,
+    *,
+    today: date,
 ) -> FhirResource:
     """Return the resource with these values in its columns, or `resource` itself where the columns
     show them already.
 
-    `columns` has at least those of `changes`; `base` is as for engine.map_resource. Raises
-    Rejected, which names the column and the element.
+    `columns` has at least those of `changes`; `base` and `today` are as for engine.map_resource.
+    Raises Rejected, which names the column and the element.
     """
     writes = _plan_writes(entity, changes, columns)
-    values = _read_columns(entity, resource, writes, base)
+    read = partial(_read_columns, entity, base=base, today=today)
+    values = read(resource, writes)
     changed = [write for write in writes if not write.is_shown_in(values)]
     if not changed:
         return resource
@@ -67,17 +71,17 @@ def write_columns(
             _write_column(draft, write, written, replaceable)
     if cleared := [write for write in changed if write.value is None]:
         # Another column's value may be there by now: an element has a column for each type.
-        values = _read_columns(entity, draft, cleared, base)
+        values = read(draft, cleared)
         _clear_columns(
             draft, [write for write in cleared if not write.is_shown_in(values)], written
         )
     # A requested value that was there already may have been removed with what it belonged to.
-    values = _read_columns(entity, draft, writes, base)
+    values = read(draft, writes)
     lost = [write for write in writes if write not in changed and not write.is_shown_in(values)]
     for write in lost:
         if write.value is not None:
             _write_column(draft, write, written, replaceable)
-    _check_written(changed + lost, _read_columns(entity, draft, writes, base))
+    _check_written(changed + lost, read(draft, writes))
     return draft
 
 
@@ -87,13 +91,15 @@ def create_resource(
     changes: Changes,
     columns: Columns,
     base: str | None = None,
+    *,
+    today: date,
 ) -> FhirResource:
     """Return a new resource: what the map says of every new one, and the columns that have a value.
     Raises Rejected, as `write_columns` does."""
     constants: FhirResource = element_paths.copy_tree(dict(entity.create))
     new = {"resourceType": entity.resource, "id": identifier, **constants}
     given = {name: value for name, value in changes.items() if value is not None}
-    return write_columns(entity, new, given, columns, base)
+    return write_columns(entity, new, given, columns, base, today=today)
 
 
 # -- columns -------------------------------------------------------------------------------------
@@ -208,7 +214,12 @@ def _has_system(entity: EntityMap, steps: Steps) -> bool:
 
 
 def _read_columns(
-    entity: EntityMap, resource: FhirResource, writes: Iterable[_ColumnWrite], base: str | None
+    entity: EntityMap,
+    resource: FhirResource,
+    writes: Iterable[_ColumnWrite],
+    *,
+    base: str | None,
+    today: date,
 ) -> Mapping[str, Any]:
     """Return what these columns show of the resource."""
     writes = list(writes)
@@ -216,7 +227,8 @@ def _read_columns(
     columns |= {write.name: write.column for write in writes}
     attributes = tuple(write.attribute for write in writes)
     entity = replace(entity, attributes=attributes, expands=(), unmapped_elements=())
-    return engine.map_resource(entity, resource, {entity.table: columns}, base).values
+    tables = {entity.table: columns}
+    return engine.map_resource(entity, resource, tables, base, today=today).values
 
 
 def _check_written(writes: Iterable[_ColumnWrite], values: Mapping[str, Any]) -> None:

@@ -25,6 +25,7 @@ from integration.mapping.fhirpath.library import unwrap_node
 from integration.mapping.files import list_map_names
 from integration.mapping.load import load_maps
 from integration.mapping.model import AttributeMap
+from tests.builders import TODAY
 from tests.mapping.tenant import PREFIX
 from tests.randomness import limit_examples
 
@@ -192,7 +193,7 @@ def list_values(found: Found) -> Any:
 
 def assert_agree(map_: Paths, resource: Any) -> None:
     """What we find is what the library finds, given nothing but the values."""
-    ours = Evaluation(map_.variables, resource, [])
+    ours = Evaluation(map_.variables, resource, [], today=TODAY)
     (root,) = ours.find_values("%resource")
     variables = {"resource": [root], "rootResource": [root]}
 

@@ -22,6 +22,7 @@ from integration.mapping.model import (
 from integration.mapping.toolkit.convert import convert
 from integration.mapping.toolkit.findings import ConversionStatus, Finding, as_markdown, as_text
 from integration.mapping.toolkit.rows import NewerColumns, Table, Toolkit, read_toolkit
+from tests.builders import TODAY
 from tests.mapping.toolkit.organisation import (
     ATTRIBUTE_MAP,
     CONCEPT,
@@ -209,7 +210,7 @@ def found_text(attribute_map: AttributeMap, gender: str) -> object:
     text += f"\n[[attribute]]\ncolumn = 'c'\npath = {json.dumps(attribute_map.path)}\n"
     columns = {name: Column(name, "String") for name in ("c", "anchor")}
     return map_resource(
-        parse_map(text, "x"), {"id": "1", "gender": gender}, tables(columns)
+        parse_map(text, "x"), {"id": "1", "gender": gender}, tables(columns), today=TODAY
     ).values["c"]
 
 
@@ -250,7 +251,7 @@ def test_a_reference_to_one_of_several_types_takes_that_type_alone(path: str) ->
         "generalPractitioner": [{"reference": link} for link in links],
     }
     columns = {"c": Column("c", "Lookup"), "anchor": Column("anchor", "String")}
-    mapped = map_resource(patient(kit), shown, tables(columns), "https://fhir.test")
+    mapped = map_resource(patient(kit), shown, tables(columns), "https://fhir.test", today=TODAY)
     assert mapped.values["c"] == Lookup("Practitioner/2")
 
 
@@ -521,6 +522,7 @@ def test_a_patient_becomes_the_rows_that_the_toolkit_would_have_made() -> None:
             ],
         },
         tables(of(entity_map)) | {expand.table: of(expand) for expand in entity_map.expands},
+        today=TODAY,
     )
     assert {name: mapped.values[name] for name in of(entity_map)} == {
         "lastname": "Chalmers",

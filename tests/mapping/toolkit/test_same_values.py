@@ -10,13 +10,14 @@ import pytest
 
 from integration.mapping.fhirpath.evaluate import Evaluation
 from integration.mapping.toolkit.translate import translate
+from tests.builders import TODAY
 from tests.mapping.toolkit.element_maps import EXACT, OWN, PUBLISHED, RELIGION, real_patients
 
 PATHS = [*(json.loads(each)["s"] for each in PUBLISHED), *EXACT]
 
 
 def ours(path: str, patient: dict[str, Any]) -> list[Any]:
-    return Evaluation({}, patient, []).find_values(translate(path, "Patient").path)
+    return Evaluation({}, patient, [], today=TODAY).find_values(translate(path, "Patient").path)
 
 
 def theirs(path: str, patient: dict[str, Any]) -> list[Any]:

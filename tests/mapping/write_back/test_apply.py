@@ -14,6 +14,7 @@ from integration.core.errors import Rejected
 from integration.mapping.model import Kind, Lookup
 from integration.mapping.write_back.apply import create_resource, explain_unwritable, write_columns
 from integration.mapping.write_back.inverse_paths import invert_path
+from tests.builders import TODAY
 from tests.mapping.write_back.writable import build_attribute, build_columns, build_entity
 
 SCT = "http://snomed.info/sct"
@@ -86,7 +87,7 @@ def write(resource: dict[str, Any], /, **changes: Any) -> dict[str, Any]:
     """The resource after the write, which leaves the one that was given alone."""
     map_ = PATIENT if resource["resourceType"] == "Patient" else CONDITION
     before = decimal_json.encode(resource)
-    result = write_columns(map_, resource, changes, build_columns(map_))
+    result = write_columns(map_, resource, changes, build_columns(map_), today=TODAY)
     assert decimal_json.encode(resource) == before
     return result
 
@@ -286,11 +287,11 @@ def test_a_condition_is_made_true_of_what_is_there_unless_it_says_something_else
         "Condition", [build_attribute("code", "onset.ofType(Age).where(system = 'urn:u').code")]
     )
     resource = build_condition(onsetAge={"value": 1})
-    new = write_columns(map_, resource, {"code": "a"}, build_columns(map_))
+    new = write_columns(map_, resource, {"code": "a"}, build_columns(map_), today=TODAY)
     assert new["onsetAge"] == {"value": 1, "system": "urn:u", "code": "a"}
     other = build_condition(onsetAge={"value": 1, "system": "urn:other", "code": "b"})
     with pytest.raises(Rejected, match="code: FHIR has another value here"):
-        write_columns(map_, other, {"code": "a"}, build_columns(map_))
+        write_columns(map_, other, {"code": "a"}, build_columns(map_), today=TODAY)
 
 
 def test_a_reference_is_written_whole() -> None:
@@ -408,9 +409,11 @@ def test_what_would_leave_a_required_element_empty_is_not_cleared() -> None:
     )
     resource = {"resourceType": "Observation", "id": "1", "code": {"coding": [{"code": "a"}]}}
     with pytest.raises(Rejected, match="code: FHIR requires the element") as caught:
-        write_columns(map_, resource, {"code": None}, build_columns(map_))
+        write_columns(map_, resource, {"code": None}, build_columns(map_), today=TODAY)
     assert caught.value.issues[0].expression == "Observation.code"
-    new = write_columns(map_, resource, {"code": None, "text": "t"}, build_columns(map_))
+    new = write_columns(
+        map_, resource, {"code": None, "text": "t"}, build_columns(map_), today=TODAY
+    )
     assert new["code"] == {"text": "t"}
 
 
@@ -427,7 +430,7 @@ def test_one_of_several_required_items_is_cleared() -> None:
     )
     reaction = {"manifestation": [{"text": "a"}, {"text": "b"}]}
     resource = {"resourceType": "AllergyIntolerance", "id": "1", "reaction": [reaction]}
-    new = write_columns(map_, resource, {"second": None}, build_columns(map_))
+    new = write_columns(map_, resource, {"second": None}, build_columns(map_), today=TODAY)
     assert new["reaction"] == [{"manifestation": [{"text": "a"}]}]
 
 
@@ -481,14 +484,14 @@ def test_a_new_resource_has_the_constants_of_its_map_and_what_was_written() -> N
     constant: Mapping[str, Any] = {"clinicalStatus": {"coding": [build_coding("active", STATUS)]}}
     map_ = build_entity("Condition", [*CONDITION.attributes], create=constant)
     given = {"subject": Lookup("Patient/2"), "text": "t", "code": None, "status": None}
-    assert create_resource(map_, "new", given, build_columns(map_)) == {
+    assert create_resource(map_, "new", given, build_columns(map_), today=TODAY) == {
         "resourceType": "Condition",
         "id": "new",
         **constant,
         "subject": {"reference": "Patient/2"},
         "code": {"text": "t"},
     }
-    other = create_resource(map_, "new", {"status": 2}, build_columns(map_))
+    other = create_resource(map_, "new", {"status": 2}, build_columns(map_), today=TODAY)
     assert other["clinicalStatus"] == {"coding": [build_coding("resolved", STATUS)]}
     assert constant == {"clinicalStatus": {"coding": [build_coding("active", STATUS)]}}
 

@@ -23,6 +23,7 @@ from integration.mapping.write_back.apply import write_columns
 from integration.mapping.write_back.inverse_paths import PathPredicate, Steps, invert_path
 from integration.virtual_tables.entity_type import MappedEntityType, build_entity_type
 from local.processes import PROJECT
+from tests.builders import TODAY
 from tests.mapping import real
 from tests.randomness import make_random, scale
 
@@ -202,7 +203,7 @@ def _draw_cases(kind: str) -> Iterator[Case]:
 def _map_columns(entity_type: MappedEntityType, resource: Resource) -> dict[str, Any]:
     """Each column, as the feed has it."""
     columns = engine.map_resource(
-        entity_type.entity, resource, {entity_type.entity.table: entity_type.columns}
+        entity_type.entity, resource, {entity_type.entity.table: entity_type.columns}, today=TODAY
     ).values
     return {
         attribute.column: _convert_to_feed(attribute, columns[attribute.column])
@@ -273,7 +274,7 @@ def _write(
     before = decimal_json.encode(resource)
     new = None
     with suppress(Rejected):
-        new = write_columns(entity_type.entity, resource, changes, entity_type.columns)
+        new = write_columns(entity_type.entity, resource, changes, entity_type.columns, today=TODAY)
     assert decimal_json.encode(resource) == before
     return new
 
@@ -307,7 +308,9 @@ def test_what_was_written_is_read_and_nothing_else_has_changed(kind: str) -> Non
 def test_a_write_that_is_repeated_changes_nothing(kind: str) -> None:
     for entity_type, resource, changes in _list_cases(kind):
         if new := _write(entity_type, resource, changes):
-            again = write_columns(entity_type.entity, new, changes, entity_type.columns)
+            again = write_columns(
+                entity_type.entity, new, changes, entity_type.columns, today=TODAY
+            )
             assert decimal_json.encode(again) == decimal_json.encode(new), (resource, changes)
 
 
@@ -320,7 +323,10 @@ def test_writing_what_is_shown_changes_nothing(kind: str) -> None:
             for attribute in entity_type.entity.attributes
             if attribute.virtual_column.writable
         }
-        assert write_columns(entity_type.entity, resource, same, entity_type.columns) is resource
+        assert (
+            write_columns(entity_type.entity, resource, same, entity_type.columns, today=TODAY)
+            is resource
+        )
 
 
 @each_table
@@ -403,9 +409,14 @@ def test_a_real_resource_takes_what_it_shows_as_it_is(kind: str) -> None:
             for item in entity_type.entity.attributes
             if item.virtual_column.writable
         }
-        assert write_columns(entity_type.entity, resource, same, entity_type.columns) is resource
+        assert (
+            write_columns(entity_type.entity, resource, same, entity_type.columns, today=TODAY)
+            is resource
+        )
         for name, value in same.items():
             assert (
-                write_columns(entity_type.entity, resource, {name: value}, entity_type.columns)
+                write_columns(
+                    entity_type.entity, resource, {name: value}, entity_type.columns, today=TODAY
+                )
                 is resource
             )
