@@ -2,8 +2,9 @@
 
 It costs up to three requests to the FHIR server, one to Dataverse (and those for the columns of its
 tables, once in ten minutes), one look at the activity log, of at most ten storage operations, one
-list of concerns, and one read for each of the 40 deliveries at most that are named. All parts are read at the same time,
-each within a time of its own: what cannot be read says so, and the rest is shown.
+list of concerns, and one read for each of the deliveries that are named, 40 at most. All parts are
+read at the same time, each within a time of its own: what cannot be read says so, and the rest is
+shown.
 """
 
 from __future__ import annotations
