@@ -52,7 +52,6 @@ async def show_jobs(view: View) -> Reply:
         jobs=page.jobs,
         after=page.after,
         is_first="after" not in view.fields,
-        open_states=OPEN_STATES,
         titles=TITLES,
     )
 
