@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from integration.core import decimal_json
 from integration.core.errors import IntegrationError, Issue, Rejected, Unmappable
 from integration.core.model import FhirResource, Tables
+from integration.core.offload import offload
 from integration.dataverse.client import Dataverse
 from integration.mapping import engine
 from integration.mapping.explain import ExplainedRow, assume_columns, list_rows
@@ -22,6 +23,9 @@ from integration.mapping.schema_mismatches import find_schema_mismatches
 
 # Seconds for Dataverse to tell the columns of all tables of a map.
 _TIMEOUT = 10.0
+
+# Mapping takes far longer than parsing, for which the bounds of `offload` are.
+_WORK = 10
 
 # What stands for the id of a resource that has none yet.
 NO_ID = "not-yet"
@@ -65,26 +69,34 @@ async def try_resource(
     if route is Route.VIRTUAL:
         # A virtual table has no child rows, and takes what the map says.
         entity = replace(entity, expands=())
-        return _map(entity, resource, assume_columns(entity), base, Trial())
+        return await _map(entity, resource, assume_columns(entity), base, Trial())
     try:
         async with asyncio.timeout(_TIMEOUT):
             names = entity.tables
             found = await asyncio.gather(*map(dataverse.get_columns, names))
     except TimeoutError:
         unchecked = Trial(unchecked=f"Dataverse: no answer in {_TIMEOUT:g} s")
-        return _map(entity, resource, assume_columns(entity), base, unchecked)
+        return await _map(entity, resource, assume_columns(entity), base, unchecked)
     except IntegrationError as error:
-        return _map(entity, resource, assume_columns(entity), base, Trial(unchecked=str(error)))
+        unchecked = Trial(unchecked=str(error))
+        return await _map(entity, resource, assume_columns(entity), base, unchecked)
     tables = dict(zip(names, found, strict=True))
     if mismatches := find_schema_mismatches(entity, tables):
         return Trial(
             refused="the map does not fit the tables of the organisation, so it writes no row",
             mismatches=tuple(mismatches),
         )
-    return _map(entity, resource, tables, base, Trial())
+    return await _map(entity, resource, tables, base, Trial())
 
 
-def _map(
+async def _map(
+    entity: EntityMap, resource: FhirResource, tables: Tables, base: str, trial: Trial
+) -> Trial:
+    size = _WORK * len(decimal_json.encode(resource))
+    return await offload(size, lambda: _make_rows(entity, resource, tables, base, trial))
+
+
+def _make_rows(
     entity: EntityMap, resource: FhirResource, tables: Tables, base: str, trial: Trial
 ) -> Trial:
     try:
