@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import re
+import threading
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -16,6 +17,7 @@ from integration.journal.audit_entry import AccessKind
 from integration.journal.flow_log import MemoryFlowLog
 from integration.mapping import files
 from integration.mapping.files import parse_map_file
+from integration.pages.maps import MAX_ROWS
 from tests.audits import FailingAuditLog, make_recorder
 from tests.builders import MARKER, Body, batch, entry, patient
 from tests.conftest import Route, told_by
@@ -254,6 +256,26 @@ async def test_the_columns_of_the_organisation_count(route: Route) -> None:
     shown = mirrored.text
     assert "the text is longer than 160 characters and was cut" in shown
     assert "n" * 161 not in shown.partition("Try a resource")[0]
+
+
+@pytest.mark.parametrize("number", [50, 300])
+async def test_of_very_many_rows_the_first_are_shown_and_it_says_so(
+    route: Route, number: int
+) -> None:
+    """And then they are shown beside the event loop."""
+    threads: set[bool] = set()
+
+    def now() -> datetime:
+        threads.add(threading.current_thread() is threading.main_thread())
+        return route.clock()
+
+    many = [{"system": "urn:ward", "value": f"{n}-{'x' * 20}"} for n in range(number)]
+    visitor = visit(route, "reader", "phi", now=now)
+    person = json.dumps(patient(id=PATIENT, identifier=many))
+    reply = await visitor.post("maps/Patient", resource=person)
+    assert reply.html.count("<caption>") == min(number + 1, MAX_ROWS)
+    assert ("The first 200 of 301 rows are shown" in reply.text) is (number > MAX_ROWS)
+    assert (False in threads) is (number > MAX_ROWS)
 
 
 async def test_without_dataverse_it_is_said_that_lengths_were_not_checked(route: Route) -> None:
