@@ -48,7 +48,7 @@ from integration.queues.names import (
     RELAY_QUEUE,
 )
 from integration.queues.queue_sender import parse_work_item
-from integration.relay.end import park as park_delivery
+from integration.relay.end import park_failed
 from integration.relay.process import process
 from integration.virtual_tables.data_routes import FUNCTION_KEY, change_routes, list_routes
 
@@ -110,7 +110,7 @@ async def relay_poison(msg: func.QueueMessage) -> None:
     """Park a delivery whose work item failed repeatedly."""
     parts = await wiring.get_parts()
     item = parse_work_item(msg.get_body())
-    await park_delivery(parts.journal, item, "processing failed repeatedly", parts.now())
+    await park_failed(parts.journal, item, parts.now())
 
 
 @app.queue_trigger("msg", ANSWER_QUEUE, STORAGE)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from faults.mirror_truth import read_all
 from faults.proxy import KINDS
 from faults.refusal_rows import RowTroubles
 from faults.route import PATIENCE, Route, gather_limited
+from faults.sweeping import sweep_later
 from faults.verdict import AcceptedDelivery, Finding, StoredResource, Tally
 from integration.journal.concern import ConcernKind
 
@@ -47,6 +49,8 @@ _UNIT_MAX_ENTRIES = "100"
 _MAX_REQUEST = 150  # before which the host is killed
 _EVER = 10**6  # requests
 _PAUSE = 0.2
+_PATIENCE_WITH_JOB = 20.0  # seconds
+_LATER = timedelta(minutes=11)
 # Dataverse takes no change sets. It can be read, which the suite does too.
 _FORBIDDEN = {"kind": "status", "status": 403, "method": "POST", "next": _EVER}
 # What this chapter injects besides refused entries.
@@ -262,10 +266,16 @@ class RefusalChapter:
         """Have a job replay all that matches, and wait for its end."""
         body = {"kind": "replay", "filter": found, "started_by": "faults"}
         async with asyncio.timeout(PATIENCE):
-            job = await self._ask("POST", "jobs", json=body)
+            job, rests = await self._ask("POST", "jobs", json=body), 0
             while job["state"] in ("running", "stopping"):
                 await asyncio.sleep(_PAUSE)
-                job = await self._ask("GET", f"jobs/{job['id']}")
+                before, job = job, await self._ask("GET", f"jobs/{job['id']}")
+                rests = rests + 1 if job == before else 0
+                if rests * _PAUSE > _PATIENCE_WITH_JOB:
+                    # Its worker was killed, and its work item deleted by the other worker that had
+                    # it. Housekeeping queues it again after ten minutes.
+                    await sweep_later(self.route.running, _LATER)
+                    rests = 0
         if job["state"] != "done":
             self.report.record_stuck_work(f"a job that replays {found}: {job}")
         self.report.tally.injected[injected.REPLAYED] += job["done"]

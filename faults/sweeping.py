@@ -45,6 +45,7 @@ async def sweep_later(running: Running, later: timedelta) -> int:
             activity=stores.activity,
             audit=stores.audit,
             row_keys=stores.row_keys,
+            jobs=stores.jobs,
             now=lambda: datetime.now(UTC) + later,
             ages=_AGES,
         )

@@ -244,6 +244,11 @@ class Dataverse:
                 raise
             return known.columns
 
+    def get_known_columns(self, table: str) -> Columns | None:
+        """Return the columns of a table as Dataverse told them last; None: it was not asked."""
+        known = self._columns.get(table)
+        return None if known is None else known.columns
+
     def _keep_columns(self, table: str, task: asyncio.Task[Columns]) -> None:
         del self._column_reads[table]
         if task.cancelled():

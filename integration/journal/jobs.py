@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from integration.journal.bounds import bound_text
-from integration.journal.concern import ConcernGroup
+from integration.journal.concern import ConcernGroup, ConcernKind
 from integration.journal.delivery_filter import DeliveryFilter
 from integration.journal.table_keys import is_audit_id, parse_activity_time
 
@@ -65,10 +65,12 @@ class ReconcileFilter:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFilter:
     """What a job works on: deliveries that match `criteria`. `group`: of those only what needs
-    attention in this way. `reconcile`: of that kind of job, which works on no deliveries."""
+    attention in this way; `concern`: of that group this kind alone. `reconcile`: of that kind of
+    job, which works on no deliveries."""
 
     criteria: DeliveryFilter = field(default_factory=DeliveryFilter)
     group: ConcernGroup | None = None
+    concern: ConcernKind | None = None
     reconcile: ReconcileFilter | None = None
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -49,6 +48,8 @@ class Maps:
     broken: Mapping[str, str]  # in use, but wrong: what is wrong, by resource type
     # In use or not: a lookup may point at a row that someone else writes.
     available: Mapping[str, EntityMap]
+    # Not in use, and wrong: what is wrong, by the name of the file.
+    broken_unused: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_maps(
@@ -88,7 +89,8 @@ def build_maps(map_files: Iterable[MapFile]) -> Maps:
                 _record_broken(file.resource, str(problem), entities, broken)
     for resource in broken:
         entities.pop(resource, None)
-    return Maps(entities, broken, {**_build_unused_maps(map_files), **entities})
+    unused, broken_unused = _build_unused_maps(map_files)
+    return Maps(entities, broken, {**unused, **entities}, broken_unused)
 
 
 @cache
@@ -108,13 +110,19 @@ def parse_map(text: str, name: str) -> EntityMap:
     return _build_entity_map(files.parse_map_file(name, text))
 
 
-def _build_unused_maps(map_files: Iterable[MapFile]) -> dict[str, EntityMap]:
+def _build_unused_maps(
+    map_files: Iterable[MapFile],
+) -> tuple[dict[str, EntityMap], dict[str, str]]:
+    """Return the maps that are not in use, and what is wrong with others, by their files."""
     unused: dict[str, EntityMap] = {}
+    broken: dict[str, str] = {}
     for file in map_files:
         if not file.in_use and not file.adds_to_map:
-            with suppress(Misconfigured):  # reported once the map is used
+            try:
                 unused[file.resource] = _build_entity_map(file)
-    return unused
+            except Misconfigured as problem:
+                broken[file.name] = str(problem)
+    return unused, broken
 
 
 def _record_broken(

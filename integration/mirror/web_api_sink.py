@@ -58,6 +58,9 @@ _UNHEARD_DELAY = 150.0
 # https://learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes
 _DUPLICATE_KEY = "0x80060892"
 
+# Keys of other rows that a refusal names.
+_MAX_NAMED = 3
+
 # https://learn.microsoft.com/power-apps/developer/data-platform/reference/entities/contact
 INACTIVE = {"statecode": 1, "statuscode": 2}
 
@@ -203,9 +206,12 @@ class WebApiSink:
                     etag=row["@odata.etag"],
                 )
                 await self.dataverse.apply_changes([freed], job.item.delivery)
+        others = [row[entity.key] for row in rivals if row[entity.key] != job.key]
+        named = f" ({', '.join(others[:_MAX_NAMED])})" if others else ""
         return (
-            f"an alternate key of {entity.table} allows one row per FHIR id, and another row has "
-            f"it, maybe in another letter case: clear its {entity.id_column}, or delete that row"
+            f"an alternate key of {entity.table} allows one row per FHIR id, and another row{named}"
+            f" has it, maybe in another letter case: clear its {entity.id_column}, or delete that "
+            "row"
         )
 
     # -- writing ----------------------------------------------------------------------------------

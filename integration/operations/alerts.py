@@ -7,12 +7,14 @@ list against them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
-from integration.journal.concern import Concern, ConcernKind
+from integration.journal.attention import ConcernPage
+from integration.journal.concern import ConcernKind
 from integration.operations.status import (
     HousekeepingState,
     OpenDeliveries,
@@ -58,9 +60,12 @@ class JudgedAlert:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Facts:
+    """`unread`: why it is not known what needs attention; then `concerns` has none."""
+
     report: StatusReport
     concerns: Mapping[ConcernKind, int]
     more: bool
+    unread: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +75,16 @@ class _Alert:
     judge: Callable[[_Facts], Known]
 
 
-def judge_alerts(
-    report: StatusReport, concerns: Sequence[Concern], *, more: bool
-) -> list[JudgedAlert]:
-    """Judge every alert, those that would ring first. `concerns`: what needs attention; `more`:
-    there are more than these."""
-    kinds = [concern.kind for concern in concerns]
-    counted = {kind: kinds.count(kind) for kind in ConcernKind}
-    facts = _Facts(report=report, concerns=counted, more=more)
+def judge_alerts(report: StatusReport, found: ConcernPage | Unreadable) -> list[JudgedAlert]:
+    """Judge every alert, those that would ring first. `found`: what needs attention."""
+    page = ConcernPage((), None) if isinstance(found, Unreadable) else found
+    counted = Counter(concern.kind for concern in page.concerns)
+    facts = _Facts(
+        report=report,
+        concerns={kind: counted[kind] for kind in ConcernKind},
+        more=page.after is not None,
+        unread=found.reason if isinstance(found, Unreadable) else None,
+    )
     judged = [
         JudgedAlert(name=alert.name, tells=alert.tells, known=alert.judge(facts))
         for alert in ALERTS
@@ -86,10 +93,13 @@ def judge_alerts(
     return sorted(judged, key=lambda alert: order.index(alert.known.state))
 
 
-def _ring_if(found: Iterable[str], otherwise: str) -> Known:
+def _ring_if(found: Iterable[str], otherwise: str, unread: Iterable[str | None] = ()) -> Known:
+    """`unread`: why some of it cannot be read: then it is not said to be well."""
     reasons = [reason for reason in found if reason]
     if reasons:
         return Known(AlertState.RINGS, "; ".join(reasons))
+    if dark := [reason for reason in unread if reason]:
+        return Known(AlertState.UNREADABLE, "; ".join(dark))
     return Known(AlertState.SILENT, otherwise)
 
 
@@ -112,14 +122,16 @@ def _judge_parked(facts: _Facts) -> Known:
             ConcernKind.ROW_PARKED: ("row is parked", "rows are parked"),
         },
     )
-    poison = {
-        name: queue.length
-        for name, queue in facts.report.queues.items()
-        if name.endswith("-poison") and isinstance(queue, QueueState) and queue.length
-    }
-    found += [_count(length, f"message in {name}", f"messages in {name}")
-              for name, length in poison.items()]  # fmt: skip
-    return _ring_if(found, "nothing is parked or held; of what was dropped only the log tells")
+    unread = [facts.unread]
+    for name, queue in facts.report.queues.items():
+        if not name.endswith("-poison"):
+            continue
+        if isinstance(queue, QueueState):
+            found.append(_count(queue.length, f"message in {name}", f"messages in {name}"))
+        else:
+            unread.append(f"{name}: {queue.reason}")
+    otherwise = "nothing is parked or held; of what was dropped only the log tells"
+    return _ring_if(found, otherwise, unread)
 
 
 def _judge_operator(facts: _Facts) -> Known:
@@ -130,19 +142,21 @@ def _judge_operator(facts: _Facts) -> Known:
             ConcernKind.ROW_WAITING: ("row waits", "rows wait"),
         },
     )
-    return _ring_if(found, "nothing waits for an operator")
+    # A request to a sender that lacks a secret is logged as one for an operator.
+    found += [f"{name}: {problem}" for name, problem in facts.report.sender_problems.items()]
+    return _ring_if(found, "nothing waits for an operator", [facts.unread])
 
 
 def _judge_oldest(facts: _Facts) -> Known:
     deliveries = facts.report.deliveries
     if not isinstance(deliveries, OpenDeliveries):
         return Known(AlertState.UNREADABLE, deliveries.reason)
-    oldest = deliveries.oldest
+    oldest = deliveries.oldest_under_way  # what is parked has an alert of its own
     if oldest is None:
-        return Known(AlertState.SILENT, "no delivery is open")
+        return Known(AlertState.SILENT, "no delivery is under way")
     minutes = int((facts.report.time - oldest.accepted).total_seconds() // 60)
     limit = int(OLDEST.total_seconds() // 60)
-    text = f"the oldest open delivery was accepted {minutes} min ago"
+    text = f"the oldest delivery under way was accepted {minutes} min ago"
     if minutes > limit:
         return Known(AlertState.RINGS, f"{text}; the deployment may allow more than {limit}")
     return Known(AlertState.SILENT, text)
@@ -159,17 +173,14 @@ def _judge_refused(facts: _Facts) -> Known:
             ConcernKind.ROW_REFUSED: ("row is refused", "rows are refused"),
         },
     )
-    return _ring_if(found, "nothing that was refused is left")
+    return _ring_if(found, "nothing that was refused is left", [facts.unread])
 
 
 def _judge_unproven(facts: _Facts) -> Known:
-    report, refusals = facts.report, facts.report.refusals
-    found = [f"{name}: {problem}" for name, problem in report.sender_problems.items()]
+    refusals = facts.report.refusals
     if isinstance(refusals, Unreadable):
-        if found:
-            return _ring_if(found, "")
         return Known(AlertState.UNREADABLE, refusals.reason)
-    found += [
+    found = [
         f"{item.sender}: {item.count} answers 401 in the last 24 hours"
         for item in refusals.by_sender
         if item.status == 401 and item.sender is not None and item.count >= _UNPROVEN

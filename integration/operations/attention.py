@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from integration.core.errors import Issue, Rejected
+from integration.core.errors import Issue, Rejected, Unavailable
 from integration.journal.attention import ConcernFilter, ConcernPage, Concerns
 from integration.journal.concern import ConcernKind
 from integration.operations import query_parameters
+from integration.operations.status import Unreadable
 
 PARAMETERS = ("sender", "kind", "_count", "after")
 
@@ -22,6 +23,14 @@ async def find_concerns(concerns: Concerns, params: Mapping[str, str]) -> Concer
     )
     count = query_parameters.parse_count(params.get("_count", query_parameters.DEFAULT_COUNT))
     return await list_page(concerns, criteria, count, params.get("after"))
+
+
+async def read_newest(concerns: Concerns, limit: int) -> ConcernPage | Unreadable:
+    """Return the newest things that need attention, or why they cannot be read."""
+    try:
+        return await concerns.list_concerns(ConcernFilter(), limit, None)
+    except Unavailable as error:
+        return Unreadable(str(error))
 
 
 async def list_page(

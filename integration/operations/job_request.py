@@ -12,7 +12,7 @@ from typing import Any
 
 from integration.core.errors import Issue, Rejected
 from integration.core.model import OPEN, Status
-from integration.journal.concern import ConcernGroup
+from integration.journal.concern import KINDS_OF_GROUPS, ConcernGroup, ConcernKind
 from integration.journal.delivery_filter import DeliveryFilter
 from integration.journal.jobs import (
     MAX_FILTER_LENGTH,
@@ -28,7 +28,13 @@ from integration.operations.reconcile_jobs import get_run_id
 
 _FIELDS = ("kind", "filter", "started_by")
 _RECONCILE_FIELDS = ("type", "compare", "dry_run")
-_FILTER_FIELDS = ("status", "attention", "sender", "reason", "kind", "since", "until")
+_FILTER_FIELDS = ("status", "attention", "concern", "sender", "reason", "kind", "since", "until")
+
+# The groups of which a job may work on a kind alone.
+_GROUPS = (ConcernGroup.DELIVERY, ConcernGroup.ENTRIES, ConcernGroup.ROWS)
+
+# The row of another resource ends it, and nothing that a job does.
+_INCOMPLETE = ConcernKind.ROW_INCOMPLETE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,13 +66,18 @@ def parse_job_request(body: Any, user: str | None = None) -> JobRequest:
 
 def build_job_filter(kind: JobKind, params: Mapping[str, str | None]) -> JobFilter:
     """Build the filter of a job from texts by name, as the lists of deliveries take them: status,
-    attention, sender, reason, kind, since, until. Raises Rejected, also for a reconcile, which
-    works on no deliveries."""
+    attention, sender, reason, kind, since, until; and `concern`, one kind of what needs attention.
+    Raises Rejected, also for a reconcile, which works on no deliveries."""
     if kind is JobKind.RECONCILE:
         raise Rejected(Issue("value", "a reconcile works on no deliveries", "kind"))
     given = {name: value for name, value in params.items() if value is not None}
+    for name, value in given.items():
+        _check_text(value, name, f"filter.{name}")
     status = query_parameters.parse_choice(given.get("status"), Status, "status")
     group = query_parameters.parse_choice(given.get("attention"), ConcernGroup, "attention")
+    concern = query_parameters.parse_choice(given.get("concern"), ConcernKind, "concern")
+    if concern is not None:
+        group = _choose_group(concern, status, group)
     if kind is JobKind.REPLAY and status is None and group is None:
         status = Status.PARKED
     _check_target(kind, status, group)
@@ -78,7 +89,7 @@ def build_job_filter(kind: JobKind, params: Mapping[str, str | None]) -> JobFilt
         since=query_parameters.parse_datetime(given, "since"),
         until=query_parameters.parse_datetime(given, "until"),
     )
-    return JobFilter(criteria=criteria, group=group)
+    return JobFilter(criteria=criteria, group=group, concern=concern)
 
 
 def build_reconcile_filter(type_: str, compare: str | None, *, dry_run: bool) -> JobFilter:
@@ -100,6 +111,19 @@ def _parse_reconcile_filter(params: Mapping[str, Any]) -> JobFilter:
     return build_reconcile_filter(type_, compare, dry_run=dry_run)
 
 
+def _choose_group(
+    concern: ConcernKind, status: Status | None, group: ConcernGroup | None
+) -> ConcernGroup:
+    """Return the group of a kind that was asked for. Raises Rejected."""
+    if status is not None or group is not None:
+        text = "concern stands alone, without status and attention"
+        raise Rejected(Issue("value", text, "filter.concern"))
+    if concern is _INCOMPLETE:
+        text = f"a {_INCOMPLETE} ends by itself, when the row of the other resource is there"
+        raise Rejected(Issue("value", text, "filter.concern"))
+    return next(found for found in _GROUPS if concern in KINDS_OF_GROUPS[found])
+
+
 def _check_target(kind: JobKind, status: Status | None, group: ConcernGroup | None) -> None:
     if kind is JobKind.REPLAY:
         is_right = (status, group) in (
@@ -108,12 +132,15 @@ def _check_target(kind: JobKind, status: Status | None, group: ConcernGroup | No
             (None, ConcernGroup.ENTRIES),
             (None, ConcernGroup.ROWS),
         )
-        text = "a replay takes status=parked, or attention=delivery, entries or rows"
+        text = "a replay takes status=parked, or attention=delivery, entries or rows, or a concern"
     else:
         is_right = (status in OPEN and group is None) or (
             status is None and group is ConcernGroup.DELIVERY
         )
-        text = "a cancel takes status=accepted, processing or parked, or attention=delivery"
+        text = (
+            "a cancel takes status=accepted, processing or parked, or attention=delivery, or "
+            "concern=parked, held or waiting"
+        )
     if not is_right:
         raise Rejected(Issue("value", text, "filter"))
 
@@ -126,7 +153,8 @@ def describe_job(job: Job) -> dict[str, Any]:
         "compare": None if reconcile is None else reconcile.compare,
         "dry_run": None if reconcile is None else reconcile.dry_run,
         "status": criteria.status,
-        "attention": job.filter.group,
+        "attention": job.filter.group if job.filter.concern is None else None,
+        "concern": job.filter.concern,
         "sender": criteria.sender,
         "reason": criteria.reason or None,
         "kind": criteria.kind,
@@ -173,7 +201,11 @@ def _parse_text(
     value = fields.get(name)
     if value is None:
         return None
+    return _check_text(value, name, where or name, limit)
+
+
+def _check_text(value: Any, name: str, where: str, limit: int = MAX_FILTER_LENGTH) -> str:
     if not isinstance(value, str) or len(value) > limit or not value.isprintable():
         text = f"{name} must be a text of at most {limit} characters in one line"
-        raise Rejected(Issue("value", text, where or name))
+        raise Rejected(Issue("value", text, where))
     return value

@@ -44,6 +44,8 @@ class MatchCount:
 def choose_concerns(job_filter: JobFilter) -> frozenset[ConcernKind] | None:
     """Return the kinds of concerns that name what a job works on. None: none do, so it works
     through the open deliveries. Pure."""
+    if job_filter.concern is not None:
+        return frozenset({job_filter.concern})
     if job_filter.group is ConcernGroup.ROWS:
         return _ROWS
     if job_filter.group is not None:

@@ -15,6 +15,7 @@ from functools import partial
 from integration.core import decimal_json
 from integration.core.errors import IntegrationError, Issue, Rejected, Unmappable
 from integration.core.model import FhirResource, Tables
+from integration.core.offload import offload
 from integration.dataverse.client import Dataverse
 from integration.mapping import engine
 from integration.mapping.explain import ExplainedRow, assume_columns, list_rows
@@ -24,6 +25,9 @@ from integration.mapping.schema_mismatches import find_schema_mismatches
 
 # Seconds for Dataverse to tell the columns of all tables of a map.
 _TIMEOUT = 10.0
+
+# Mapping takes far longer than parsing, for which the bounds of `offload` are.
+_WORK = 10
 
 # What stands for the id of a resource that has none yet.
 NO_ID = "not-yet"
@@ -71,30 +75,31 @@ async def try_resource(
     """Map the resource as this data route does. `base`: the address of the FHIR server; `today`:
     the day of the mapping."""
     entity = entity.select_route(route)
-    map_ = partial(_map, entity, resource, base=base, today=today)
     if route is Route.VIRTUAL:
         # A virtual table has no child rows, and takes what the map says.
         entity = replace(entity, expands=())
-        return _map(entity, resource, assume_columns(entity), Trial(), base=base, today=today)
+    map_ = partial(_map, entity, resource, base=base, today=today)
+    if route is Route.VIRTUAL:
+        return await map_(assume_columns(entity), Trial())
     try:
         async with asyncio.timeout(_TIMEOUT):
             names = entity.tables
             found = await asyncio.gather(*map(dataverse.get_columns, names))
     except TimeoutError:
         unchecked = Trial(unchecked=f"Dataverse: no answer in {_TIMEOUT:g} s")
-        return map_(assume_columns(entity), unchecked)
+        return await map_(assume_columns(entity), unchecked)
     except IntegrationError as error:
-        return map_(assume_columns(entity), Trial(unchecked=str(error)))
+        return await map_(assume_columns(entity), Trial(unchecked=str(error)))
     tables = dict(zip(names, found, strict=True))
     if mismatches := find_schema_mismatches(entity, tables):
         return Trial(
             refused="the map does not fit the tables of the organisation, so it writes no row",
             mismatches=tuple(mismatches),
         )
-    return map_(tables, Trial())
+    return await map_(tables, Trial())
 
 
-def _map(
+async def _map(
     entity: EntityMap,
     resource: FhirResource,
     tables: Tables,
@@ -103,12 +108,15 @@ def _map(
     base: str,
     today: date,
 ) -> Trial:
-    try:
-        mapped = engine.map_resource(entity, resource, tables, base, today=today)
-    except Unmappable as problem:
-        return replace(trial, refused=str(problem))
-    return replace(
-        trial,
-        rows=tuple(list_rows(entity, mapped)),
-        notes=tuple(parse_note(note) for note in mapped.notes),
-    )
+    def make_rows() -> Trial:
+        try:
+            mapped = engine.map_resource(entity, resource, tables, base, today=today)
+        except Unmappable as problem:
+            return replace(trial, refused=str(problem))
+        return replace(
+            trial,
+            rows=tuple(list_rows(entity, mapped)),
+            notes=tuple(parse_note(note) for note in mapped.notes),
+        )
+
+    return await offload(_WORK * len(decimal_json.encode(resource)), make_rows)

@@ -64,14 +64,15 @@ class Unreadable:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenDeliveries:
     """How many deliveries are open, and how many of them parked. `counted`: when those were that
-    are not among the newest. `more`: there are, or may be, more than were looked at; then `oldest`
-    is the oldest of those."""
+    are not among the newest. `oldest_under_way`: of those that are not parked. `more`: there are,
+    or may be, more than were looked at; then `oldest` is the oldest of those."""
 
     counted: datetime
     open: int
     parked: int
     more: bool
     oldest: Delivery | None
+    oldest_under_way: Delivery | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,13 +290,19 @@ async def _find_open(check: StatusCheck, newest: Page) -> OpenDeliveries:
         counted = check._counted = await _count_open(check, newest)
     found = {delivery.id: delivery for delivery in (*counted.deliveries, *newest.deliveries)}
     is_open = [delivery for delivery in found.values() if delivery.status in OPEN]
+    under_way = [delivery for delivery in is_open if delivery.status is not Status.PARKED]
     return OpenDeliveries(
         counted=counted.time,
         open=len(is_open),
-        parked=sum(delivery.status is Status.PARKED for delivery in is_open),
+        parked=len(is_open) - len(under_way),
         more=counted.is_cut or await _has_gap(check.journal, newest),
-        oldest=min(is_open, key=lambda delivery: delivery.id, default=None),
+        oldest=_find_oldest(is_open),
+        oldest_under_way=_find_oldest(under_way),
     )
+
+
+def _find_oldest(deliveries: Iterable[Delivery]) -> Delivery | None:
+    return min(deliveries, key=lambda delivery: delivery.id, default=None)
 
 
 async def _count_open(check: StatusCheck, newest: Page) -> _Counted:

@@ -292,7 +292,10 @@ def _show_problem(
     headers: Mapping[str, str] | None = None,
 ) -> Reply:
     if person is None or not person.can(Role.READER):
-        reply = render_stranger("stranger.html", status=status, text=text)
+        can_sign_out = parts.sign_in.easy_auth
+        reply = render_stranger(
+            "stranger.html", status=status, text=text, can_sign_out=can_sign_out
+        )
     else:
         view = View(parts=parts, request=request, person=person, token="")
         reply = render(view, "problem.html", status=status, code=status, text=text)

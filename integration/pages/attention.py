@@ -10,20 +10,10 @@ from integration.operations.attention import find_concerns
 from integration.operations.views import describe_concern
 from integration.pages.http import Reply
 from integration.pages.jobs import list_offers
+from integration.pages.people import Role
 from integration.pages.view import View, render
 
 FIELDS = ("kind", "sender", "after")
-
-# By what a job finds the things of each kind.
-_JOBS = {
-    ConcernKind.PARKED: {"status": "parked"},
-    ConcernKind.HELD: {"status": "parked", "kind": "held"},
-    ConcernKind.WAITING: {"attention": "delivery"},
-    ConcernKind.ENTRIES: {"attention": "entries"},
-    ConcernKind.ROW_PARKED: {"attention": "rows"},
-    ConcernKind.ROW_REFUSED: {"attention": "rows"},
-    ConcernKind.ROW_WAITING: {"attention": "rows"},
-}
 
 KINDS = {
     ConcernKind.PARKED: "delivery parked",
@@ -41,10 +31,9 @@ async def show_attention(view: View) -> Reply:
     """Show a page of the list, with what can be done about each thing."""
     page = await find_concerns(view.parts.journal, view.fields)
     filters = {name: value for name, value in view.fields.items() if name != "after"}
-    kind = filters.get("kind", "")
-    job = dict(_JOBS[ConcernKind(kind)]) if kind in _JOBS else {}
-    if job and "sender" in filters:
-        job["sender"] = filters["sender"]
+    # A job of the very kind that is shown: one that did more than the list shows would surprise.
+    job = {"concern" if name == "kind" else name: value for name, value in filters.items()}
+    offers = list_offers(view, job) if "concern" in job else []
     return render(
         view,
         "attention.html",
@@ -52,7 +41,8 @@ async def show_attention(view: View) -> Reply:
         after=page.after,
         filters=filters,
         job=job,
-        offers=list_offers(view, job),
+        offers=offers,
+        must_choose="concern" not in job and view.person.can(Role.OPERATOR),
         is_first="after" not in view.fields,
         kinds=KINDS,
     )

@@ -28,10 +28,9 @@ class Bar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """What to draw. `highest`: the sum of the hour with the most."""
+    """What to draw."""
 
     bars: tuple[Bar, ...]
-    highest: int
 
 
 def count_rows(counts: FlowCounts) -> int:
@@ -55,7 +54,7 @@ def build_chart(hours: Sequence[HourCounts]) -> Chart:
         for index, parts in enumerate(sums)
         for bar in _stack(parts, index * step + step * _GAP / 2, step * (1 - _GAP), highest)
     ]
-    return Chart(bars=tuple(bars), highest=highest)
+    return Chart(bars=tuple(bars))
 
 
 def _measure(counts: FlowCounts) -> dict[str, int]:

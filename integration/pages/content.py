@@ -28,8 +28,12 @@ from integration.pages.line_differences import MarkedLine, mark_differences
 from integration.pages.view import View, render
 from integration.relay.kept_entry import KeptEntry, read_kept_entry
 
-# The most bytes of one text that a page shows.
+# The most bytes of one text that a page shows, and of its lines.
 MAX_SHOWN = 1_000_000
+MAX_SHOWN_LINES = 20_000
+
+# Comparing and showing take far longer than parsing, for which the bounds of `offload` are.
+_WORK = 10
 
 _TOO_LONG = f"More than {MAX_SHOWN // 1_000_000} MB: it is not shown here."
 _DELETED = "its bytes are deleted, so nothing of what came can be shown"
@@ -43,10 +47,12 @@ _MEDIA = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """One of the texts that stand side by side. `problem`: why there are no lines."""
+    """One of the texts that stand side by side. `number`: of its lines, of which `lines` are the
+    first; `problem`: why there are none."""
 
     request: Sequence[tuple[str, str]] = ()
     lines: Sequence[MarkedLine] = ()
+    number: int = 0
     problem: str | None = None
 
 
@@ -66,26 +72,31 @@ async def show_content(view: View) -> Reply:
     position = _parse_position(view.arguments["position"], delivery)
     result = next((found for found in status.results if found.position == position), None)
     entry = await _read_entry(view, status, position)
-    shown_bytes = sum(len(_get_resource(text)) for text in (entry.original, entry.sent))
-    original, sent, is_compared = await offload(
-        # Comparing takes far longer than parsing.
-        10 * shown_bytes,
-        lambda: build_sides(entry),
+    answered = (result.resource if result is not None else None) or ""
+    shown_bytes = len(answered) + sum(
+        len(_get_resource(text)) for text in (entry.original, entry.sent)
+    )
+    (original, sent, is_compared), answer = await offload(
+        _WORK * shown_bytes,
+        lambda: (build_sides(entry), None if result is None else build_answer(result)),
     )
     name = ((result and result.location) or "").partition("/_history/")[0] or entry.name
     is_recorded = await record_look(view, delivery, [name or "Resource"])
-    return render(
-        view,
-        "content.html",
-        delivery=delivery,
-        position=position,
-        name=name,
-        is_recorded=is_recorded,
-        entry=entry,
-        original=original,
-        sent=sent,
-        is_compared=is_compared,
-        answer=None if result is None else build_answer(result),
+    return await offload(
+        _WORK * shown_bytes,
+        lambda: render(
+            view,
+            "content.html",
+            delivery=delivery,
+            position=position,
+            name=name,
+            is_recorded=is_recorded,
+            entry=entry,
+            original=original,
+            sent=sent,
+            is_compared=is_compared,
+            answer=answer,
+        ),
     )
 
 
@@ -167,8 +178,9 @@ def _build_side(text: EntryText | None, reason: str) -> Side:
         return Side(request=text.request, problem="it has no resource")
     if len(text.resource) > MAX_SHOWN:
         return Side(request=text.request, problem=_TOO_LONG)
-    lines = tuple(MarkedLine(line) for line in format_json(text.resource))
-    return Side(request=text.request, lines=lines)
+    found = format_json(text.resource)
+    lines = tuple(MarkedLine(line) for line in found[:MAX_SHOWN_LINES])
+    return Side(request=text.request, lines=lines, number=len(found))
 
 
 def format_json(text: bytes) -> list[str]:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from integration.core.errors import Issue, Rejected, Unavailable
+from integration.core.log_events import log_event
 from integration.core.model import EntryResult
 from integration.core.offload import offload
 from integration.intake.correct import (
@@ -75,8 +76,16 @@ async def show_correction(view: View) -> Reply:
 
 async def send_correction(view: View) -> Reply:
     """Send a correction. What is refused is shown above what was typed."""
-    parts, id_ = view.parts, view.arguments["id"]
     fields, file = await _read_form(view)
+    try:
+        return await _send(view, fields, file)
+    except Unavailable as error:
+        log_event("request.unavailable", reason=str(error))
+        return await _show_again(view, None if file is not None else fields.get(_TEXT, ""))
+
+
+async def _send(view: View, fields: dict[str, str], file: bytes | None) -> Reply:
+    parts, id_ = view.parts, view.arguments["id"]
     original = await read_original(parts.journal, id_, MAX_BYTES)
     sent = await _build_sent(original, fields, file)
     correction = Correction(
@@ -162,6 +171,22 @@ async def _show(
         refused=[_describe_refused(result) for result in refused_entries[:MAX_LISTED]],
         refused_number=len(refused_entries),
         is_recorded=is_recorded,
+    )
+
+
+async def _show_again(view: View, typed: str | None) -> Reply:
+    """Show nothing but what was typed, where not even the delivery can be read, or that somebody
+    looks at it cannot be recorded. `typed`: None: a file was sent."""
+    return await offload(
+        len(typed or ""),
+        lambda: render(
+            view,
+            "correction_again.html",
+            status=503,
+            id=view.arguments["id"],
+            text=typed,
+            problem=_NO_ANSWER.text,
+        ),
     )
 
 

@@ -32,8 +32,9 @@ def read_token(request: PageRequest) -> str | None:
 
 def build_cookie(request: PageRequest, token: str) -> str:
     """Return the header that has the browser keep the token."""
+    # Not Strict: a link in a mail would open a page without the token, and its forms would fail.
     secure = "; Secure" if request.is_secure else ""
-    return f"{_name_cookie(request)}={token}; Path=/; HttpOnly; SameSite=Strict{secure}"
+    return f"{_name_cookie(request)}={token}; Path=/; HttpOnly; SameSite=Lax{secure}"
 
 
 def check_origin(request: PageRequest) -> None:

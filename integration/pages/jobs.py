@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from integration.core.errors import Rejected
+from integration.journal.concern import ConcernGroup
 from integration.journal.jobs import OPEN_STATES, JobKind
 from integration.operations.job_request import JobRequest, build_job_filter, describe_job
 from integration.operations.jobs import count_targets, get_job, list_jobs, start_job, stop_job
 from integration.operations.query_parameters import parse_choice
 from integration.pages.filters import build_query
-from integration.pages.http import Reply, redirect
+from integration.pages.http import Reply, build_link, redirect
 from integration.pages.people import Role
 from integration.pages.view import View, render
 
 # What a job is asked for by: the fields of its kind and its filter.
-FILTER_FIELDS = ("status", "attention", "sender", "reason", "kind", "since", "until")
+FILTER_FIELDS = ("status", "attention", "concern", "sender", "reason", "kind", "since", "until")
 NEW_FIELDS = ("do", *FILTER_FIELDS)
 
 TITLES = {JobKind.REPLAY: "Replay", JobKind.CANCEL: "Cancel", JobKind.RECONCILE: "Reconcile"}
@@ -51,7 +52,6 @@ async def show_jobs(view: View) -> Reply:
         jobs=page.jobs,
         after=page.after,
         is_first="after" not in view.fields,
-        open_states=OPEN_STATES,
         titles=TITLES,
     )
 
@@ -66,8 +66,18 @@ async def show_new_job(view: View) -> Reply:
         request=request,
         title=TITLES[request.kind],
         filters=filters,
+        is_of_rows=request.filter.group is ConcernGroup.ROWS,
+        back=_link_back(filters),
         count=await count_targets(view.parts.jobs, request),
     )
+
+
+def _link_back(filters: Mapping[str, str]) -> str:
+    """Return the address of the list that shows what a job would work on."""
+    if "concern" not in filters:
+        return build_link("deliveries", filters)
+    fields = {"kind": filters["concern"], "sender": filters.get("sender")}
+    return build_link("attention", fields)
 
 
 async def begin_job(view: View) -> Reply:

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 from integration.core.errors import Issue, Rejected, Unavailable
 from integration.core.flow import OTHER_ELEMENTS, UnmappedElement
 from integration.core.model import FhirResource
+from integration.core.offload import offload
 from integration.fhir.grammar import is_id
 from integration.journal.audit_entry import AccessKind, Reader, build_access
 from integration.journal.audit_recorder import record
 from integration.operations.flow import MAX_HOURS, report_flow
-from integration.operations.maps import find_files, list_maps, list_unused
+from integration.operations.maps import ListedMap, find_files, list_maps, list_unused
 from integration.pages.compiled_maps import load_maps
 from integration.pages.http import Reply
 from integration.pages.map_lines import describe_map
@@ -30,6 +31,13 @@ from integration.pages.view import View, render
 if TYPE_CHECKING:  # it imports the mapping engine, which takes long to load
     from integration.mapping.model import EntityMap
     from integration.operations.map_trial import Trial
+
+
+# Rows of a trial that are shown: a resource may have thousands of items that are rows.
+MAX_ROWS = 200
+
+# Showing a column of a row takes about as long as parsing so many bytes.
+_CELL = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,16 +62,22 @@ class Unmapped:
 
 
 async def show_maps(view: View) -> Reply:
-    """List the maps in use, the broken ones first."""
+    """List the maps in use, those first that are broken or do not fit their table."""
+
+    def is_wrong(item: ListedMap) -> bool:
+        return item.problem is not None or bool(item.mismatches)
+
     sources = view.parts.maps
     maps = await load_maps(sources)
-    listed = list_maps(sources.files, maps, await view.parts.data_routes.get_routes())
+    routes = await view.parts.data_routes.get_routes()
+    listed = list_maps(sources.files, maps, routes, view.parts.dataverse.get_known_columns)
     return render(
         view,
         "maps.html",
-        maps=sorted(listed, key=lambda item: (item.problem is None, item.resource)),
+        maps=sorted(listed, key=lambda item: (not is_wrong(item), item.resource)),
         broken=sum(item.problem is not None for item in listed),
         unused=list_unused(sources.files),
+        broken_unused=maps.broken_unused,
     )
 
 
@@ -96,7 +110,10 @@ async def _try(view: View, entity: EntityMap, text: str, id_: str) -> Trial:
     if bool(text) == bool(id_):
         raise Rejected(Issue("required", "Give either a resource or an id."))
     parts = view.parts
-    resource = parse_resource(text, entity.resource) if text else await _read(view, entity, id_)
+    if text:
+        resource = await offload(len(text), lambda: parse_resource(text, entity.resource))
+    else:
+        resource = await _read(view, entity, id_)
     routes = await parts.data_routes.get_routes()
     base = parts.fhir.upstream.base
     route = Route(routes[entity.resource])
@@ -129,20 +146,26 @@ async def _render_map(view: View, tried: Tried, *, status: int = 200) -> Reply:
         raise Rejected(Issue("not-found", "No map in use is for this resource type."), status=404)
     entity = maps.entities.get(name)
     routes = await view.parts.data_routes.get_routes()
-    return render(
-        view,
-        "map.html" if entity else "broken_map.html",
-        status=status,
-        resource=name,
-        files=files,
-        entity=entity,
-        route=routes.get(name, ""),
-        problem=maps.broken.get(name),
-        table=describe_map(entity, files) if entity else None,
-        on_delete=sources.on_delete,
-        can_try=view.person.can(Role.PHI),
-        tried=tried,
-        unmapped=await _find_unmapped(view, name),
+    unmapped = await _find_unmapped(view, name)
+    rows = tried.trial.rows[:MAX_ROWS] if tried.trial else ()
+    return await offload(
+        _CELL * sum(len(row.columns) for row in rows),
+        lambda: render(
+            view,
+            "map.html" if entity else "broken_map.html",
+            status=status,
+            resource=name,
+            files=files,
+            entity=entity,
+            route=routes.get(name, ""),
+            problem=maps.broken.get(name),
+            table=describe_map(entity, files) if entity else None,
+            on_delete=sources.on_delete,
+            can_try=view.person.can(Role.PHI),
+            tried=tried,
+            rows=rows,
+            unmapped=unmapped,
+        ),
     )
 
 

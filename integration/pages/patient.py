@@ -2,8 +2,9 @@
 
 It costs up to three requests to the FHIR server, one to Dataverse (and those for the columns of its
 tables, once in ten minutes), one look at the activity log, of at most ten storage operations, one
-list of concerns, and one read for each delivery that is shown. All parts are read at the same time,
-each within a time of its own: what cannot be read says so, and the rest is shown.
+list of concerns, and one read for each of the deliveries that are named, 40 at most. All parts are
+read at the same time, each within a time of its own: what cannot be read says so, and the rest is
+shown.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from integration.journal.concern import Concern
 from integration.operations.mirror_again import MirrorProgress, find_progress, mirror_again
 from integration.operations.status import Unreadable
 from integration.pages.attention import KINDS
+from integration.pages.compiled_maps import load_mirror
 from integration.pages.http import Reply, redirect
 from integration.pages.parts import PagesParts
 from integration.pages.patient_facts import (
@@ -83,7 +85,8 @@ async def show_patient(view: View) -> Reply:
     """Show a patient. Who looks is recorded before the answer leaves."""
     resource = _name_resource(view)
     looked = await _look(view.parts, resource)
-    touches = list_touches(_cut(looked.versions, MAX_VERSIONS), looked.results)[:MAX_TOUCHES]
+    touches = list_touches(_cut(looked.versions, MAX_VERSIONS), looked.results)
+    # Of all of them: a version that is shown names its delivery, too.
     deliveries = await _find_deliveries(view.parts, touches)
     progress = await _find_progress(view, resource, view.fields.get("mirrored"))
     status = 200
@@ -111,7 +114,7 @@ async def show_patient(view: View) -> Reply:
         ),
         versions=_cut(looked.versions, MAX_VERSIONS),
         has_more_versions=len(_list(looked.versions)) > MAX_VERSIONS,
-        touches=touches,
+        touches=touches[:MAX_TOUCHES],
         created=CREATED,
         kinds=KINDS,
         deliveries=deliveries,
@@ -178,7 +181,7 @@ async def _look(parts: PagesParts, resource: str) -> _Looked:
             _read(parts, fhir.list_versions(resource, correlation, MAX_VERSIONS + 1)),
         ),
         asyncio.gather(
-            _read(parts, _find_rows(parts, resource, correlation)),
+            _find_rows(parts, resource, correlation),
             _read(parts, _is_mirrored(parts)),
         ),
         asyncio.gather(
@@ -206,10 +209,15 @@ async def _read(parts: PagesParts, work: Awaitable[T]) -> T | Unreadable:
         return Unreadable(str(error))
 
 
-async def _find_rows(parts: PagesParts, resource: str, correlation: str) -> RowStates:
+async def _find_rows(parts: PagesParts, resource: str, correlation: str) -> RowStates | Unreadable:
+    """Read its row. The first page of a worker loads the maps, which is not of the part's time."""
+    try:
+        mirror = await load_mirror(parts.patients)
+    except IntegrationError as error:
+        return Unreadable(str(error))
     from integration.mirror.row_state import find_row_states
 
-    return await find_row_states(parts.patients.load_mirror(), resource, correlation)
+    return await _read(parts, find_row_states(mirror, resource, correlation))
 
 
 async def _is_mirrored(parts: PagesParts) -> bool:
@@ -228,14 +236,13 @@ async def _find_concerns(parts: PagesParts, resource: str) -> Sequence[Concern]:
 
 async def _find_deliveries(
     parts: PagesParts, touches: Sequence[Touch]
-) -> dict[str, Delivery] | Unreadable:
-    """Return the deliveries that are in the journal, by id: older ones are deleted, and what was
-    written through a virtual table is none."""
+) -> dict[str, Delivery | Unreadable | None]:
+    """Return the deliveries by id. None: it is not in the journal, since older ones are deleted,
+    and what was written through a virtual table is none."""
     ids = list(dict.fromkeys(touch.delivery for touch in touches))
-    found = await _read(parts, asyncio.gather(*map(parts.journal.get_delivery, ids)))
-    if isinstance(found, Unreadable):
-        return found
-    return {delivery.id: delivery for delivery in found if delivery is not None}
+    get = parts.journal.get_delivery
+    found = await asyncio.gather(*(_read(parts, get(id_)) for id_ in ids))
+    return dict(zip(ids, found, strict=True))
 
 
 async def _find_progress(

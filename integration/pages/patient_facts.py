@@ -14,7 +14,7 @@ from integration.fhir.grammar import is_id, parse_literal
 from integration.fhir.version_list import ListedVersion
 from integration.fhir.write_mark import Mark, read_mark
 from integration.journal.concern import Concern
-from integration.journal.table_keys import is_delivery_id
+from integration.journal.table_keys import is_delivery_id, parse_accepted_time
 from integration.operations.status import Unreadable
 
 if TYPE_CHECKING:  # it imports the mapping engine, which takes long to load
@@ -164,7 +164,7 @@ def list_touches(
     versions: Sequence[ListedVersion] | Unreadable, results: Sequence[Activity] | Unreadable
 ) -> list[Touch]:
     """Return which deliveries have written the patient, and which had its row mirrored, the newest
-    first. What has no time comes last."""
+    first. What states no time stands where its delivery was accepted."""
     touches: list[Touch] = []
     if not isinstance(versions, Unreadable):
         touches += [
@@ -184,8 +184,13 @@ def list_touches(
             for entry in results
             if entry.delivery is not None
         ]
-    oldest = datetime.min.replace(tzinfo=UTC)
-    return sorted(touches, key=lambda touch: touch.time or oldest, reverse=True)
+    return sorted(touches, key=_find_time, reverse=True)
+
+
+def _find_time(touch: Touch) -> datetime:
+    if touch.time is not None:
+        return touch.time
+    return parse_accepted_time(touch.delivery)
 
 
 def _choose_name(names: Any) -> str:

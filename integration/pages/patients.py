@@ -17,6 +17,7 @@ from integration.fhir.search import escape
 from integration.fhir.searchset import list_matches
 from integration.journal.audit_entry import AccessKind, Reader, build_access
 from integration.journal.audit_recorder import record
+from integration.pages.compiled_maps import load_mirror
 from integration.pages.http import Reply, redirect
 from integration.pages.view import View, render
 
@@ -90,16 +91,17 @@ async def _find_by_key(view: View) -> Reply:
 
 async def _find_id_of_key(view: View, key: str) -> str | None:
     """Return the FHIR id that a key leads back to: as it is recorded, else as the row says."""
-    from integration.mirror.row_state import find_resource_of_key  # the mapping engine is slow
-
     patients = view.parts.patients
     recorded = (await patients.row_keys.find_ids("Patient", [key])).get(key)
     if recorded is not None:
         return recorded
     correlation = patients.new_id(view.parts.now())
+    mirror = await load_mirror(patients)  # which takes long the first time
+    from integration.mirror.row_state import find_resource_of_key
+
     try:
         async with asyncio.timeout(2 * patients.timeout):
-            id_ = await find_resource_of_key(patients.load_mirror(), "Patient", key, correlation)
+            id_ = await find_resource_of_key(mirror, "Patient", key, correlation)
     except TimeoutError:
         raise Unavailable("Dataverse", "a row was not read in time") from None
     return id_ if is_id(id_) else None

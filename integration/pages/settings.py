@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from itertools import groupby
 
-from integration.journal.attention import ConcernFilter
 from integration.operations.alerts import AlertState, judge_alerts
+from integration.operations.attention import read_newest
 from integration.operations.status import report_status
 from integration.pages.http import Reply
 from integration.pages.view import View, render
@@ -24,9 +24,9 @@ async def show_settings(view: View) -> Reply:
     parts = view.parts
     report, found = await asyncio.gather(
         report_status(parts.status_check),
-        parts.journal.list_concerns(ConcernFilter(), _MAX_CONCERNS, None),
+        read_newest(parts.journal, _MAX_CONCERNS),
     )
-    alerts = judge_alerts(report, found.concerns, more=found.after is not None)
+    alerts = judge_alerts(report, found)
     groups = groupby(parts.app.settings, lambda setting: setting.group)
     return render(
         view,

@@ -10,9 +10,10 @@ from datetime import datetime
 
 from integration.core.errors import Unavailable
 from integration.core.flow import add_counts
-from integration.journal.attention import ConcernFilter
+from integration.journal.attention import ConcernPage
 from integration.journal.concern import Concern, ConcernKind
 from integration.operations.alerts import AlertState, judge_alerts
+from integration.operations.attention import read_newest
 from integration.operations.flow import DEFAULT_HOURS, FlowReport, report_flow
 from integration.operations.health import (
     CheckedStates,
@@ -20,7 +21,7 @@ from integration.operations.health import (
     check_upstreams,
     get_last_states,
 )
-from integration.operations.status import StatusReport, report_status
+from integration.operations.status import StatusReport, Unreadable, report_status
 from integration.pages.chart import HEIGHT, WIDTH, build_chart, count_refused, count_rows
 from integration.pages.http import Reply
 from integration.pages.view import View, render
@@ -105,7 +106,7 @@ async def show_today(view: View) -> Reply:
     parts = view.parts
     report, found, upstreams, flow = await asyncio.gather(
         report_status(parts.status_check),
-        parts.journal.list_concerns(ConcernFilter(), MAX_CONCERNS, None),
+        read_newest(parts.journal, MAX_CONCERNS),
         _check_upstreams(parts.status_check.upstream_check),
         _read_flow(view),
     )
@@ -113,12 +114,12 @@ async def show_today(view: View) -> Reply:
     return render(
         view,
         "today.html",
-        needs=group_concerns(found.concerns),
-        has_more=found.after is not None,
+        needs=[] if isinstance(found, Unreadable) else group_concerns(found.concerns),
+        has_more=not isinstance(found, Unreadable) and found.after is not None,
         max_concerns=MAX_CONCERNS,
         report=report,
         upstreams=upstreams,
-        problems=list_problems(report, upstreams, found.concerns),
+        problems=list_problems(report, upstreams, found),
         flow=flow,
         total=total if total is not None and total.list_counted() else None,
         chart=None if flow is None else build_chart(flow.by_hour),
@@ -152,14 +153,15 @@ def _describe(kind: ConcernKind, concerns: Sequence[Concern]) -> Need:
 
 
 def list_problems(
-    report: StatusReport, upstreams: CheckedStates | None, concerns: Sequence[Concern] = ()
+    report: StatusReport, upstreams: CheckedStates | None, found: ConcernPage | Unreadable
 ) -> list[Problem]:
-    """Return what else needs somebody. Pure."""
+    """Return what else needs somebody. `found`: what needs attention. Pure."""
     return [
         *_list_upstreams(upstreams),
-        *_list_alerts(report, concerns),
+        *_list_senders(report),
+        *_list_alerts(report, found),
         *_list_poison(report),
-        *_list_unread(report),
+        *_list_unread(report, found),
     ]
 
 
@@ -172,9 +174,15 @@ def _list_upstreams(upstreams: CheckedStates | None) -> Iterable[Problem]:
             yield Problem(place=place, text=text, path="activity", fields={"upstream": place})
 
 
-def _list_alerts(report: StatusReport, concerns: Sequence[Concern]) -> Iterable[Problem]:
+def _list_senders(report: StatusReport) -> Iterable[Problem]:
+    for name, problem in report.sender_problems.items():
+        text = f"{name}: {problem}"
+        yield Problem(place="A sender cannot send", text=text, path=f"senders/{name}")
+
+
+def _list_alerts(report: StatusReport, found: ConcernPage | Unreadable) -> Iterable[Problem]:
     """The alerts that ring, but for those that tell of concerns, which are listed by themselves."""
-    for alert in judge_alerts(report, concerns, more=False):
+    for alert in judge_alerts(report, found):
         if alert.name in _ALERTS and alert.known.state is AlertState.RINGS:
             place, path = _ALERTS[alert.name]
             yield Problem(place=place, text=alert.known.reason, path=path)
@@ -188,9 +196,20 @@ def _list_poison(report: StatusReport) -> Iterable[Problem]:
             yield Problem(place="A message cannot be read", text=text, path="settings")
 
 
-def _list_unread(report: StatusReport) -> Iterable[Problem]:
-    for part in report.unreadable:
-        yield Problem(place="Storage", text=part.reason, path="settings")
+def _list_unread(report: StatusReport, found: ConcernPage | Unreadable) -> Iterable[Problem]:
+    """What is not known is not well."""
+    parts = {
+        "What needs attention": found,
+        "What is on its way": report.deliveries,
+        "The activity log": report.activity,
+        "Housekeeping": report.housekeeping,
+        "What passed": report.refusals,
+        **{f"The queue {name}": queue for name, queue in report.queues.items()},
+    }
+    for name, part in parts.items():
+        if isinstance(part, Unreadable):
+            text = f"{name} cannot be read: {part.reason}"
+            yield Problem(place="Storage", text=text, path="settings")
 
 
 async def _read_flow(view: View) -> FlowReport | None:

@@ -36,6 +36,15 @@ async def park(journal: Journal, item: WorkItem, reason: str, now: datetime) -> 
         await park_open(journal, delivery, reason, now, lane=item.lane)
 
 
+async def park_failed(journal: Journal, item: WorkItem, now: datetime) -> None:
+    """Give up on a delivery whose work item failed repeatedly, and name the last error that is
+    known of it: the one for which it waited last. Of what failed since the log tells."""
+    delivery = await journal.get_delivery(item.delivery)
+    last = delivery.reason if delivery is not None and delivery.status in ACTIVE else None
+    known = f"; the last error that is known: {last}" if last else ": the log says why"
+    await park(journal, item, f"processing failed repeatedly{known}", now)
+
+
 async def finish_from_journal(relay: Relay, delivery: Delivery) -> None:
     results = await relay.journal.list_entry_results(delivery.id)
     await finish(relay, delivery, list_settled(results, delivery.round))

@@ -11,7 +11,7 @@ from azure.data.tables.aio import TableServiceClient
 
 from integration.core.model import Status
 from integration.journal.azure_jobs import AzureJobs
-from integration.journal.concern import ConcernGroup
+from integration.journal.concern import ConcernGroup, ConcernKind
 from integration.journal.delivery_filter import DeliveryFilter
 from integration.journal.jobs import (
     MAX_REASON_LENGTH,
@@ -66,7 +66,11 @@ async def test_a_job_is_read_as_it_was_added(jobs: Jobs) -> None:
         cursor="c" * 30_000,
         worker="w",
     )
-    for job in (make(), make(suffix="cd", kind=JobKind.CANCEL), replace(full, id=make(1).id)):
+    one_kind = make(
+        suffix="ef", filter=JobFilter(group=ConcernGroup.ROWS, concern=ConcernKind.ROW_PARKED)
+    )
+    cancel = make(suffix="cd", kind=JobKind.CANCEL)
+    for job in (make(), cancel, one_kind, replace(full, id=make(1).id)):
         await jobs.add_job(job)
         assert await jobs.get_job(job.id) == job
 

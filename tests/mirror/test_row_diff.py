@@ -162,7 +162,9 @@ async def test_where_a_key_lets_one_row_have_an_id_the_second_resource_is_refuse
     noted = await mirror(route, GP | {"id": "7"})
     assert noted.action == "refused"
     assert "allows one row per FHIR id" in noted.notes[0]
-    assert (await route.dataverse_double.contact())["gendercode"] == 2
+    first = await route.dataverse_double.contact()
+    assert f"another row ({first['contactid']}) has it" in noted.notes[0]
+    assert first["gendercode"] == 2
 
 
 async def contact_of(route: Route, key: str) -> Body:

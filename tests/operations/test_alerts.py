@@ -12,6 +12,7 @@ import pytest
 
 from integration.core.flow import NO_SENDER, FlowCounts, HourFlow, find_hour
 from integration.core.model import Status
+from integration.journal.attention import ConcernPage
 from integration.journal.concern import Concern, ConcernKind
 from integration.journal.flow_log import MemoryFlowLog
 from integration.journal.housekeeping_runs import HousekeepingRun, MemoryHousekeepingRuns
@@ -25,6 +26,7 @@ from integration.operations.alerts import (
 )
 from integration.operations.status import StatusReport, Unreadable, report_status
 from integration.queues.queue_reader import QueueState
+from tests.conftest import DAY
 from tests.doubles import Clock
 from tests.operations.test_status import add, checking
 
@@ -43,7 +45,8 @@ async def report(clock: Clock, **changes: Any) -> StatusReport:
 
 
 def judge(found: StatusReport, *concerns: Concern, more: bool = False) -> dict[str, Known]:
-    return {alert.name: alert.known for alert in judge_alerts(found, concerns, more=more)}
+    page = ConcernPage(concerns, "more" if more else None)
+    return {alert.name: alert.known for alert in judge_alerts(found, page)}
 
 
 def ringing(known: dict[str, Known]) -> set[str]:
@@ -140,8 +143,20 @@ async def test_a_sender_that_proves_nothing_rings(clock: Clock) -> None:
     known = judge(await report(clock, refusals=refusals))
     assert ringing(known) == {"unproven"}
     assert known["unproven"].reason == "lab: 10 answers 401 in the last 24 hours"
-    without = judge(await report(clock, sender_problems={"lab": "LAB_KEY is not set"}))
-    assert without["unproven"] == Known(AlertState.RINGS, "lab: LAB_KEY is not set")
+
+
+async def test_a_sender_without_its_secret_waits_for_an_operator(clock: Clock) -> None:
+    """Its requests are logged as misconfigured, which is what that alert asks for."""
+    known = judge(await report(clock, sender_problems={"lab": "LAB_KEY is not set"}))
+    assert ringing(known) == {"operator"}
+    assert known["operator"].reason == "lab: LAB_KEY is not set"
+
+
+async def test_what_is_parked_is_not_on_its_way_for_too_long(clock: Clock) -> None:
+    check = checking(clock)
+    add(check, DAY, status=Status.PARKED)
+    known = judge(await report_status(check))
+    assert known["oldest"] == Known(AlertState.SILENT, "no delivery is under way")
 
 
 async def test_housekeeping_that_does_not_run_rings(clock: Clock) -> None:
@@ -161,8 +176,27 @@ async def test_what_cannot_be_read_rings_nothing_and_is_not_called_well(clock: C
     assert ringing(known) == set()
 
 
+async def test_a_poison_queue_that_cannot_be_read_is_not_called_empty(clock: Clock) -> None:
+    queues = {
+        "relay-poison": Unreadable("not read within 5 s"),
+        "mirror-poison": QueueState(0, None),
+    }
+    known = judge(await report(clock, queues=queues))
+    assert known["parked"] == Known(AlertState.UNREADABLE, "relay-poison: not read within 5 s")
+    full = {**queues, "mirror-poison": QueueState(2, None)}
+    assert "parked" in ringing(judge(await report(clock, queues=full)))
+
+
+async def test_a_list_of_concerns_that_cannot_be_read_calls_nothing_well(clock: Clock) -> None:
+    judged = judge_alerts(await report(clock), Unreadable("storage: answered 503"))
+    unread = {one.name for one in judged if one.known.state is AlertState.UNREADABLE}
+    assert unread == {"parked", "operator", "refused"}
+
+
 async def test_what_rings_comes_first(clock: Clock) -> None:
-    judged = judge_alerts(await report(clock), [concern(clock, ConcernKind.ENTRIES)], more=False)
+    judged = judge_alerts(
+        await report(clock), ConcernPage((concern(clock, ConcernKind.ENTRIES),), None)
+    )
     assert judged[0].name == "refused"
     states = [*AlertState]
     assert [*judged] == sorted(judged, key=lambda one: states.index(one.known.state))

@@ -117,6 +117,7 @@ async def test_who_has_no_role_sees_nothing_of_the_app(answer: Answer) -> None:
     assert shown.status == 403
     assert "Your roles: none" in shown.text
     assert b"<nav" not in shown.reply.body
+    assert "/.auth/logout?post_logout_redirect_uri=/api/pages/" in shown.links
 
 
 async def test_who_is_not_signed_in_gets_a_link_that_leads_back(answer: Answer) -> None:

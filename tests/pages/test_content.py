@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from integration.fhir.original_entry import EntryText
 from integration.journal.audit_entry import AccessKind
 from integration.journal.store import Payload
 from integration.pages import content
-from integration.pages.content import MAX_SHOWN, build_sides, format_json
+from integration.pages.content import MAX_SHOWN, MAX_SHOWN_LINES, build_sides, format_json
 from integration.pages.line_differences import MAX_LINES, mark_differences
 from integration.relay import kept_entry
 from integration.relay.fetch import NO_SOURCES
@@ -251,6 +253,36 @@ async def test_a_large_delivery_is_not_planned_for_a_page(route: Route) -> None:
     assert "more than 4 MB" in shown.text
     assert MARKER not in shown.html
     assert f"/api/pages/deliveries/{id_}/content" in shown.links
+
+
+@pytest.mark.parametrize("size", [MAX_SHOWN_LINES - 10, 2 * MAX_SHOWN_LINES])
+async def test_of_very_many_lines_the_first_are_shown_and_it_says_so(
+    route: Route, size: int
+) -> None:
+    long = {"resourceType": "Basic", "extension": [0] * size}
+    id_ = await route.deliver(batch(entry(long)))
+    page = await see(route, id_)
+    shown = page.html.split('<pre class="content"')[1].split("</pre>")[0].count("\n")
+    assert shown <= MAX_SHOWN_LINES
+    is_cut = size > MAX_SHOWN_LINES
+    assert ("The first 20 000 of 40 " in page.text) is is_cut
+
+
+@pytest.mark.parametrize(("size", "is_beside"), [(1, False), (50_000, True)])
+async def test_what_takes_long_to_show_does_not_keep_the_event_loop(
+    route: Route, size: int, is_beside: bool
+) -> None:
+    """The clock is read where the page is rendered."""
+    threads: list[threading.Thread] = []
+
+    def now() -> datetime:
+        threads.append(threading.current_thread())
+        return route.clock()
+
+    long = {"resourceType": "Basic", "extension": [0] * size}
+    id_ = await route.deliver(batch(entry(long)))
+    assert (await see(route, id_, now=now)).status == 200
+    assert [thread is not threading.main_thread() for thread in threads] == [is_beside]
 
 
 async def test_what_was_fetched_counts_and_nothing_is_fetched_for_a_page(route: Route) -> None:

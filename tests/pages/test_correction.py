@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from integration.core.errors import Rejected
+from integration.core.errors import Rejected, Unavailable
 from integration.core.model import DeliveryRequest, Status
 from integration.journal.audit_entry import AccessKind
+from integration.journal.store import MemoryJournal
 from integration.operations.attention import find_concerns
 from integration.pages.correction_text import MAX_BYTES, quote_line, read_text, show_text
 from integration.pages.form_files import read_form_with_file
@@ -228,6 +229,31 @@ async def test_nothing_typed_is_lost_while_a_service_does_not_answer(route: Rout
     made = find_made(await send(visit(route), delivery, text))
     assert (await route.known(delivery)).corrected_by == made
     assert (await route.known(made)).corrected_by is None
+
+
+async def test_nothing_typed_is_lost_where_the_delivery_cannot_be_read(route: Route) -> None:
+    class Away(MemoryJournal):
+        async def get_delivery(self, id_: str) -> Any:
+            raise Unavailable("storage", "answered 503")
+
+    delivery, text = await refused(route), json.dumps(make(GOOD))
+    shown = await send(visit(route, journal=Away()), delivery, text)
+    assert shown.status == 503
+    assert "It is not known whether it was sent" in shown.text
+    assert "What is sent twice is taken once" in shown.text
+    made = find_made(await send(visit(route), delivery, typed(shown)))
+    assert (await route.known(delivery)).corrected_by == made
+    file = await send_file(visit(route, journal=Away()), delivery, text.encode())
+    assert file.status == 503
+    assert "Choose your file again" in file.text
+
+
+async def test_nothing_typed_is_lost_where_what_was_refused_cannot_be_shown(route: Route) -> None:
+    """The audit log does not take the look, so the original is not shown beside it."""
+    delivery = await refused(route)
+    shown = await send(visit(route, audit=make_recorder(FailingAuditLog())), delivery, "{")
+    assert (shown.status, typed(shown)) == (503, "{")
+    assert BAD not in shown.html
 
 
 def _fail_once() -> Any:

@@ -92,7 +92,7 @@ def test_the_cookie_is_of_this_host_over_tls_and_of_no_script() -> None:
     cookie = build_cookie(build_request(), TOKEN)
     name, *attributes = cookie.split("; ")
     assert name == f"__Host-relay-form={TOKEN}"
-    assert {*attributes} == {"Path=/", "HttpOnly", "SameSite=Strict", "Secure"}
+    assert {*attributes} == {"Path=/", "HttpOnly", "SameSite=Lax", "Secure"}
 
 
 def test_a_laptop_has_a_cookie_without_tls() -> None:

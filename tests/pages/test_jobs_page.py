@@ -147,6 +147,8 @@ async def test_a_form_of_somebody_elses_page_starts_nothing(route: Route) -> Non
         {"do": "replay", "status": "parked", "sort": "oldest"},
         {"do": "cancel"},
         {"do": "cancel", "status": "accepted", "since": "yesterday"},
+        {"do": "replay", "concern": "parked", "status": "parked"},
+        {"do": "replay", "status": "parked", "reason": "x" * 201},
     ],
 )
 async def test_what_is_no_job_is_refused_as_a_question_and_as_a_form(

@@ -105,11 +105,25 @@ async def test_what_can_be_done_is_offered_for_what_is_shown_and_to_operators(ro
     operator = visit(route, "operator")
     page = await operator.get("attention", kind="parked", sender="north")
     assert get_offers(page) == [
-        f"/api/pages/jobs/new?status=parked&sender=north&do={do}" for do in ("replay", "cancel")
+        f"/api/pages/jobs/new?concern=parked&sender=north&do={do}" for do in ("replay", "cancel")
     ]
-    assert get_offers(await operator.get("attention")) == []
+    every = await operator.get("attention")
+    assert get_offers(every) == []
+    assert "Choose what is shown to replay or cancel all that match" in every.text
     reader = operator.with_roles("reader", "phi")
     assert get_offers(await reader.get("attention", kind="parked")) == []
+    assert "Choose what is shown" not in (await reader.get("attention")).text
+
+
+async def test_the_job_that_is_offered_for_a_kind_counts_what_its_list_shows(route: Route) -> None:
+    id_ = await deliver(route, "north")
+    await raise_concerns(route, ConcernKind.ROW_PARKED, 2, delivery=id_)
+    await raise_concerns(route, ConcernKind.ROW_REFUSED, 3, delivery=id_)
+    operator = visit(route, "operator")
+    (offer,) = get_offers(await operator.get("attention", kind="row-refused"))
+    asked = await operator.get(offer)
+    assert "Replay 3 rows?" in asked.text
+    assert "/api/pages/attention?kind=row-refused" in asked.links
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import re
-from datetime import timedelta
+import threading
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -15,6 +17,7 @@ from integration.journal.audit_entry import AccessKind
 from integration.journal.flow_log import MemoryFlowLog
 from integration.mapping import files
 from integration.mapping.files import parse_map_file
+from integration.pages.maps import MAX_ROWS
 from tests.audits import FailingAuditLog, make_recorder
 from tests.builders import MARKER, Body, batch, entry, patient
 from tests.conftest import Route, told_by
@@ -81,7 +84,7 @@ async def test_the_maps_in_use_are_listed(route: Route) -> None:
     listed = reply.row("Patient")
     assert listed[1:3] == ["contact", "dataverse"]
     assert int(listed[3]) > 100
-    assert listed[5:] == ["patient.toml (healthcare)", "works"]
+    assert listed[5:] == ["patient.toml (healthcare)", "works not compared with the table here"]
     assert reply.row("Goal")[5] == "goal.toml (clinical)"
     assert "MAPS_ENABLED" in reply.text
     assert "practitioner (Practitioner)" in reply.text
@@ -99,6 +102,35 @@ async def test_a_broken_map_comes_first_with_its_error(route: Route) -> None:
     assert page.status == 200
     assert "The map of Patient is broken" in page.text
     assert "<form" not in page.html
+
+
+async def test_a_broken_map_that_is_not_in_use_is_shown_as_such(route: Route) -> None:
+    unused = parse_map_file("care.toml", "enabled = false\n" + OWN.replace("Location", "Care"))
+    wrong = replace(unused, text=unused.text, data={**unused.data, "x": 1})
+    addition = parse_map_file("more.toml", 'adds_to = "Goal"\n[[attribute]]\ncolumn = "a"\n')
+    reply = await visit(route, "reader", map_files=[*MINE, wrong, addition]).get("maps")
+    (listed,) = [row for row in reply.rows if row[0] == "Goal"]
+    assert listed[1] == "not in use"
+    assert listed[6].startswith("broken")
+    assert "care (Care) broken" in reply.text
+    assert "x is no key" in reply.text
+
+
+async def test_a_map_that_does_not_fit_its_table_is_not_said_to_work(route: Route) -> None:
+    """As far as this worker knows the table: the page asks Dataverse for nothing."""
+    text = OWN.replace('"telephone1"', '"nosuchcolumn"').replace('"virtual"', '"dataverse"')
+    visitor = visit(route, "reader", "phi", "admin", map_files=[parse_map_file("l.toml", text)])
+    await visitor.post("data-routes/Location", route="dataverse")
+    before = (await visitor.get("maps")).row("Location")
+    assert before[6] == "works not compared with the table here"
+    asked = len(route.dataverse_double.received)
+    await visitor.post("maps/Location", resource='{"resourceType": "Location"}')
+    assert len(route.dataverse_double.received) > asked
+    asked = len(route.dataverse_double.received)
+    page = await visitor.get("maps")
+    assert len(route.dataverse_double.received) == asked
+    assert page.row("Location")[6].startswith("does not fit its table")
+    assert "nosuchcolumn" in page.row("Location")[6]
 
 
 async def test_a_map_is_shown_with_the_reasons_of_its_comments(route: Route) -> None:
@@ -224,6 +256,26 @@ async def test_the_columns_of_the_organisation_count(route: Route) -> None:
     shown = mirrored.text
     assert "the text is longer than 160 characters and was cut" in shown
     assert "n" * 161 not in shown.partition("Try a resource")[0]
+
+
+@pytest.mark.parametrize("number", [50, 300])
+async def test_of_very_many_rows_the_first_are_shown_and_it_says_so(
+    route: Route, number: int
+) -> None:
+    """And then they are shown beside the event loop."""
+    threads: set[bool] = set()
+
+    def now() -> datetime:
+        threads.add(threading.current_thread() is threading.main_thread())
+        return route.clock()
+
+    many = [{"system": "urn:ward", "value": f"{n}-{'x' * 20}"} for n in range(number)]
+    visitor = visit(route, "reader", "phi", now=now)
+    person = json.dumps(patient(id=PATIENT, identifier=many))
+    reply = await visitor.post("maps/Patient", resource=person)
+    assert reply.html.count("<caption>") == min(number + 1, MAX_ROWS)
+    assert ("The first 200 of 301 rows are shown" in reply.text) is (number > MAX_ROWS)
+    assert (False in threads) is (number > MAX_ROWS)
 
 
 async def test_without_dataverse_it_is_said_that_lengths_were_not_checked(route: Route) -> None:

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from integration.core.errors import Unavailable
-from integration.core.model import WorkItem
+from integration.core.model import Delivery, WorkItem
+from integration.fhir.version_list import ListedVersion
+from integration.fhir.write_mark import Mark
 from integration.journal.attention import ConcernFilter, ConcernPage
 from integration.journal.audit_entry import AccessKind
 from integration.journal.store import MemoryJournal
-from integration.mirror.mirror import mirror_resource
+from integration.journal.table_keys import make_delivery_id
+from integration.mirror.mirror import Mirror, mirror_resource
+from integration.pages.patient import MAX_RESULTS
+from integration.pages.patient_facts import list_touches
 from integration.queues.names import MIRROR_QUEUE
 from tests.audits import FailingAuditLog, make_recorder
 from tests.builders import MARKER, bundle, entry, patient
@@ -370,3 +377,85 @@ async def test_a_queue_that_takes_nothing_is_told(route: Route) -> None:
 
     visitor = Visitor(make_parts(route, patients={"queue": Refusing()}))
     assert (await visitor.post(f"patients/{ANNA}/mirror")).status == 503
+
+
+class HalfJournal(MemoryJournal):
+    """Never reads one of its deliveries."""
+
+    hanging = ""
+
+    async def get_delivery(self, id_: str) -> Delivery | None:
+        if id_ == self.hanging:
+            raise Unavailable("storage", "answered 503")
+        return await super().get_delivery(id_)
+
+
+async def test_a_delivery_that_cannot_be_read_says_so_beside_those_that_can(route: Route) -> None:
+    journal = HalfJournal()
+    route.journal = journal
+    first = await deliver(route, anna())
+    route.clock.later(60)
+    second = await deliver(route, anna(gender="female"))
+    await mirror(route, f"Patient/{ANNA}", delivery="deleted")
+    journal.hanging = first
+    page = await Visitor(make_parts(route)).get(f"patients/{ANNA}")
+    senders = {
+        row[1].replace(" ", ""): row[2]
+        for row in page.rows
+        if len(row) == 4 and row[3].startswith(("wrote", "row"))
+    }
+    assert senders == {
+        first: "not read: storage: answered 503",
+        second: (await route.known(second)).sender or "transaction",
+        "deleted": "not kept",
+    }
+
+
+async def test_a_version_names_its_delivery_however_often_the_row_was_mirrored_since(
+    route: Route,
+) -> None:
+    first = await deliver(route, anna())
+    for number in range(MAX_RESULTS):
+        route.clock.later(60)
+        await mirror(route, f"Patient/{ANNA}", delivery=f"run-{number}")
+    page = await Visitor(make_parts(route)).get(f"patients/{ANNA}")
+    assert f"/api/pages/deliveries/{first}" in page.links
+    (version,) = [row for row in page.rows if row[0] == "1" and len(row) == 3]
+    assert version[2].endswith("delivery , entry 0")
+
+
+def test_a_version_without_a_time_stands_where_its_delivery_was_accepted() -> None:
+    accepted = [datetime(2026, 3, day, tzinfo=UTC) for day in (1, 2, 3)]
+    ids = [make_delivery_id(time, 1) for time in accepted]
+    versions = [
+        ListedVersion(
+            id=str(number),
+            updated=None if number == 2 else accepted[number].isoformat(),
+            is_deleted=False,
+            mark=Mark(delivery=id_, position=0),
+        )
+        for number, id_ in enumerate(ids)
+    ]
+    assert [touch.delivery for touch in list_touches(versions, [])] == ids[::-1]
+
+
+async def test_maps_that_take_long_to_load_keep_no_one_and_take_no_time_of_an_upstream(
+    route: Route,
+) -> None:
+    """They load for longer than an upstream may take, and only while others are answered."""
+    await deliver(route, anna())
+    has_others, loaded = threading.Event(), []
+
+    def load() -> Mirror:
+        loaded.append(has_others)
+        assert has_others.wait(timeout=20), "the event loop is kept"
+        return route.mirror
+
+    visitor = Visitor(make_parts(route, patients={"timeout": 0.5, "load_mirror": load}))
+    asyncio.get_running_loop().call_later(0.6, has_others.set)
+    page = await visitor.get(f"patients/{ANNA}")
+    assert "Its row is up to date" in page.text
+    has_others.clear()
+    asyncio.get_running_loop().call_later(1.1, has_others.set)
+    assert (await visitor.post("patients", by="key", key=ANNA)).location == f"patients/{ANNA}"
+    assert len(loaded) == 2

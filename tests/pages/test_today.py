@@ -11,6 +11,7 @@ import pytest
 
 from integration.core.errors import Unavailable
 from integration.core.flow import FlowCounts, count_refusal
+from integration.core.model import Status
 from integration.journal.attention import ConcernFilter, ConcernPage
 from integration.journal.concern import Concern, ConcernKind, build_concern_id
 from integration.journal.flow_log import MemoryFlowLog
@@ -95,7 +96,7 @@ async def test_of_more_than_are_counted_it_says_more(route: Route) -> None:
 async def test_a_service_that_does_not_work_needs_somebody(route: Route) -> None:
     states = CheckedStates({"fhir": "403: no role", "storage": "ok"}, NOW, 60)
     report = await report_status(make_parts(route).status_check)
-    (problem,) = list_problems(report, states)
+    (problem,) = list_problems(report, states, ConcernPage((), None))
     assert (problem.place, problem.path) == ("FHIR server", "activity")
     assert problem.text.startswith("403: no role.")
 
@@ -134,16 +135,53 @@ async def test_it_refreshes_until_it_is_told_not_to(route: Route) -> None:
     assert "Refresh by itself" in off.text
 
 
-async def test_without_storage_it_says_so(route: Route) -> None:
+async def test_concerns_that_cannot_be_read_are_said_to_be_beside_what_is_known(
+    route: Route,
+) -> None:
     class Gone(MemoryJournal):
         async def list_concerns(
             self, filter_: ConcernFilter, limit: int, after: str | None
         ) -> ConcernPage:
             raise Unavailable("storage", "it does not answer")
 
-    page = await visit(route, "reader", journal=Gone()).get("")
-    assert page.status == 503
-    assert "does not respond" in page.text
+    status = {"sender_problems": {"lab": "LAB_KEY is not set"}}
+    page = await visit(route, "reader", journal=Gone(), status=status).get("")
+    assert page.status == 200
+    assert "2 things need you" in page.text
+    told = "What needs attention cannot be read: storage: it does not answer"
+    assert told in page.text
+    assert "lab: LAB_KEY is not set" in page.text
+    settings = await visit(route, "reader", journal=Gone()).get("settings")
+    assert settings.status == 200
+    assert settings.row("refused")[1] == "cannot be read"
+
+
+async def test_a_poison_queue_that_cannot_be_read_is_named_and_senders_are_shown(
+    route: Route,
+) -> None:
+    class Half(MemoryQueueReader):
+        async def measure(self, queue: str) -> QueueState:
+            if queue == "relay-poison":
+                raise Unavailable("storage", "it does not answer")
+            return await super().measure(queue)
+
+    status = {"queue_reader": Half(), "sender_problems": {"lab": "LAB_KEY is not set"}}
+    page = await visit(route, "reader", status=status).get("")
+    assert "2 things need you" in page.text
+    assert "The queue relay-poison cannot be read: storage: it does not answer" in page.text
+    assert "A sender cannot send lab: LAB_KEY is not set" in page.text
+    assert "/api/pages/senders/lab" in page.links
+    assert "All empty" not in page.text
+
+
+async def test_what_is_parked_is_not_said_to_take_long(route: Route) -> None:
+    id_ = await route.deliver(patient())
+    route.clock.later(7200)
+    assert "A delivery takes long" in (await visit(route, "reader").get("")).text
+    await route.journal.update_delivery(id_, status=Status.PARKED)
+    page = await visit(route, "reader").get("")
+    assert "A delivery takes long" not in page.text
+    assert "The oldest" not in page.text
 
 
 async def test_it_reads_the_list_of_concerns_once_however_long_it_is(route: Route) -> None:

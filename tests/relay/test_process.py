@@ -16,6 +16,7 @@ from integration.operations import deliveries
 from integration.operations.views import build_response_bundle
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
 from integration.relay import process as relaying
+from integration.relay.end import park_failed
 from tests.builders import MARKER, bundle, entry, observation, patient
 from tests.conftest import Route, told_by
 
@@ -445,6 +446,26 @@ async def test_a_delivery_cancelled_while_it_fans_out_stays_cancelled(route: Rou
     await route.process_all(delivery)
     assert (await route.known(delivery)).status is Status.CANCELLED
     assert route.fhir_double.received == []
+
+
+@pytest.mark.parametrize(
+    ("last", "told"),
+    [
+        (None, "processing failed repeatedly: the log says why"),
+        (
+            "FHIR server: answered 503",
+            "processing failed repeatedly; the last error that is known: FHIR server: answered 503",
+        ),
+    ],
+)
+async def test_what_failed_repeatedly_is_parked_with_the_last_error_that_is_known(
+    route: Route, last: str | None, told: str
+) -> None:
+    delivery = await route.deliver(families(1))
+    await route.journal.update_delivery(delivery, reason=last)
+    await park_failed(route.journal, WorkItem(delivery), route.clock())
+    known = await route.known(delivery)
+    assert (known.status, known.reason) == (Status.PARKED, told)
 
 
 async def test_a_late_failure_does_not_park_what_is_done(route: Route) -> None:
