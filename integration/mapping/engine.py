@@ -30,7 +30,7 @@ def map_resource(
 ) -> MappedRows:
     """Return the rows that show `resource`: every mapped column, None where FHIR has nothing.
 
-    `today`: the day of the mapping; what ended before it is over: see fhirpath.periods.
+    `today`: the day of the mapping, on which things are in use or not: see fhirpath.periods.
 
     `tables` has those of `entity.tables`. `base` is the address of the FHIR server: a reference may
     name the server's resources by their full address. Raises Unmappable when the id does not fit

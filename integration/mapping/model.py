@@ -234,7 +234,8 @@ class ChildRow:
 class MappedRows:
     """Rows as they should be. A value is a JSON scalar, a Lookup, a Concept, or None to clear the
     column. The notes say what could not be mapped, where and why, without values. `changes_on`: the
-    next day on which something of the resource is over, so that the rows may be others."""
+    next day on which something of the resource begins or ceases to be in use, so that the rows may
+    be others."""
 
     values: Mapping[str, Any]
     children: tuple[ChildRow, ...]

@@ -60,7 +60,8 @@ async def wait_for(route: Route, address: str, states: set[str]) -> Any:
 async def test_sixty_parked_deliveries_reach_the_fhir_server_once_by_one_job(route: Route) -> None:
     sender, names = f"jobs-{uuid4()}", [str(uuid4()) for _ in range(DELIVERIES // STATES)]
     early = datetime.now(UTC) - timedelta(days=1)
-    storage = route.running.storage
+    storage, who = route.running.storage, str(uuid4())
+    await route.deliver(bundle("batch", entry(patient("Measured", id=who), method="PUT")))
     async with (
         BlobServiceClient.from_connection_string(storage) as blobs,
         TableServiceClient.from_connection_string(storage) as tables,
@@ -68,7 +69,8 @@ async def test_sixty_parked_deliveries_reach_the_fhir_server_once_by_one_job(rou
         journal = await open_journal(blobs, tables)
         ids = []
         for number in range(DELIVERIES):
-            resource = observation("Patient/p", number % STATES) | {"id": names[number // STATES]}
+            subject, value = f"Patient/{who}", number % STATES
+            resource = observation(subject, value) | {"id": names[number // STATES]}
             body = bundle("batch", entry(resource, method="PUT"))
             accepted = early + timedelta(seconds=number)
             ids.append(await park(journal, sender, body, accepted))

@@ -26,9 +26,9 @@ _REFUSED_FUNCTIONS = frozenset({"now", "today", "timeOfDay", "trace"})
 
 # Functions that find nothing where their input is empty: https://hl7.org/fhirpath/#functions
 _STRICT_FUNCTIONS = frozenset(
-    "where select first last tail skip take exclude endedLast current ofType as distinct extension "
-    "lower upper trim substring replace replaceMatches split join toString toInteger toDecimal "
-    "matches".split()
+    "where select first last tail skip take exclude currentFirst current ofType as distinct "
+    "extension lower upper trim substring replace replaceMatches split join toString toInteger "
+    "toDecimal matches".split()
 )
 _STRICT_OPERATORS = frozenset({"EqualityExpression", "InequalityExpression"})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date, timedelta
+from datetime import date
 from functools import lru_cache
 from typing import Any
 
@@ -12,7 +12,7 @@ from integration.mapping.fhirpath.compile import FhirPath, compile_path
 from integration.mapping.fhirpath.fast_path import COMPUTED, FastPath, TypeNames, build_fast_path
 from integration.mapping.fhirpath.fast_steps import UnsupportedValue
 from integration.mapping.fhirpath.library import Node, TypedNode, unwrap_node, wrap_values
-from integration.mapping.fhirpath.periods import find_last_day, mark_ended
+from integration.mapping.fhirpath.periods import is_in_use, list_changes, mark_as_not_in_use
 
 # Takes the place of a value that is absent; Unicode has no such character.
 _NO_VALUE = "\ufdd0"
@@ -65,7 +65,7 @@ class Evaluation:
     """Evaluates paths on one resource, as it is on a day.
 
     A path that fails raises Unmappable. A variable that fails is empty, and a note says so.
-    `changes_on`: the next day on which something of the resource is over; None: there is none.
+    `changes_on`: the next day on which something of the resource begins or ceases to be in use.
     """
 
     def __init__(
@@ -222,7 +222,8 @@ def _drop_extensions_alone(values: list[Any]) -> list[Any]:
 
 class _PlainValues:
     """Copies a resource without what stands beside its values: fhirpathpy would take the extensions
-    in `_line` for further lines, and null for text. Marks what is over: see periods.
+    in `_line` for further lines, and null for text. Marks what is not in use: see
+    periods.
 
     Collects in `missing` the names of elements that have extensions and no value. With
     `mark_missing`, the copy has a mark in the place of each such value. `has_inner_resources` tells
@@ -245,11 +246,8 @@ class _PlainValues:
         if "resourceType" in node and not is_resource:
             self.has_inner_resources = True
         copied: dict[str, Any] = {}
-        # https://hl7.org/fhir/R4/valueset-name-use.html: old: this is no longer in use
-        if node.get("use") == "old":
-            mark_ended(copied)
-        elif (last_day := find_last_day(node.get("period"))) is not None:
-            self._heed_end(copied, last_day)
+        if "use" in node or "period" in node:
+            self._heed_use(node, copied)
         for name, value in node.items():
             if type(value) is str and name[:1] != "_":
                 copied[name] = value
@@ -261,13 +259,12 @@ class _PlainValues:
                     copied[name[1:]] = _NO_VALUE
         return copied
 
-    def _heed_end(self, item: dict[str, Any], last_day: date) -> None:
-        """Mark an item that is over, or remember when it will be."""
-        if last_day < self._today:
-            mark_ended(item)
-        elif last_day < date.max:
-            ends = last_day + timedelta(days=1)
-            self.changes_on = min(self.changes_on or ends, ends)
+    def _heed_use(self, item: Mapping[str, Any], copied: dict[str, Any]) -> None:
+        """Mark the copy of an item that is not in use, and remember when that changes."""
+        if not is_in_use(item, self._today):
+            mark_as_not_in_use(copied)
+        for day in list_changes(item, self._today):
+            self.changes_on = min(self.changes_on or day, day)
 
 
 def _lacks_value(value: Any) -> bool:

@@ -232,10 +232,10 @@ def _add_function(path: FastPath, name: str, arguments: list[Tree], scope: _Scop
         case "exclude", [argument]:
             others = _build_expression(argument, scope)
             return path.add_step(fast_steps.make_exclude(others.step))
-        case "endedLast", []:
-            return path.add_step(fast_steps.put_ended_last)
+        case "currentFirst", []:
+            return path.add_step(fast_steps.put_current_first)
         case "current", []:
-            return path.add_step(fast_steps.drop_ended)
+            return path.add_step(fast_steps.keep_current)
         case "empty", []:
             test = fast_steps.make_empty_test(path.member) if path.member else None
             return path.add_step(fast_steps.check_empty, COMPUTED, test=test)

@@ -245,12 +245,12 @@ def make_exclude(others: Step) -> Step:
     return step
 
 
-def put_ended_last(values: Values, root: Values, variables: Variables) -> Values:
-    return periods.put_ended_last(values)
+def put_current_first(values: Values, root: Values, variables: Variables) -> Values:
+    return periods.put_current_first(values)
 
 
-def drop_ended(values: Values, root: Values, variables: Variables) -> Values:
-    return periods.drop_ended(values)
+def keep_current(values: Values, root: Values, variables: Variables) -> Values:
+    return periods.keep_current(values)
 
 
 def check_exists(values: Values, root: Values, variables: Variables) -> Values:

@@ -16,7 +16,7 @@ from fhirpathpy.engine.util import set_paths, uniq
 from fhirpathpy.models import models
 
 from integration.mapping.fhirpath.parser import Tree
-from integration.mapping.fhirpath.periods import is_ended
+from integration.mapping.fhirpath.periods import is_marked
 
 # Of R4's elements: path2Type (type by path), choiceTypePaths (types by the path of a choice) and
 # pathsDefinedElsewhere (the path that defines an element, by the path that reuses it).
@@ -30,19 +30,22 @@ Node = Any  # a JSON value, or a TypedNode
 # A value with the type of its element: `data` and `path`.
 TypedNode = ResourceNode
 
-_REGISTRY: Mapping[str, Any] = invocation_registry
+_REGISTRY: dict[str, Any] = invocation_registry
 
-# https://github.com/beda-software/fhirpath-py#user-defined-functions
-_OWN_FUNCTIONS: Mapping[str, Any] = {
-    "endedLast": {"fn": lambda nodes: sorted(nodes, key=lambda node: is_ended(unwrap_node(node)))},
-    "current": {"fn": lambda nodes: [node for node in nodes if not is_ended(unwrap_node(node))]},
+# Functions for maps: see periods. They stand beside fhirpathpy's own, since a user's function is
+# given values without their types there: process_user_invocation_table in engine/util.py.
+_REGISTRY["currentFirst"] = {
+    "fn": lambda _, nodes: sorted(nodes, key=lambda node: is_marked(unwrap_node(node)))
+}
+_REGISTRY["current"] = {
+    "fn": lambda _, nodes: [node for node in nodes if not is_marked(unwrap_node(node))]
 }
 _uniq: Any = uniq
 
 
 def is_function(name: str) -> bool:
     """Whether there is a function of this name: fhirpathpy's, or one for maps."""
-    return name in _REGISTRY or name in _OWN_FUNCTIONS
+    return name in _REGISTRY
 
 
 def build_evaluator(tree: Tree) -> Callable[[Node, Mapping[str, Any]], Any]:
@@ -52,7 +55,7 @@ def build_evaluator(tree: Tree) -> Callable[[Node, Mapping[str, Any]], Any]:
         apply_parsed_path,
         {"children": [tree]},
         R4_MODEL,
-        {"returnRawData": True, "userInvocationTable": _OWN_FUNCTIONS},
+        {"returnRawData": True},
     )
     return evaluate
 
