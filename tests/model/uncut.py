@@ -119,11 +119,13 @@ def _version(entry: Body) -> Body:
 
 
 def _each(server: Server, wanted: Asked, left_out: frozenset[int]) -> list[int]:
-    """Each for itself, but after those that only the server can name and that it refers to."""
+    """Each for itself, but after those that only the server can name and that it refers to, and
+    after those with the same search that come before it."""
     entries = wanted.entries
     status: dict[int, int] = dict.fromkeys(left_out, 422)
     names = {n: server.decided(each) for n, each in enumerate(entries) if not conditional(each)}
     speaker = speakers(wanted)
+    before = _list_before(wanted)
     open_: set[int] = set()  # in a circle, which only a transaction can have, names come first
 
     def run(n: int) -> int:
@@ -134,6 +136,9 @@ def _each(server: Server, wanted: Asked, left_out: frozenset[int]) -> list[int]:
             names[n] = names.get(speaker[n], "")
             return status[n]
         open_.add(n)
+        for m in before[n]:
+            if m not in open_:
+                run(m)
         named = {m for m in targets(wanted, n) if conditional(entries[m]) and speaker[m] != n}
         for m in named & open_ - status.keys():
             names[m] = names.get(m) or server.decided(entries[m])
@@ -162,6 +167,21 @@ def _each(server: Server, wanted: Asked, left_out: frozenset[int]) -> list[int]:
     for n in wanted.turns:
         run(n)
     return [status[n] for n in range(len(entries))]
+
+
+def _list_before(wanted: Asked) -> list[list[int]]:
+    """The entries with the same search that come before each."""
+    before: list[list[int]] = [[] for _ in wanted.entries]
+    same: dict[str, list[int]] = {}
+    for n in wanted.turns:
+        request = wanted.entries[n]["request"]
+        if conditional(wanted.entries[n]):
+            search = request["url"]
+            if "ifNoneExist" in request:
+                search += f"?{request['ifNoneExist']}"
+            before[n] = list(same.setdefault(search, []))
+            same[search].append(n)
+    return before
 
 
 def speakers(wanted: Asked) -> list[int]:
