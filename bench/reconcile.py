@@ -37,6 +37,7 @@ from integration.core.model import WorkItem
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
 from integration.journal.deletions import MemoryDeletions
+from integration.journal.due_days import MemoryDueDays
 from integration.journal.pending_lookups import MemoryPendingLookups
 from integration.journal.store import MemoryJournal
 from integration.mapping import load
@@ -172,6 +173,7 @@ async def open_run(running: Running) -> AsyncIterator[tuple[ReconcileRun, Counti
             dataverse=dataverse,
             pending_lookups=MemoryPendingLookups(),
             deletions=MemoryDeletions(),
+            due_days=MemoryDueDays(),
             today=lambda: utc_now().date(),
             queue=queue,
             all_maps=maps,

@@ -25,6 +25,7 @@ from integration.core.model import WorkItem
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
 from integration.journal.deletions import MemoryDeletions
+from integration.journal.due_days import MemoryDueDays
 from integration.journal.pending_lookups import MemoryPendingLookups
 from integration.journal.store import MemoryJournal
 from integration.mapping import load
@@ -144,6 +145,7 @@ async def _open_route(
         dataverse=dataverse,
         pending_lookups=MemoryPendingLookups(),
         deletions=MemoryDeletions(),
+        due_days=MemoryDueDays(),
         today=lambda: utc_now().date(),
         queue=sender,
         all_maps=maps,

@@ -33,6 +33,7 @@ from integration.intake.accept import Accepted, Intake, accept
 from integration.intake.http_request import IncomingRequest
 from integration.journal.attention import ConcernFilter
 from integration.journal.deletions import MemoryDeletions
+from integration.journal.due_days import MemoryDueDays
 from integration.journal.guard_store import MemoryGuardStore
 from integration.journal.pending_lookups import MemoryPendingLookups
 from integration.journal.store import MemoryJournal
@@ -212,6 +213,7 @@ async def open_parts(
                     dataverse=dataverse,
                     pending_lookups=MemoryPendingLookups(),
                     deletions=MemoryDeletions(),
+                    due_days=MemoryDueDays(),
                     today=lambda: utc_now().date(),
                     queue=sender,
                     all_maps=maps,

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC
 from functools import cache, partial
 from itertools import chain, count
 from math import inf
@@ -30,6 +31,7 @@ from integration.intake.http_request import IncomingRequest
 from integration.journal.activity_log import MemoryActivityLog
 from integration.journal.audit_log import MemoryAuditLog
 from integration.journal.deletions import MemoryDeletions
+from integration.journal.due_days import MemoryDueDays
 from integration.journal.guard_store import MemoryGuardStore
 from integration.journal.pending_lookups import MemoryPendingLookups
 from integration.journal.row_keys import MemoryRowKeys
@@ -137,6 +139,7 @@ class Route:
     row_keys: MemoryRowKeys = field(default_factory=MemoryRowKeys)
     row_waits: MemoryPendingLookups = field(default_factory=MemoryPendingLookups)
     deletions: MemoryDeletions = field(default_factory=MemoryDeletions)
+    due_days: MemoryDueDays = field(default_factory=MemoryDueDays)
     maps: Mapping[str, EntityMap] = field(default_factory=mirrored_maps)
     all_maps: Mapping[str, EntityMap] = field(default_factory=every_map)
     on_delete: str = "deactivate"
@@ -215,7 +218,8 @@ class Route:
             dataverse=self.dataverse,
             pending_lookups=self.row_waits,
             deletions=self.deletions,
-            today=lambda: self.clock().date(),
+            due_days=self.due_days,
+            today=lambda: self.clock().astimezone(UTC).date(),
             queue=self.queue_sender,
             all_maps=self.all_maps,
             on_delete=self.on_delete,

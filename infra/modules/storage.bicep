@@ -67,6 +67,7 @@ var tables = [
   'jobs'
   'opendeliveries'
   'deletions'
+  'duedays'
   'pendinglookups'
   'rowkeys'
   'rows'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from datetime import date
+from datetime import UTC, date
 from functools import cache, partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -39,7 +39,7 @@ def build_maps_loader(map_files: Iterable[MapFile]) -> Callable[[], Maps]:
 
 
 def _get_today(shared: SharedParts) -> date:
-    return shared.now().date()
+    return shared.now().astimezone(UTC).date()
 
 
 def build_mirror(shared: SharedParts) -> Mirror:
@@ -53,6 +53,7 @@ def build_mirror(shared: SharedParts) -> Mirror:
         dataverse=shared.dataverse,
         pending_lookups=stores.waits,
         deletions=stores.deletions,
+        due_days=stores.due_days,
         queue=stores.queue,
         all_maps=maps.available,
         today=partial(_get_today, shared),

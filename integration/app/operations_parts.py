@@ -50,6 +50,7 @@ def build_housekeeping(
         runs=stores.runs,
         flow=stores.flow,
         jobs=stores.jobs,
+        due_days=stores.due_days,
     )
 
 

@@ -22,6 +22,7 @@ from integration.journal import (
     azure_blobs,
     azure_data_routes,
     azure_deletions,
+    azure_due_days,
     azure_flow,
     azure_guard_store,
     azure_housekeeping_runs,
@@ -37,6 +38,7 @@ from integration.journal.azure_errors import translate_storage_errors
 from integration.journal.azure_tables import open_table
 from integration.journal.data_routes import DataRouteStore
 from integration.journal.deletions import Deletions
+from integration.journal.due_days import DueDays
 from integration.journal.flow_log import FlowLog
 from integration.journal.guard_store import GuardStore
 from integration.journal.housekeeping_runs import HousekeepingRuns
@@ -70,7 +72,7 @@ CONTAINER = azure_blobs.CONTAINER
 _SINGLE_TABLES = (
     *(azure_pending_lookups.TABLE, azure_activity.TABLE, azure_audit.TABLE),
     *(azure_row_keys.TABLE, azure_data_routes.TABLE, azure_flow.TABLE, azure_jobs.TABLE),
-    azure_deletions.TABLE,
+    *(azure_deletions.TABLE, azure_due_days.TABLE),
 )
 TABLES = (*azure_store.TABLES, *azure_guard_store.TABLES, *_SINGLE_TABLES)
 
@@ -93,6 +95,7 @@ class Stores:
     guard_store: GuardStore
     waits: PendingLookups
     deletions: Deletions
+    due_days: DueDays
     activity: ActivityLog
     audit: AuditLog
     row_keys: RowKeys
@@ -170,13 +173,14 @@ async def open_stores(
         asyncio.gather(*(open_table(tables, name) for name in _SINGLE_TABLES)),
         asyncio.gather(*(_ensure_queue(queue) for queue in queues.values())),
     )
-    waits, activity, audit, row_keys, data_routes, flow, jobs, deletions = opened
+    waits, activity, audit, row_keys, data_routes, flow, jobs, deletions, due_days = opened
     return Stores(
         journal=journal,
         queue=AzureQueueSender(queues.__getitem__),
         guard_store=guard_store,
         waits=azure_pending_lookups.AzurePendingLookups(waits),
         deletions=azure_deletions.AzureDeletions(deletions),
+        due_days=azure_due_days.AzureDueDays(due_days),
         activity=azure_activity.AzureActivityLog(activity),
         audit=azure_audit.AzureAuditLog(audit),
         row_keys=azure_row_keys.AzureRowKeys(row_keys),

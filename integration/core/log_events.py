@@ -195,9 +195,10 @@ LOG_EVENTS = {
     ),
     "housekeeping.done": _event(
         logging.INFO,
-        "queued parked forgotten locks activity audit concerns failed more",
+        "queued parked forgotten locks activity audit concerns rows failed more",
         "how many deliveries, write locks, activity and audit entries it handled; `concerns`: how "
-        "many it dropped, since they were mended; `more`: the next run goes on",
+        "many it dropped, since they were mended; `rows`: how many are mirrored again, since their "
+        "day has come; `more`: the next run goes on",
     ),
     "job.started": _event(logging.INFO, "job kind", "an operator has started a job"),
     "job.done": _event(

@@ -10,9 +10,9 @@ from typing import Protocol
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HousekeepingRun:
     """A run that has ended, and what it did: deliveries that were queued, parked and forgotten,
-    and how many write locks, entries of both logs and stale concerns were deleted. `failed`: steps
-    that failed;
-    `more`: the next run goes on."""
+    and how many write locks, entries of both logs and stale concerns were deleted. `rows`: that are
+    mirrored again, since their day has come; `failed`: steps that failed; `more`: the next run goes
+    on."""
 
     began: datetime
     ended: datetime
@@ -23,6 +23,7 @@ class HousekeepingRun:
     activity: int = 0
     audit: int = 0
     concerns: int = 0
+    rows: int = 0
     failed: int = 0
     more: bool = False
 

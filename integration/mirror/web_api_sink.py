@@ -26,6 +26,7 @@ from integration.dataverse.client import (
 from integration.dataverse.requests import Change
 from integration.fhir.client import FhirServer
 from integration.journal.deletions import Deletions
+from integration.journal.due_days import DueDays, DueResource
 from integration.journal.pending_lookups import LookupState, PendingLookups
 from integration.mapping import engine
 from integration.mapping.model import EntityMap, MappedRows
@@ -86,6 +87,7 @@ class WebApiSink:
     dataverse: Dataverse
     pending_lookups: PendingLookups
     deletions: Deletions
+    due_days: DueDays
     queue: QueueSender
     all_maps: Mapping[str, EntityMap]
     today: Callable[[], date]
@@ -224,6 +226,9 @@ class WebApiSink:
             return await self._try_to_remove(job, state.version)
         base, today = self.fhir.upstream.base, self.today()
         mapped = engine.map_resource(job.entity, resource, job.tables, base, today=today)
+        if mapped.changes_on is not None:
+            # First: whoever writes the row and ends there would leave it as it is on that day.
+            await self.due_days.add(DueResource(mapped.changes_on, job.reference))
         existing = await row_lookup.find_existing_rows(self.dataverse, self.all_maps, job, mapped)
         if not await self._is_current(job, state.version, existing.row):
             return None

@@ -21,6 +21,7 @@ from integration.journal.activity_log import ActivityLog
 from integration.journal.audit_log import AuditLog
 from integration.journal.concerns import park_open
 from integration.journal.corrections import find_last_correction
+from integration.journal.due_days import DueDays
 from integration.journal.flow_log import FlowLog
 from integration.journal.guard_store import GuardStore
 from integration.journal.housekeeping_runs import HousekeepingRun, HousekeepingRuns
@@ -29,6 +30,7 @@ from integration.journal.lane_bits import list_open_lanes
 from integration.journal.row_keys import RowKeys
 from integration.journal.store import IndexEntry, Journal
 from integration.journal.table_keys import make_delivery_id, parse_accepted_time
+from integration.operations.due_days import MAX_ROWS, queue_due_rows
 from integration.operations.flow import MAX_HOURS
 from integration.operations.jobs import queue_lost_jobs
 from integration.operations.lost_rows import list_rows_without_result
@@ -95,7 +97,8 @@ class Ages:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Housekeeping:
     """What housekeeping needs. `max_duration`: seconds after which a run deletes no more. `runs`:
-    where it is recorded what a run did; None: nowhere. `flow`, `jobs`: None: there are none."""
+    where it is recorded what a run did; None: nowhere. `flow`, `jobs`, `due_days`: None: there are
+    none."""
 
     journal: Journal
     guard_store: GuardStore
@@ -109,6 +112,7 @@ class Housekeeping:
     runs: HousekeepingRuns | None = None
     flow: FlowLog | None = None
     jobs: Jobs | None = None
+    due_days: DueDays | None = None
 
 
 def choose_step(delivery: Delivery, now: datetime, ages: Ages) -> Step | None:
@@ -180,6 +184,11 @@ async def sweep(housekeeping: Housekeeping) -> None:
     if housekeeping.flow is not None:
         flow = await housekeeping.flow.delete_before(now - _FLOW_AGE, MAX_LOG_ENTRIES)
     concerns = await drop_stale_concerns(housekeeping.journal, housekeeping.row_keys, now)
+    days = 0
+    if housekeeping.due_days is not None:
+        days = await queue_due_rows(
+            housekeeping.due_days, housekeeping.journal, housekeeping.queue, now
+        )
     if housekeeping.jobs is not None:
         await queue_lost_jobs(housekeeping.jobs, housekeeping.queue, now)
         await housekeeping.jobs.delete_jobs_before(now - ages.retention, MAX_DELIVERIES)
@@ -193,8 +202,13 @@ async def sweep(housekeeping: Housekeeping) -> None:
         activity=activity,
         audit=audit,
         concerns=concerns,
+        rows=days,
         failed=len(failed),
-        more=more_entries or more_ended or unfinished or MAX_LOG_ENTRIES in (activity, audit, flow),
+        more=more_entries
+        or more_ended
+        or unfinished
+        or days == MAX_ROWS
+        or MAX_LOG_ENTRIES in (activity, audit, flow),
     )
     await _record_run(housekeeping, done, failed)
     if failed:
@@ -214,6 +228,7 @@ async def _record_run(
         activity=run.activity,
         audit=run.audit,
         concerns=run.concerns,
+        rows=run.rows,
         failed=run.failed,
         more=run.more,
     )

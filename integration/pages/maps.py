@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from integration.core.errors import Issue, Rejected, Unavailable
@@ -117,7 +117,7 @@ async def _try(view: View, entity: EntityMap, text: str, id_: str) -> Trial:
     routes = await parts.data_routes.get_routes()
     base = parts.fhir.upstream.base
     route = Route(routes[entity.resource])
-    today = parts.now().date()
+    today = parts.now().astimezone(UTC).date()
     return await try_resource(entity, resource, parts.dataverse, base, route, today=today)
 
 

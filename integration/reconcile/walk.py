@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from datetime import UTC
 from functools import partial
 from typing import TypeVar
 from uuid import UUID
@@ -260,7 +261,7 @@ def _map_resources(
     """Return the rows that the resources should have, by id, and those that cannot have any: the
     mirror says why."""
     mapped, differences = {}, []
-    today = run.mirror.now().date()
+    today = run.mirror.now().astimezone(UTC).date()
     for resource in resources:
         try:
             mapped[str(resource["id"])] = engine.map_resource(
