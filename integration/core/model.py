@@ -324,7 +324,8 @@ class Column:
     max_length: int | None = None
     options: frozenset[int] | None = None
     targets: Mapping[str, str] = field(default_factory=dict)  # table -> navigation property
-    format: str | None = None  # of a DateTime: DateOnly or DateAndTime
+    # Of a DateTime: DateOnly or DateAndTime. Of a String: Text, TextArea, Email, Phone, …
+    format: str | None = None
     behavior: str | None = None  # of a DateTime: DateOnly, UserLocal or TimeZoneIndependent
     minimum: int | Decimal | None = None
     maximum: int | Decimal | None = None

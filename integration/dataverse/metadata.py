@@ -53,6 +53,7 @@ def _parse_details(attribute: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
         yield "enforced", get("RequiredLevel")["Value"] == _ENFORCED
     if get("DateTimeBehavior") is not None:
         yield "behavior", get("DateTimeBehavior")["Value"]
+    if get("Format") is not None:
         yield "format", get("Format")
 
 

@@ -113,7 +113,7 @@ CASTS = {
     "Attributes": (
         "$select=LogicalName,AttributeType,RequiredLevel,IsValidForCreate,IsValidForUpdate"
     ),
-    _build_cast("String"): "$select=LogicalName,AttributeType,MaxLength",
+    _build_cast("String"): "$select=LogicalName,AttributeType,MaxLength,Format",
     _build_cast("Memo"): "$select=LogicalName,AttributeType,MaxLength",
     _build_cast("Picklist"): _OPTIONS,
     _build_cast("State"): _OPTIONS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +61,19 @@ class AzureDeletions:
         async with translate_storage_errors():
             known = await self._get(resource)
         return None if known is None else _parse(known)
+
+    async def forget(self, resource: str, deletion: StateVersion) -> None:
+        async with translate_storage_errors():
+            known = await self._get(resource)
+            if known is None or _parse(known) != deletion:
+                return
+            with suppress(ResourceModifiedError, ResourceNotFoundError):  # it is a later one by now
+                await self.table.delete_entity(
+                    _encode_key(resource),
+                    _ROW,
+                    etag=known.metadata["etag"],
+                    match_condition=MatchConditions.IfNotModified,
+                )
 
     async def _get(self, resource: str) -> Any:
         """Return the row of a resource; None when there is none."""

@@ -23,11 +23,16 @@ class Deletions(Protocol):
     async def find(self, resource: str) -> StateVersion | None:
         """Return the latest recorded deletion; None: there is none."""
 
+    async def forget(self, resource: str, deletion: StateVersion) -> None:
+        """Remove a deletion, unless a later one is recorded by now. Repeating it changes nothing."""
+
 
 def is_recorded_later(deletion: StateVersion, recorded: StateVersion | None) -> bool:
     """Whether the recorded deletion stays, since it is the same or a later one. Pure."""
     if recorded is None:
         return False
+    if recorded.updated is None and deletion.updated is not None and recorded.id == deletion.id:
+        return False  # an event states no time, the history does
     return compare(deletion, recorded) in (Order.SAME, Order.OLDER, Order.PROBABLY_OLDER)
 
 
@@ -43,3 +48,7 @@ class MemoryDeletions:
 
     async def find(self, resource: str) -> StateVersion | None:
         return self.recorded.get(resource)
+
+    async def forget(self, resource: str, deletion: StateVersion) -> None:
+        if self.recorded.get(resource) == deletion:
+            del self.recorded[resource]

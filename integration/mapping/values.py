@@ -33,6 +33,9 @@ LOOKUP_TYPES = frozenset({"Lookup", "Customer", "Owner"})
 # What FHIR allows in no string (https://hl7.org/fhir/R4/datatypes.html#string), nor XML at all.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
+# Breaks of lines and paragraphs, tabs, and the blanks around them.
+_BREAKS = re.compile(r"\s*[\t\n\x0b\x0c\r\x85\u2028\u2029]\s*")
+
 # https://hl7.org/fhir/R4/datatypes.html#dateTime
 _DATE = re.compile(r"(\d{4})(?:-(\d{2})(?:-(\d{2})(T.*)?)?)?", re.ASCII)
 _INSTANT = re.compile(
@@ -83,6 +86,9 @@ def convert_value(
 def _copy_value(attribute: AttributeMap, value: Any, column: Column, note: Note) -> Any:
     if column.type in TEXT_TYPES or column.type == "Uniqueidentifier":
         cut = attribute.too_long is LongText.CUT
+        if column.type == "String" and column.format != "TextArea" and type(value) is str:
+            # A column of one line does not show what comes after a break.
+            value = _BREAKS.sub(" ", value)
         return clean_text(value, column.max_length, cut=cut, note=note)
     if column.type == "Boolean":
         return _parse_boolean(value)

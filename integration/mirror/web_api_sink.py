@@ -153,6 +153,8 @@ class WebApiSink:
             return
         item = WorkItem(job.item.delivery, resource=job.reference, version=deletion)
         await self.queue.send(MIRROR_QUEUE, item)
+        # The work item knows it now. A patient who is made again later has nothing to do with it.
+        await self.deletions.forget(job.reference, deletion)
 
     async def _build_reduced_job(self, entity: EntityMap, item: WorkItem) -> MirrorJob:
         """Return a job with so much of the map as finds the rows: the rest of it need not fit the

@@ -162,6 +162,7 @@ def _build_column(attribute: AttributeMap) -> Column:
                 attribute.column,
                 COLUMN_TYPES[attribute.virtual_column.type],
                 max_length=max_length,
+                format="TextArea" if is_text else None,  # it returns what FHIR has
             )
         case Kind.CHOICE:
             return Column(attribute.column, "Picklist")

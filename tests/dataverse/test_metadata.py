@@ -79,11 +79,9 @@ def test_days_and_moments_say_how_they_are_kept() -> None:
     assert (found.format, found.behavior) == ("DateOnly", "UserLocal")
 
 
-def test_the_format_of_a_text_is_no_format_of_a_day() -> None:
-    assert (
-        parse_columns([{"value": [attribute("mail", "String", Format="Email")]}])["mail"].format
-        is None
-    )
+def test_a_text_has_its_format() -> None:
+    columns = parse_columns([{"value": [attribute("mail", "String", Format="Email")]}])
+    assert columns["mail"].format == "Email"
 
 
 def test_numbers_have_their_range() -> None:

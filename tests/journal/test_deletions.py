@@ -53,3 +53,21 @@ async def test_a_deletion_of_which_nothing_more_is_known_is_recorded(deletions: 
     assert await deletions.find(ANNA) == NEVER_SEEN
     await deletions.record(ANNA, deleted("2", 1))
     assert await deletions.find(ANNA) == deleted("2", 1)
+
+
+async def test_the_time_of_a_deletion_is_recorded_when_it_is_known(deletions: Deletions) -> None:
+    heard = StateVersion(id="2", is_deleted=True)
+    for deletion in (heard, deleted("2", 1), heard):
+        await deletions.record(ANNA, deletion)
+    assert await deletions.find(ANNA) == deleted("2", 1)
+
+
+async def test_a_deletion_is_forgotten_unless_a_later_one_is_recorded(
+    deletions: Deletions,
+) -> None:
+    await deletions.record(ANNA, deleted("4", 2))
+    await deletions.forget(ANNA, deleted("2", 1))
+    assert await deletions.find(ANNA) == deleted("4", 2)
+    for _ in range(2):
+        await deletions.forget(ANNA, deleted("4", 2))
+    assert await deletions.find(ANNA) is None

@@ -89,6 +89,10 @@ class GatedDeletions(MemoryDeletions):
         await self._wait(writes=False)
         return await MemoryDeletions.find(self, resource)
 
+    async def forget(self, resource: str, deletion: StateVersion) -> None:
+        await self._wait(writes=True)
+        await MemoryDeletions.forget(self, resource, deletion)
+
 
 @dataclass(slots=True)
 class GatedLookups(MemoryPendingLookups):
