@@ -213,10 +213,10 @@ class RefusalChapter:
         """Count the rows of these kinds: by the first name those that are not there at all, by the
         second one the others."""
         rows = read_all(self.route.http, self.report.running, "contacts")
-        there = {f"Patient/{row['msemr_azurefhirid']}" async for row in rows}
+        shown = {f"Patient/{row['msemr_azurefhirid']}" async for row in rows}
         for line in await self._read_list():
             if line.kind in names:
-                self.report.tally.injected[names[line.kind][line.resource in there]] += 1
+                self.report.tally.injected[names[line.kind][line.resource in shown]] += 1
 
     async def _count_deliveries(
         self, sent: Sequence[AcceptedDelivery], kind: ConcernKind, name: str
