@@ -61,3 +61,13 @@ def observation(subject: str | None = None, **elements: Any) -> Body:
         **about,
         **elements,
     }
+
+
+def put_patient(id_: str, **elements: Any) -> Body:
+    """Return an entry that writes the patient with this id."""
+    return entry(patient(id=id_, **elements), method="PUT")
+
+
+def put_observation(id_: str, **elements: Any) -> Body:
+    """Return an entry that writes the observation with this id."""
+    return entry(observation(id=id_, **elements), method="PUT")

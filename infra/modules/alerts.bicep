@@ -111,6 +111,17 @@ AppTraces
 '''
   }
   {
+    name: 'job'
+    tells: 'A job that an operator started has failed: the rest of it is not done'
+    severity: 2
+    every: 'PT15M'
+    window: 'PT15M'
+    query: '''
+AppTraces
+| where Message == 'job.failed'
+'''
+  }
+  {
     name: 'unproven'
     tells: 'Requests to the address of a sender are not proven: its secret has changed, or somebody tries'
     severity: 2

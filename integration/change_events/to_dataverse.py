@@ -13,9 +13,9 @@ from datetime import datetime
 from functools import partial
 
 from integration.core.activity_recorder import (
-    ActivityContext,
     ActivityRecorder,
     add_activity_context,
+    get_activity_context,
 )
 from integration.core.errors import Misconfigured, Unavailable
 from integration.core.log_events import log_event
@@ -106,9 +106,7 @@ async def drop_notification(events: ExternalEvents, item: WorkItem, reason: str)
     table = events.tables.get((item.resource or "").partition("/")[0])
     name = table.table if table else None
     async with events.activities.track(delivery=item.delivery, resource=item.resource):
-        about = ActivityContext(
-            delivery=item.delivery, resource=item.resource, table=name, action="notify"
-        )
+        about = replace(get_activity_context(), table=name, action="notify")
         events.activities.record(Category.ERROR, "Dataverse", "dropped", about, notes=(reason,))
 
 

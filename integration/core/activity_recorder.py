@@ -4,13 +4,24 @@ A verb states once which delivery and resource it works on, a client states its 
 core/http records the entry when the call ends. The context travels in a context variable: as an
 argument it would pass through many functions that do not use it. Tasks inherit it. A client that
 sends one request for several contexts names them with `share_activity_contexts`.
+
+Each run of a verb is an operation, with an id of its own that its entries have in common.
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -27,6 +38,10 @@ BATCH_SIZE = 100
 _MAX_WAIT = 5.0
 
 
+def _make_operation_id() -> str:
+    return secrets.token_hex(8)
+
+
 def _call_later(delay: float, act: Callable[[], None]) -> object:
     return asyncio.get_running_loop().call_later(delay, act)
 
@@ -35,6 +50,7 @@ def _call_later(delay: float, act: Callable[[], None]) -> object:
 class ActivityContext:
     """What a call is made for. Ids and names of tables, no patient data."""
 
+    operation: str | None = None
     delivery: str | None = None
     resource: str | None = None  # Type/id
     table: str | None = None
@@ -97,6 +113,7 @@ class ActivityRecorder:
     clock: Callable[[], float] = time.monotonic
     delay: float = 0.0
     call_later: Callable[[float, Callable[[], None]], object] = _call_later
+    new_id: Callable[[], str] = _make_operation_id
     pending: list[Activity] = field(default_factory=list)
     _pending_since: float = 0.0  # when the first pending entry was recorded
     _running: int = 0
@@ -105,16 +122,23 @@ class ActivityRecorder:
 
     @asynccontextmanager
     async def track(self, **fields: str | None) -> AsyncIterator[None]:
-        """Run one piece of work whose calls have these fields of ActivityContext."""
+        """Run one piece of work whose calls have these fields of ActivityContext. It is an
+        operation of its own, unless it is a part of one for the same delivery and resource."""
         self._running += 1
         try:
-            with add_activity_context(**fields):
+            with add_activity_context(**fields, operation=self._choose_operation(fields)):
                 yield
         finally:
             self._running -= 1
             is_late = self.clock() - self._pending_since > _MAX_WAIT
             if not self.delay and (not self._running or is_late):
                 await self.flush()
+
+    def _choose_operation(self, fields: Mapping[str, str | None]) -> str:
+        outer = get_activity_context()
+        inner = replace(outer, **fields)
+        is_part = (inner.delivery, inner.resource) == (outer.delivery, outer.resource)
+        return outer.operation if is_part and outer.operation else self.new_id()
 
     def record_call(self, upstream: str, method: str, status: int | str, seconds: float) -> None:
         """Record a call: the status of the response, or a word for why there is none."""
@@ -155,6 +179,7 @@ class ActivityRecorder:
                 row=context.row,
                 notes=notes,
                 duration=round(seconds * 1000),
+                operation=context.operation,
             )
         )
         if len(self.pending) >= BATCH_SIZE:

@@ -284,6 +284,8 @@ class Activity:
     row: str | None = None  # the primary key
     notes: tuple[str, ...] = ()  # what was not mapped and why: codes and element paths
     duration: int = 0  # milliseconds
+    # Which entries were made by one run of a verb. None: by none, or an earlier version noted it.
+    operation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ class ActivityFilter:
     action: str | None = None  # its first characters
     status: str | None = None
     duration: int | None = None  # at least so many milliseconds
+    operation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ class MemoryActivityLog:
 
 def matches(entry: Activity, criteria: ActivityFilter) -> bool:
     """Whether an entry meets all criteria. Pure."""
-    equal_fields = ("category", "upstream", "delivery", "table", "row", "status")
+    equal_fields = ("category", "upstream", "delivery", "table", "row", "status", "operation")
     return (
         (criteria.since is None or entry.time >= criteria.since)
         and (criteria.until is None or entry.time <= criteria.until)

@@ -92,13 +92,14 @@ def _from_entity(entity: Mapping[str, Any]) -> Activity:
         row=get("row"),
         notes=tuple(entity["notes"].splitlines()),
         duration=entity["duration"],
+        operation=get("operation"),
     )
 
 
 def _build_query(criteria: ActivityFilter) -> DayQuery:
     """Return the query of a list."""
     query = build_day_query(criteria.since, criteria.until)
-    for name in ("category", "upstream", "delivery", "table", "row", "status"):
+    for name in ("category", "upstream", "delivery", "table", "row", "status", "operation"):
         value = getattr(criteria, name)
         if value is not None:
             query.add(f"{name} eq ?", str(value))

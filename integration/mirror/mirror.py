@@ -15,7 +15,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from integration.core.activity_recorder import ActivityContext, ActivityRecorder
+from integration.core.activity_recorder import ActivityRecorder, get_activity_context
 from integration.core.errors import Misconfigured, Unavailable
 from integration.core.flow import count_row
 from integration.core.flow_recorder import FlowRecorder
@@ -242,7 +242,8 @@ def _record_activity(mirror: Mirror, result: RowResult, began: datetime, *, erro
         Category.ERROR if error else category,
         "Dataverse",
         result.action,
-        ActivityContext(
+        replace(
+            get_activity_context(),
             delivery=result.delivery,
             resource=result.resource,
             table=result.table or None,

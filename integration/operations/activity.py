@@ -10,7 +10,9 @@ from integration.journal.activity_log import ActivityFilter, ActivityLog, Activi
 from integration.operations import query_parameters
 
 # The query parameters whose value must be that of the entry.
-_EXACT_FILTERS = ("upstream", "delivery", "resource", "table", "row", "action", "status")
+_EXACT_FILTERS = (
+    *("operation", "upstream", "delivery", "resource", "table", "row", "action", "status"),
+)
 PARAMETERS = ("since", "until", "category", *_EXACT_FILTERS, "duration", "_count", "after")
 
 

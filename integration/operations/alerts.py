@@ -229,6 +229,11 @@ ALERTS = (
     _Alert("throttled", "An upstream throttles, and work is requeued again and again", _LOG),
     _Alert("gap", "A sender has told of events that never came", _LOG),
     _Alert("refused", "Entries or rows were refused", _judge_refused),
+    _Alert(
+        "job",
+        "A job that an operator started has failed",
+        lambda _: Known(AlertState.ELSEWHERE, "the page Jobs shows which have failed"),
+    ),
     _Alert("unproven", "Requests to the address of a sender are not proven", _judge_unproven),
     _Alert("audit", "Somebody was shown data, or wrote it, without a whole audit entry", _LOG),
     _Alert("silent", "The app has not told of its housekeeping for two hours", _judge_silent),

@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from integration.core.activity_recorder import add_activity_context
 from integration.core.errors import IntegrationError, Unavailable
 from integration.core.model import Request, Response
 from integration.dataverse import requests
@@ -95,7 +94,7 @@ async def _ask_upstreams(
     names = ("storage", "fhir", "dataverse")
     metadata = Request("GET", "metadata", headers={"accept": "application/fhir+json"})
     who_am_i = requests.build_who_am_i()
-    with add_activity_context(action="health"):
+    async with fhir.upstream.activities.track(action="health"):
         states = await asyncio.gather(
             _describe_state(lambda: journal.list_deliveries(DeliveryFilter(), 1, None)),
             _describe_state(lambda: _ensure_ok(fhir.send(metadata, "health"))),

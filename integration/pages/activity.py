@@ -16,11 +16,11 @@ from integration.pages.view import View, render
 FIELDS = PARAMETERS
 
 # The filters that stand in the second part of the form, which is open if one of them is used.
-_RARE = ("table", "row", "action", "status", "duration")
+_RARE = ("operation", "table", "row", "action", "status", "duration")
 
 
 async def show_activity(view: View) -> Reply:
-    """Show entries of the activity log, newest first, put together where they belong together."""
+    """Show entries of the activity log, newest first, the calls of an operation below it."""
     page = await find_activity(view.parts.activity, view.fields)
     filters = {name: value for name, value in view.fields.items() if name != "after"}
     return render(

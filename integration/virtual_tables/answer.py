@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from integration.core import decimal_json
-from integration.core.activity_recorder import add_activity_context
 from integration.core.errors import Issue, MethodNotAllowed, Rejected, Unavailable
 from integration.journal.audit_entry import AccessAction, AccessKind, Reader
 from integration.journal.audit_recorder import AuditRecorder
@@ -97,7 +96,8 @@ async def _answer(tables: VirtualTables, request: ODataRequest, reader: Reader) 
     operation = operations[request.method]
     call = _parse_call(request, reader, address, sets)
     table = call.target.entity.table if call.target else None
-    with add_activity_context(action=operation.action, table=table):
+    activities = tables.reader.fhir.upstream.activities
+    async with activities.track(action=operation.action, table=table):
         return await _record_and_handle(tables, operation, call, address)
 
 

@@ -47,10 +47,11 @@ async def count_affected(
     entity: EntityMap, fhir: FhirServer, dataverse: Dataverse, patience: float = PATIENCE
 ) -> RouteCounts:
     """Count both. Whatever a server does, there is an answer."""
-    resources, rows = await asyncio.gather(
-        _wait(_count_resources(entity.resource, fhir), patience),
-        _wait(_count_rows(entity, dataverse), patience),
-    )
+    async with fhir.upstream.activities.track():
+        resources, rows = await asyncio.gather(
+            _wait(_count_resources(entity.resource, fhir), patience),
+            _wait(_count_rows(entity, dataverse), patience),
+        )
     return RouteCounts(resources=resources, rows=rows)
 
 

@@ -390,6 +390,11 @@ async def test_what_was_said_to_the_upstreams_is_listed_page_by_page(worker: Wor
     assert (result["action"], result["status"], result["table"]) == ("mirror", "created", "contact")
     assert result["category"] == "information"
     assert {"time", "duration", "row"} <= result.keys()
+    relayed, mirrored = write["operation"], result["operation"]
+    assert {each["operation"] for each in seen} == {relayed, mirrored}
+    params = {"operation": relayed}
+    listed = read(await knock(function_app.activity, "GET", "activity", params=params))["activity"]
+    assert listed == [write, *looks[::-1]]
     assert MARKER not in json.dumps(seen)
     wrong = await knock(function_app.activity, "GET", "activity", params={"patient": "p7"})
     assert outcome(wrong, 400)["code"] == "not-supported"

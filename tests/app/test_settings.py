@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import pytest
 
@@ -22,18 +19,7 @@ from integration.app.settings import (
     read_settings,
 )
 from integration.core.errors import Misconfigured
-
-SAMPLE = Path(__file__).parents[2] / "local.settings.sample.json"
-VALUES: dict[str, str] = json.loads(SAMPLE.read_text("utf-8"))["Values"]
-
-# The host reads this one, not the app.
-OF_THE_HOST = {"FUNCTIONS_WORKER_RUNTIME"}
-
-REQUIRED = {
-    "AzureWebJobsStorage": "UseDevelopmentStorage=true",
-    "FHIR_URL": "https://fhir.example.org/r4/",
-    "DATAVERSE_URL": "https://org.example.org",
-}
+from tests.app.settings_parts import OF_THE_HOST, REQUIRED, SAMPLE, VALUES, Recording
 
 WRONG = [
     ("FHIR_URL", "fhir.example.org", "an address that starts with https://"),
@@ -74,23 +60,6 @@ WRONG = [
     ("FEED_MAX_SCANNED", "0", "a whole number from 1 to 50000"),
     ("FEED_TIMEOUT", "25 s", "a whole number from 1 to 110"),
 ]
-
-
-class Recording(Mapping[str, str]):
-    """An environment that remembers what it was asked for."""
-
-    def __init__(self, values: Mapping[str, str]) -> None:
-        self.values_, self.asked = values, set[str]()
-
-    def __getitem__(self, name: str) -> str:
-        self.asked.add(name)
-        return self.values_[name]
-
-    def __iter__(self) -> Iterator[str]:
-        raise AssertionError("settings are read by name")
-
-    def __len__(self) -> int:
-        return len(self.values_)
 
 
 def problem(**changes: str) -> str:

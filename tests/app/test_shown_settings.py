@@ -10,7 +10,7 @@ import pytest
 from integration.app.settings import read_settings
 from integration.app.shown_settings import Shape, list_settings, show_value
 from integration.pages.parts import ShownSetting
-from tests.app.test_settings import REQUIRED, VALUES
+from tests.app.settings_parts import REQUIRED, VALUES
 
 SECRET = "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA=="
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"

@@ -31,7 +31,7 @@ from local.host.emulator import ACCOUNT, KEY
 from local.processes import PROJECT
 from local.services import Running, find_free_ports, run_services
 from local.storage_setup import create_storage
-from tests.provision.test_virtual_tables import OBSERVATION
+from tests.provision.observation_map import OBSERVATION
 
 FEED = "https://app.example.org/api/odata/"
 FEED_KEY = "feed-key-Zaphkiel"

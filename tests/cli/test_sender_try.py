@@ -20,7 +20,7 @@ from integration.fhir.grammar import RESOURCE_TYPES
 from integration.senders.load import parse_senders
 from integration.senders.proofs.json_web_token import JsonWebToken
 from integration.senders.proofs.proof import Proof, Secrets, SignedRequest
-from tests.senders.proofs.test_vendors import VENDORS, Vendor
+from tests.senders.proofs.vendors import VENDORS, Vendor
 
 TITLES = {
     "athenahealth": "hub",

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import count, pairwise
 from typing import Any
 
 import httpx
@@ -66,7 +67,6 @@ async def test_a_delivery_is_followed_to_its_row(route: Route) -> None:
         (FHIR, "read", "200"),
         (DATAVERSE, "look-up", "200"),
         (DATAVERSE, "create", "204"),
-        (FHIR, "read", "200"),
         (DATAVERSE, "mirror", "created"),
     ]
     entries = route.activity.entries
@@ -287,6 +287,55 @@ async def test_what_is_done_is_known_inside_and_in_tasks_and_nowhere_else() -> N
     assert get_activity_context() == ActivityContext()
 
 
+# --- which operation it belongs to -------------------------------------------------------------
+
+
+async def test_every_entry_of_a_run_has_its_operation_and_no_other_run_has_it(
+    route: Route,
+) -> None:
+    put = entry(patient(id="p1"), method="PUT", url="Patient/p1")
+    delivery = await route.deliver(bundle(put))
+    await route.process_all(delivery)
+    for _ in range(2):
+        await mirroring.mirror_resource(route.mirror, WorkItem(delivery, resource="Patient/p1"))
+    operations = [item.operation for item in route.activity.entries]
+    changes = [one for one, next_ in pairwise(operations) if one != next_]
+    assert None not in operations
+    assert len(set(operations)) == 3
+    assert len(changes) == 2
+
+
+async def test_runs_that_share_a_request_have_it_each_in_their_operation(route: Route) -> None:
+    identities = [route.fhir_double.add(patient(id=f"p{n}")) for n in range(3)]
+    claims = [WorkItem("d", resource=identity) for identity in identities]
+    await asyncio.gather(*(mirroring.mirror_resource(route.mirror, claim) for claim in claims))
+    by_action = {
+        action: {item.operation for item in route.activity.entries if item.action == action}
+        for action in ("look-up", "create", "mirror")
+    }
+    assert by_action["look-up"] == by_action["create"] == by_action["mirror"]
+    assert len(by_action["mirror"]) == 3
+
+
+async def test_a_part_for_the_same_is_of_the_operation_and_one_for_another_is_not(
+    worker: Worker,
+) -> None:
+    async with worker.activities.track(delivery="d", resource="Patient/1"):
+        worker.call()
+        async with worker.activities.track():
+            worker.call()
+        async with worker.activities.track(delivery="d", resource="Patient/1", action="notify"):
+            worker.call()
+        async with worker.activities.track(resource="Patient/2"):
+            worker.call()
+        worker.call()
+    worker.call()
+    await worker.activities.flush()
+    (tracked, after) = worker.kept.groups
+    assert [item.operation for item in tracked] == ["o1", "o1", "o1", "o2", "o1"]
+    assert [item.operation for item in after] == [None]
+
+
 # --- when it is kept ---------------------------------------------------------------------------
 
 
@@ -315,7 +364,10 @@ class Worker:
         self.kept = Kept()
         self.seconds = 100.0
         now = lambda: START + timedelta(seconds=self.seconds)  # noqa: E731
-        self.activities = ActivityRecorder(self.kept, now, lambda: self.seconds)
+        ids = count(1)
+        self.activities = ActivityRecorder(
+            self.kept, now, lambda: self.seconds, new_id=lambda: f"o{next(ids)}"
+        )
 
     def call(self, times: int = 1) -> None:
         for _ in range(times):
@@ -341,6 +393,7 @@ async def test_entries_are_kept_together_when_the_work_ends(worker: Worker) -> N
         status="200",
         delivery="d",
         duration=250,
+        operation="o1",
     )
 
 

@@ -5,28 +5,15 @@ from __future__ import annotations
 import pytest
 
 from faults.attention_verdict import Difference, Due, ShownConcern, compare, find_missing
-from faults.deliveries import Delivery, EntryIntent, TrackedResource
-from faults.verdict import AcceptedDelivery, StoredResource
+from faults.deliveries import EntryIntent, TrackedResource
+from tests.faults.sent_and_held import WHO, make_accepted, make_held
 
-WHO = TrackedResource("Patient", "who", "Patient/who")
 PLACE = TrackedResource("Organization", "place")
 ROW = ShownConcern(kind="row-refused", delivery="d", resource="Patient/who")
 
 
-def make_accepted(id_: str, *intents: EntryIntent) -> AcceptedDelivery:
-    sent = Delivery(name="batch", body=b"", intents=intents)
-    return AcceptedDelivery(sent, f"http://host/deliveries/{id_}", None)
-
-
 def make_intent(action: str, marker: str, thing: TrackedResource = WHO) -> EntryIntent:
     return EntryIntent(action, thing, marker)
-
-
-def make_held(
-    *markers: str | None, thing: TrackedResource = WHO
-) -> dict[TrackedResource, StoredResource]:
-    states = tuple((str(n), marker) for n, marker in enumerate(markers, 1))
-    return {thing: StoredResource(("Patient/who",), states)}
 
 
 FIRST, SECOND = make_intent("sets", "a"), make_intent("sets", "b")
@@ -51,11 +38,11 @@ BAD, GONE = make_intent("fails", "c"), make_intent("deletes", "d")
 def test_an_entry_is_missing_unless_it_or_a_later_one_was_written(
     intents: tuple[EntryIntent, ...], markers: tuple[str | None, ...], missing: set[int]
 ) -> None:
-    assert find_missing([make_accepted("1", *intents)], make_held(*markers)) == {"1": missing}
+    assert find_missing([make_accepted(*intents)], make_held(*markers)) == {"1": missing}
 
 
 def test_what_is_ensured_may_be_anybodys() -> None:
-    ensured = make_accepted("1", make_intent("ensures", "x", PLACE))
+    ensured = make_accepted(make_intent("ensures", "x", PLACE))
     assert find_missing([ensured], make_held("y", thing=PLACE)) == {"1": frozenset()}
     assert find_missing([ensured], {}) == {"1": {0}}
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 
-from faults.deliveries import Delivery, EntryIntent, TrackedResource
+from faults.deliveries import EntryIntent, TrackedResource
 from faults.verdict import (
     HARM,
     AcceptedDelivery,
@@ -16,33 +14,14 @@ from faults.verdict import (
     Tally,
     judge_deliveries,
 )
+from tests.faults.sent_and_held import WHO, make_accepted, make_held
 
-WHO = TrackedResource("Patient", "who", "Patient/who")
 WEIGHT = TrackedResource("Observation", "weight")
 CLINIC = TrackedResource("Organization", "clinic")
 
 
-def make_accepted(
-    *intents: EntryIntent, answers: Sequence[EntryAnswer] | None = None, id_: str = "1"
-) -> AcceptedDelivery:
-    given = [EntryAnswer(200)] * len(intents) if answers is None else answers
-    return AcceptedDelivery(
-        Delivery(name="batch", body=b"", intents=tuple(intents)),
-        f"http://host/deliveries/{id_}",
-        given,
-    )
-
-
 def make_set(thing: TrackedResource, marker: str, sequence: int = 0) -> EntryIntent:
     return EntryIntent("sets", thing, marker, sequence)
-
-
-def make_held(
-    *markers: str | None, thing: TrackedResource = WHO
-) -> dict[TrackedResource, StoredResource]:
-    """What the server holds of a thing, one version after the other."""
-    numbered = tuple((str(n), marker) for n, marker in enumerate(markers, 1))
-    return {thing: StoredResource((thing.identity or f"{thing.type}/1",), numbered)}
 
 
 def make_contact(*versions: str, number: int = 1, active: bool = True) -> dict[str, StoredContact]:

@@ -13,7 +13,7 @@ from integration.fhir.plan import Plan, plan
 from integration.fhir.resource_ids import Naming
 from integration.fhir.units import Limits, UnitEntry
 from tests.fhir.bundles import make_urn, read_contents
-from tests.fhir.test_plan import body
+from tests.fhir.unit_bodies import body
 
 NAMING = Naming("clinic", "key-1")
 MRN = "urn:oid:1.2.36.146.595.217.0.1"

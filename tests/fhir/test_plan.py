@@ -18,13 +18,8 @@ from integration.fhir.entries import MAX_ISSUES, Contents, Entry
 from integration.fhir.plan import Plan, plan
 from integration.fhir.resource_ids import Naming
 from integration.fhir.units import Lane, Limits, Unit, UnitEntry
-from tests.fhir.bundles import (
-    bundles,
-    deliveries,
-    make_urn,
-    read_contents,
-    read_lines,
-)
+from tests.fhir.bundles import bundles, deliveries, make_urn, read_contents, read_lines
+from tests.fhir.unit_bodies import body
 from tests.randomness import limit_examples
 
 NAMING = Naming("clinic", "key-1")
@@ -40,11 +35,6 @@ def list_sent(planned: Plan) -> Iterator[tuple[int, int, Unit, UnitEntry]]:
         for unit_number, unit in enumerate(lane.units):
             for entry in unit.entries:
                 yield lane_number, unit_number, unit, entry
-
-
-def body(entry: UnitEntry) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(bytes(entry.body))
-    return found
 
 
 def map_places(planned: Plan) -> dict[int, tuple[int, int]]:

@@ -14,7 +14,7 @@ from integration.app import settings
 from integration.intake import inbox
 from integration.journal import azure_blobs, inbox_files
 from integration.queues import names
-from tests.app.test_settings import OF_THE_HOST, REQUIRED, VALUES, Recording
+from tests.app.settings_parts import OF_THE_HOST, REQUIRED, VALUES, Recording
 from tests.infra.templates import FILES, INFRA, PARSER, module, parsed, resources, said
 
 DEFAULTS: dict[str, str] = json.loads((INFRA / "settings.json").read_text("utf-8"))

@@ -43,3 +43,10 @@ def test_the_endings_that_are_asked_for_are_logged() -> None:
     assert endings
     for ending in endings:
         assert [event for event in LOG_EVENTS if event.endswith(ending)]
+
+
+def test_a_job_that_failed_tells_somebody() -> None:
+    """Whoever started it may have gone home."""
+    (query,) = re.findall(r"name: 'job'\n.*?'''(.*?)'''", ALERTS, re.S)
+    assert EVENT.findall(query) == ["job.failed"]
+    assert "where Message == 'job.failed'" in query

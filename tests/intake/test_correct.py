@@ -16,36 +16,34 @@ from integration.intake.correct import Correction, Judge, correct_delivery, read
 from integration.journal.jobs import JobKind, JobState, MemoryJobs
 from integration.journal.store import MemoryJournal
 from integration.journal.table_keys import build_next_id
-from integration.operations import attention, deliveries, views
+from integration.operations import deliveries, views
 from integration.operations.housekeeping import sweep
 from integration.operations.job_request import JobRequest, build_job_filter
 from integration.operations.jobs import JobParts, do_slice, start_job
 from integration.relay import process as relaying
 from integration.senders.model import ProvenSender, Sender, SenderPolicy
-from tests.builders import batch, bundle, entry, observation, patient
+from tests.builders import (
+    Body,
+    batch,
+    bundle,
+    entry,
+    observation,
+    patient,
+    put_observation,
+    put_patient,
+)
 from tests.conftest import DAY, FHIR_JSON, Route
 from tests.ending import end_worker
-from tests.operations.test_housekeeping import keeping
+from tests.operations.housekeeping_parts import keeping
+from tests.refusals import deliver_refused, list_concerns
 
 URL = "urn:uuid:00000000-0000-4000-8000-000000000001"
 SEEN = "urn:uuid:00000000-0000-4000-8000-000000000002"
 
 
-def put(name: str, **elements: Any) -> dict[str, Any]:
-    return entry(patient(id=name, **elements), method="PUT")
-
-
-def sees(name: str, **elements: Any) -> dict[str, Any]:
-    return entry(observation(id=name, **elements), method="PUT")
-
-
-async def refused(route: Route, *entries: Any, types: set[str], kind: str = "batch") -> str:
-    """Return a delivery that is done, and whose entries of these types were refused."""
-    route.fhir_double.refuses = types
-    delivery = await route.deliver(bundle(*entries, kind=kind))
-    await route.process_all(delivery)
-    assert (await route.known(delivery)).status is Status.DONE
-    route.fhir_double.refuses = set()
+async def refused(route: Route, *entries: Body, types: set[str], kind: str = "batch") -> str:
+    """Return such a delivery, a minute later."""
+    delivery = await deliver_refused(route, *entries, types=types, kind=kind)
     route.clock.later(60)
     return delivery
 
@@ -72,8 +70,7 @@ async def refuse(route: Route, delivery: str, body: Any, **options: Any) -> Reje
 
 
 async def concerns(route: Route) -> list[tuple[str, str]]:
-    found = (await attention.find_concerns(route.journal, {})).concerns
-    return [(str(concern.kind), concern.delivery) for concern in found]
+    return [(str(concern.kind), concern.delivery) for concern in await list_concerns(route)]
 
 
 def born(route: Route) -> dict[str, str]:
@@ -151,9 +148,9 @@ async def test_a_link_to_what_is_found_by_another_condition_is_written_anew(
 
 async def test_entries_in_many_lanes_are_corrected(route: Route) -> None:
     route.limits = replace(route.limits, entries=1)
-    first = [put(f"p{n}") for n in range(3)]
-    delivery = await refused(route, *first, sees("o1"), types={"Observation"})
-    made = await correct(route, delivery, batch(*first, sees("o1", status="amended")))
+    first = [put_patient(f"p{n}") for n in range(3)]
+    delivery = await refused(route, *first, put_observation("o1"), types={"Observation"})
+    made = await correct(route, delivery, batch(*first, put_observation("o1", status="amended")))
     await route.process_all()
     known = await route.known(made)
     assert (known.status, known.written, known.skipped, known.lanes) == (Status.DONE, 1, 3, 4)
@@ -161,10 +158,12 @@ async def test_entries_in_many_lanes_are_corrected(route: Route) -> None:
 
 
 async def test_the_row_shows_the_later_state(route: Route) -> None:
-    delivery = await refused(route, put("p1"), sees("o1"), types={"Patient"})
-    later = await route.deliver(batch(put("p1", birthDate="2001-01-01")))
+    delivery = await refused(route, put_patient("p1"), put_observation("o1"), types={"Patient"})
+    later = await route.deliver(batch(put_patient("p1", birthDate="2001-01-01")))
     await route.process_all(later)
-    made = await correct(route, delivery, batch(put("p1", birthDate="1984-05-06"), sees("o1")))
+    made = await correct(
+        route, delivery, batch(put_patient("p1", birthDate="1984-05-06"), put_observation("o1"))
+    )
     await route.process_all()
     await route.mirror_all()
     assert await route.statuses(made) == [409, 201]
@@ -175,11 +174,13 @@ async def test_the_row_shows_the_later_state(route: Route) -> None:
 
 
 async def test_a_later_delivery_stands(route: Route) -> None:
-    delivery = await refused(route, put("p1"), sees("o1"), types={"Observation"})
-    later = await route.deliver(batch(put("p1", birthDate="2001-01-01")))
+    delivery = await refused(route, put_patient("p1"), put_observation("o1"), types={"Observation"})
+    later = await route.deliver(batch(put_patient("p1", birthDate="2001-01-01")))
     await route.process_all(later)
     route.clock.later(60)
-    made = await correct(route, delivery, batch(put("p1", birthDate="1984-05-06"), sees("o1")))
+    made = await correct(
+        route, delivery, batch(put_patient("p1", birthDate="1984-05-06"), put_observation("o1"))
+    )
     await route.process_all()
     assert born(route) == {"p1": "2001-01-01"}
     known = await route.known(made)
@@ -187,14 +188,14 @@ async def test_a_later_delivery_stands(route: Route) -> None:
 
 
 async def test_a_later_update_of_what_the_delivery_created_stands(route: Route) -> None:
-    first = (entry(patient(), URL), sees("o1"))
+    first = (entry(patient(), URL), put_observation("o1"))
     delivery = await refused(route, *first, types={"Observation"})
     (person,) = route.fhir_double.of("Patient")
-    later = await route.deliver(batch(put(person["id"], birthDate="2001-01-01")))
+    later = await route.deliver(batch(put_patient(person["id"], birthDate="2001-01-01")))
     await route.process_all(later)
     route.clock.later(60)
     made = await correct(
-        route, delivery, batch(entry(patient(birthDate="1984-05-06"), URL), sees("o1"))
+        route, delivery, batch(entry(patient(birthDate="1984-05-06"), URL), put_observation("o1"))
     )
     await route.process_all()
     assert born(route) == {person["id"]: "2001-01-01"}
@@ -207,13 +208,13 @@ async def test_what_somebody_else_has_changed_since_stands(
     route: Route, *, is_create: bool, is_changed: bool
 ) -> None:
     def person(**elements: Any) -> dict[str, Any]:
-        return entry(patient(**elements), URL) if is_create else put("p1", **elements)
+        return entry(patient(**elements), URL) if is_create else put_patient("p1", **elements)
 
-    delivery = await refused(route, person(), sees("o1"), types={"Observation"})
+    delivery = await refused(route, person(), put_observation("o1"), types={"Observation"})
     (before,) = route.fhir_double.of("Patient")
     route.fhir_double.add({**patient(id=before["id"]), "birthDate": "2001-01-01"})
     elements = {"birthDate": "1984-05-06"} if is_changed else {}
-    amended = sees("o1", status="amended")
+    amended = put_observation("o1", status="amended")
     made = await correct(route, delivery, batch(person(**elements), amended))
     await route.process_all()
     assert born(route) == {before["id"]: "2001-01-01"}
@@ -227,13 +228,15 @@ async def test_what_somebody_else_has_deleted_since_stays_deleted(
     route: Route, *, is_create: bool, is_purged: bool
 ) -> None:
     def person(**elements: Any) -> dict[str, Any]:
-        return entry(patient(**elements), URL) if is_create else put("p1", **elements)
+        return entry(patient(**elements), URL) if is_create else put_patient("p1", **elements)
 
-    delivery = await refused(route, person(), sees("o1"), types={"Observation"})
+    delivery = await refused(route, person(), put_observation("o1"), types={"Observation"})
     (before,) = route.fhir_double.of("Patient")
     remove = route.fhir_double.forget if is_purged else route.fhir_double.delete
     remove(f"Patient/{before['id']}")
-    made = await correct(route, delivery, batch(person(birthDate="1984-05-06"), sees("o1")))
+    made = await correct(
+        route, delivery, batch(person(birthDate="1984-05-06"), put_observation("o1"))
+    )
     await route.process_all()
     assert born(route) == {}
     assert await route.statuses(made) == [409, 201]
@@ -242,10 +245,10 @@ async def test_what_somebody_else_has_deleted_since_stays_deleted(
 async def test_an_earlier_delivery_that_is_late_does_not_overwrite_the_correction(
     route: Route,
 ) -> None:
-    early = await route.deliver(batch(put("p1", birthDate="1901-01-01")))
+    early = await route.deliver(batch(put_patient("p1", birthDate="1901-01-01")))
     route.clock.later(60)
-    delivery = await refused(route, put("p1"), types={"Patient"})
-    made = await correct(route, delivery, batch(put("p1", birthDate="1984-05-06")))
+    delivery = await refused(route, put_patient("p1"), types={"Patient"})
+    made = await correct(route, delivery, batch(put_patient("p1", birthDate="1984-05-06")))
     await route.process_all()
     await route.process_all(early)
     assert born(route) == {"p1": "1984-05-06"}
@@ -254,14 +257,14 @@ async def test_an_earlier_delivery_that_is_late_does_not_overwrite_the_correctio
 
 async def test_a_later_delivery_that_repeats_an_earlier_state_stands(route: Route) -> None:
     """Its content is there already, but what was refused in between may be corrected."""
-    early = await route.deliver(batch(put("p1", birthDate="2001-01-01")))
+    early = await route.deliver(batch(put_patient("p1", birthDate="2001-01-01")))
     await route.process_all(early)
     route.clock.later(60)
-    delivery = await refused(route, put("p1"), types={"Patient"})
-    later = await route.deliver(batch(put("p1", birthDate="2001-01-01")))
+    delivery = await refused(route, put_patient("p1"), types={"Patient"})
+    later = await route.deliver(batch(put_patient("p1", birthDate="2001-01-01")))
     await route.process_all(later)
     route.clock.later(60)
-    made = await correct(route, delivery, batch(put("p1", birthDate="1984-05-06")))
+    made = await correct(route, delivery, batch(put_patient("p1", birthDate="1984-05-06")))
     await route.process_all()
     assert born(route) == {"p1": "2001-01-01"}
     assert await route.statuses(made) == [409]
@@ -290,8 +293,8 @@ async def test_a_repeat_by_the_sender_is_one_of_the_delivery_that_was_corrected(
 
 
 async def test_the_same_bytes_again_are_the_same_correction(route: Route) -> None:
-    delivery = await refused(route, put("p1"), types={"Patient"})
-    body = batch(put("p1", birthDate="1984-05-06"))
+    delivery = await refused(route, put_patient("p1"), types={"Patient"})
+    body = batch(put_patient("p1", birthDate="1984-05-06"))
     made = await correct(route, delivery, body)
     assert await correct(route, delivery, body) == made
     await route.process_all()
@@ -301,7 +304,7 @@ async def test_the_same_bytes_again_are_the_same_correction(route: Route) -> Non
 
 
 async def test_a_correction_is_corrected_in_its_turn(route: Route) -> None:
-    first = (entry(patient(), URL), entry(observation(URL), SEEN), sees("o1"))
+    first = (entry(patient(), URL), entry(observation(URL), SEEN), put_observation("o1"))
     delivery = await refused(route, *first, types={"Patient", "Observation"})
     route.fhir_double.refuses = {"Observation"}
     dated = entry(patient(birthDate="1984-05-06"), URL)
@@ -309,7 +312,7 @@ async def test_a_correction_is_corrected_in_its_turn(route: Route) -> None:
     await route.process_all()
     assert await concerns(route) == [("entries", made)]
     route.fhir_double.refuses = set()
-    bodies = batch(dated, first[1], sees("o1", status="amended"))
+    bodies = batch(dated, first[1], put_observation("o1", status="amended"))
     second = await correct(route, delivery, bodies)
     assert second == build_next_id(made)
     assert (await route.known(second)).corrects == made
@@ -321,18 +324,18 @@ async def test_a_correction_is_corrected_in_its_turn(route: Route) -> None:
 
 
 async def test_a_correction_under_way_is_not_corrected(route: Route) -> None:
-    delivery = await refused(route, put("p1"), types={"Patient"})
-    await correct(route, delivery, batch(put("p1", birthDate="1984-05-06")))
-    error = await refuse(route, delivery, batch(put("p1", birthDate="1984-05-07")))
+    delivery = await refused(route, put_patient("p1"), types={"Patient"})
+    await correct(route, delivery, batch(put_patient("p1", birthDate="1984-05-06")))
+    error = await refuse(route, delivery, batch(put_patient("p1", birthDate="1984-05-07")))
     assert (error.status, "under way" in str(error)) == (409, True)
 
 
 async def test_a_cancelled_correction_can_be_followed_by_another(route: Route) -> None:
-    delivery = await refused(route, put("p1"), types={"Patient"})
-    made = await correct(route, delivery, batch(put("p1", birthDate="1984-05-06")))
+    delivery = await refused(route, put_patient("p1"), types={"Patient"})
+    made = await correct(route, delivery, batch(put_patient("p1", birthDate="1984-05-06")))
     await deliveries.cancel(route.journal, made, route.clock.now)
     assert await concerns(route) == [("entries", delivery)]
-    second = await correct(route, delivery, batch(put("p1", birthDate="1984-05-07")))
+    second = await correct(route, delivery, batch(put_patient("p1", birthDate="1984-05-07")))
     await route.process_all()
     assert born(route) == {"p1": "1984-05-07"}
     assert await concerns(route) == []
@@ -340,9 +343,13 @@ async def test_a_cancelled_correction_can_be_followed_by_another(route: Route) -
 
 
 async def test_what_a_correction_refused_is_replayed(route: Route) -> None:
-    delivery = await refused(route, put("p1"), sees("o1"), types={"Patient", "Observation"})
+    delivery = await refused(
+        route, put_patient("p1"), put_observation("o1"), types={"Patient", "Observation"}
+    )
     route.fhir_double.refuses = {"Observation"}
-    made = await correct(route, delivery, batch(put("p1", birthDate="1984-05-06"), sees("o1")))
+    made = await correct(
+        route, delivery, batch(put_patient("p1", birthDate="1984-05-06"), put_observation("o1"))
+    )
     await route.process_all()
     assert await concerns(route) == [("entries", made)]
     route.fhir_double.refuses = set()
@@ -354,12 +361,12 @@ async def test_what_a_correction_refused_is_replayed(route: Route) -> None:
 
 
 async def test_what_is_corrected_is_not_replayed_or_cancelled_any_more(route: Route) -> None:
-    delivery = await refused(route, put("p1"), types={"Patient"})
-    parked = await route.deliver(batch(put("p2")))
+    delivery = await refused(route, put_patient("p1"), types={"Patient"})
+    parked = await route.deliver(batch(put_patient("p2")))
     await relaying.park(route.journal, WorkItem(parked), "too slow", route.clock.now)
     route.clock.later(60)
-    made = await correct(route, delivery, batch(put("p1", birthDate="1984-05-06")))
-    other = await correct(route, parked, batch(put("p2", birthDate="1984-05-06")))
+    made = await correct(route, delivery, batch(put_patient("p1", birthDate="1984-05-06")))
+    other = await correct(route, parked, batch(put_patient("p2", birthDate="1984-05-06")))
     now = route.clock.now
     for each, by in ((delivery, made), (parked, other)):
         with pytest.raises(Rejected):
@@ -377,10 +384,12 @@ async def test_what_is_corrected_is_not_replayed_or_cancelled_any_more(route: Ro
 
 
 async def test_a_parked_delivery_is_corrected_and_writes_no_more(route: Route) -> None:
-    delivery = await route.deliver(batch(put("p1"), sees("o1")))
+    delivery = await route.deliver(batch(put_patient("p1"), put_observation("o1")))
     await relaying.park(route.journal, WorkItem(delivery), "too slow", route.clock.now)
     route.clock.later(60)
-    made = await correct(route, delivery, batch(put("p1", birthDate="1984-05-06"), sees("o1")))
+    made = await correct(
+        route, delivery, batch(put_patient("p1", birthDate="1984-05-06"), put_observation("o1"))
+    )
     await route.process(delivery)
     assert route.fhir_double.writes == []
     assert await concerns(route) == [("parked", delivery)]
@@ -430,11 +439,13 @@ async def test_a_held_delivery_is_corrected(route: Route) -> None:
 
 async def test_a_correction_is_judged_by_the_rights_of_now(route: Route) -> None:
     narrow = Sender(name="north", rights=Rights(types=("Patient",)))
-    delivery = await route.deliver(batch(put("p1"), sees("o1")), sender=ProvenSender(sender=narrow))
+    delivery = await route.deliver(
+        batch(put_patient("p1"), put_observation("o1")), sender=ProvenSender(sender=narrow)
+    )
     await route.process_all(delivery)
     route.clock.later(60)
     judge = build_judge(route.intake, {"north": narrow})
-    body = batch(put("p1"), sees("o1", status="amended"))
+    body = batch(put_patient("p1"), put_observation("o1", status="amended"))
     made = await correct(route, delivery, body, judge=judge)
     await route.process_all()
     assert await route.statuses(made) == [201, 403]
@@ -444,44 +455,44 @@ async def test_a_correction_is_judged_by_the_rights_of_now(route: Route) -> None
 async def test_what_is_under_way_or_cancelled_is_not_corrected(
     route: Route, status: Status
 ) -> None:
-    delivery = await route.deliver(batch(put("p1")))
+    delivery = await route.deliver(batch(put_patient("p1")))
     await route.journal.update_delivery(delivery, status=status)
-    error = await refuse(route, delivery, batch(put("p1", birthDate="1984-05-06")))
+    error = await refuse(route, delivery, batch(put_patient("p1", birthDate="1984-05-06")))
     assert error.status == 409
     assert route.queued() == []
 
 
 async def test_what_was_all_written_is_not_corrected(route: Route) -> None:
-    delivery = await route.deliver(batch(put("p1")))
+    delivery = await route.deliver(batch(put_patient("p1")))
     await route.process_all(delivery)
-    error = await refuse(route, delivery, batch(put("p1", birthDate="1984-05-06")))
+    error = await refuse(route, delivery, batch(put_patient("p1", birthDate="1984-05-06")))
     assert (error.status, "none of its entries" in str(error)) == (409, True)
 
 
 async def test_the_same_bytes_are_no_correction(route: Route) -> None:
-    delivery = await refused(route, put("p1"), types={"Patient"})
-    error = await refuse(route, delivery, batch(put("p1")))
+    delivery = await refused(route, put_patient("p1"), types={"Patient"})
+    error = await refuse(route, delivery, batch(put_patient("p1")))
     assert (error.status, "replay" in str(error)) == (409, True)
 
 
 async def test_a_delivery_older_than_its_locks_is_not_corrected(route: Route) -> None:
-    delivery = await refused(route, put("p1"), types={"Patient"})
+    delivery = await refused(route, put_patient("p1"), types={"Patient"})
     route.clock.later(30 * DAY)
-    body = batch(put("p1", birthDate="1984-05-06"))
+    body = batch(put_patient("p1", birthDate="1984-05-06"))
     error = await refuse(route, delivery, body, retention=timedelta(days=30))
     assert (error.status, "RETENTION_DAYS" in str(error)) == (409, True)
 
 
 async def test_a_delivery_without_an_order_is_not_corrected(route: Route) -> None:
     route.settings["write_orders"] = {"": "off"}
-    delivery = await refused(route, put("p1"), types={"Patient"})
-    error = await refuse(route, delivery, batch(put("p1", birthDate="1984-05-06")))
+    delivery = await refused(route, put_patient("p1"), types={"Patient"})
+    error = await refuse(route, delivery, batch(put_patient("p1", birthDate="1984-05-06")))
     assert (error.status, "WRITE_ORDER" in str(error)) == (409, True)
 
 
 async def test_an_unknown_delivery_is_not_found(route: Route) -> None:
     for name in ("nothing", "0195545e-9f60-7000-8000-000000000001"):
-        assert (await refuse(route, name, batch(put("p1")))).status == 404
+        assert (await refuse(route, name, batch(put_patient("p1")))).status == 404
 
 
 @pytest.mark.parametrize(
@@ -496,7 +507,7 @@ async def test_an_unknown_delivery_is_not_found(route: Route) -> None:
 async def test_what_intake_does_not_take_is_answered_as_intake_does(
     route: Route, body: bytes, kind: str, status: int
 ) -> None:
-    delivery = await refused(route, put("p1"), types={"Patient"})
+    delivery = await refused(route, put_patient("p1"), types={"Patient"})
     assert (await refuse(route, delivery, body, kind=kind)).status == status
     assert await concerns(route) == [("entries", delivery)]
     assert (await route.known(delivery)).corrected_by is None
@@ -504,12 +515,12 @@ async def test_what_intake_does_not_take_is_answered_as_intake_does(
 
 async def test_what_has_its_id_by_its_place_keeps_it(route: Route) -> None:
     first, second = patient(birthDate="1984-05-06"), patient(birthDate="1990-01-01")
-    entries = (sees("o1"), entry(first), entry(second))
+    entries = (put_observation("o1"), entry(first), entry(second))
     delivery = await refused(route, *entries, types={"Observation"})
     for moved in (entries[1:], (entries[0], entries[2], entries[1])):
         error = await refuse(route, delivery, batch(*moved))
         assert (error.status, "fullUrl" in str(error)) == (422, True)
-    made = await correct(route, delivery, batch(sees("o2"), *entries[1:], entry(first)))
+    made = await correct(route, delivery, batch(put_observation("o2"), *entries[1:], entry(first)))
     await route.process_all()
     assert sorted(born(route).values()) == ["1984-05-06", "1984-05-06", "1990-01-01"]
     assert await route.statuses(made) == [201, 201, 201, 201]
@@ -541,9 +552,9 @@ ENDS: list[tuple[str, Any]] = [
 async def test_no_job_touches_a_delivery_that_another_has_taken_the_place_of(
     route: Route, kind: JobKind
 ) -> None:
-    delivery = await route.deliver(batch(put("p1")))
+    delivery = await route.deliver(batch(put_patient("p1")))
     await relaying.park(route.journal, WorkItem(delivery), "503", route.clock.now)
-    await correct(route, delivery, batch(put("p1", birthDate="1984-05-06")))
+    await correct(route, delivery, batch(put_patient("p1", birthDate="1984-05-06")))
     parts = JobParts(
         jobs=MemoryJobs(),
         journal=route.journal,
@@ -576,9 +587,9 @@ async def test_no_job_touches_a_delivery_that_another_has_taken_the_place_of(
 async def test_a_request_that_breaks_off_is_repeated_or_left_to_housekeeping(
     route: Route, at: str, when: Any, *, is_after: bool, is_repeated: bool
 ) -> None:
-    delivery = await refused(route, put("p1"), sees("o1"), types={"Patient"})
+    delivery = await refused(route, put_patient("p1"), put_observation("o1"), types={"Patient"})
     await route.mirror_all()
-    body = batch(put("p1", birthDate="1984-05-06"), sees("o1"))
+    body = batch(put_patient("p1", birthDate="1984-05-06"), put_observation("o1"))
     end_worker(route, at, when, is_after=is_after)
     with pytest.raises(ConnectionError):
         await correct(route, delivery, body)
@@ -609,11 +620,13 @@ async def test_a_correction_that_breaks_off_is_taken_up_and_is_always_to_be_seen
     route: Route, at: str, when: Any, entries: int, *, is_after: bool, is_refused: bool
 ) -> None:
     route.limits = replace(route.limits, entries=entries)
-    first = (entry(patient(), URL), put("p2"), put("p3"))
-    delivery = await refused(route, *first, sees("o1"), types={"Observation"})
+    first = (entry(patient(), URL), put_patient("p2"), put_patient("p3"))
+    delivery = await refused(route, *first, put_observation("o1"), types={"Observation"})
     route.fhir_double.refuses = {"Observation"} if is_refused else set()
-    dated = put("p3", birthDate="1984-05-06")
-    made = await correct(route, delivery, batch(*first[:2], dated, sees("o1", status="amended")))
+    dated = put_patient("p3", birthDate="1984-05-06")
+    made = await correct(
+        route, delivery, batch(*first[:2], dated, put_observation("o1", status="amended"))
+    )
     end_worker(route, at, when, is_after=is_after)
     for _ in range(30):
         assert route.fhir_double.of("Observation") or await concerns(route)
@@ -634,8 +647,8 @@ async def test_a_correction_that_breaks_off_is_taken_up_and_is_always_to_be_seen
 
 
 async def test_a_correction_that_is_given_up_is_to_be_seen(route: Route) -> None:
-    delivery = await refused(route, put("p1"), types={"Patient"})
-    made = await correct(route, delivery, batch(put("p1", birthDate="1984-05-06")))
+    delivery = await refused(route, put_patient("p1"), types={"Patient"})
+    made = await correct(route, delivery, batch(put_patient("p1", birthDate="1984-05-06")))
     await relaying.park(route.journal, WorkItem(made), "too slow", route.clock.now)
     assert ("parked", made) in await concerns(route)
     await deliveries.replay(route.journal, route.queue_sender, made, route.clock.now)
@@ -648,13 +661,15 @@ async def test_a_correction_of_one_that_never_began_takes_over_what_was_written(
     route: Route,
 ) -> None:
     """The second one would write over what somebody else has changed since."""
-    delivery = await refused(route, put("p1"), sees("o1"), types={"Observation"})
+    delivery = await refused(route, put_patient("p1"), put_observation("o1"), types={"Observation"})
     route.fhir_double.add({**patient(id="p1"), "birthDate": "2001-01-01"})
-    given_up = await correct(route, delivery, batch(put("p1"), sees("o1", status="amended")))
+    given_up = await correct(
+        route, delivery, batch(put_patient("p1"), put_observation("o1", status="amended"))
+    )
     await relaying.park(route.journal, WorkItem(given_up), "too slow", route.clock.now)
     route.clock.later(60)
-    dated = put("p1", birthDate="1984-05-06")
-    made = await correct(route, given_up, batch(dated, sees("o1", status="final")))
+    dated = put_patient("p1", birthDate="1984-05-06")
+    made = await correct(route, given_up, batch(dated, put_observation("o1", status="final")))
     await route.process_all()
     assert born(route) == {"p1": "2001-01-01"}
     assert await route.statuses(made) == [409, 201]
@@ -665,10 +680,10 @@ async def test_a_correction_of_one_that_never_began_keeps_what_has_its_id_by_its
     route: Route,
 ) -> None:
     entries = (entry(patient(birthDate="1984-05-06")), entry(patient(birthDate="1990-01-01")))
-    delivery = await refused(route, *entries, sees("o1"), types={"Observation"})
-    given_up = await correct(route, delivery, batch(*entries, sees("o2")))
+    delivery = await refused(route, *entries, put_observation("o1"), types={"Observation"})
+    given_up = await correct(route, delivery, batch(*entries, put_observation("o2")))
     await relaying.park(route.journal, WorkItem(given_up), "too slow", route.clock.now)
-    error = await refuse(route, given_up, batch(*reversed(entries), sees("o1")))
+    error = await refuse(route, given_up, batch(*reversed(entries), put_observation("o1")))
     assert (error.status, "fullUrl" in str(error)) == (422, True)
 
 
@@ -689,12 +704,12 @@ async def test_what_was_corrected_just_now_is_neither_replayed_nor_cancelled(
     """Whoever asks has read the delivery before the correction took its place."""
     journal = route.journal = LateJournal()
     if is_cancel:
-        delivery = await route.deliver(batch(put("p1")))
+        delivery = await route.deliver(batch(put_patient("p1")))
         await relaying.park(journal, WorkItem(delivery), "503", route.clock.now)
     else:
-        delivery = await refused(route, put("p1"), types={"Patient"})
+        delivery = await refused(route, put_patient("p1"), types={"Patient"})
     seen = await route.known(delivery)
-    await correct(route, delivery, batch(put("p1", birthDate="1984-05-06")))
+    await correct(route, delivery, batch(put_patient("p1", birthDate="1984-05-06")))
     journal.was = seen
     asked = (
         deliveries.cancel(journal, delivery, route.clock.now)
@@ -714,9 +729,9 @@ async def test_what_was_corrected_just_now_is_neither_replayed_nor_cancelled(
 async def test_a_delivery_whose_correction_was_cancelled_can_be_cancelled_too(
     route: Route,
 ) -> None:
-    delivery = await route.deliver(batch(put("p1")))
+    delivery = await route.deliver(batch(put_patient("p1")))
     await relaying.park(route.journal, WorkItem(delivery), "503", route.clock.now)
-    made = await correct(route, delivery, batch(put("p1", birthDate="1984-05-06")))
+    made = await correct(route, delivery, batch(put_patient("p1", birthDate="1984-05-06")))
     with pytest.raises(Rejected, match=made):
         await deliveries.cancel(route.journal, delivery, route.clock.now)
     await deliveries.cancel(route.journal, made, route.clock.now)
@@ -728,9 +743,11 @@ async def test_a_delivery_whose_correction_was_cancelled_can_be_cancelled_too(
 
 
 async def test_housekeeping_keeps_what_an_open_correction_may_take_over(route: Route) -> None:
-    delivery = await refused(route, put("p1"), sees("o1"), types={"Patient"})
+    delivery = await refused(route, put_patient("p1"), put_observation("o1"), types={"Patient"})
     await route.mirror_all()
-    made = await correct(route, delivery, batch(put("p1", birthDate="1984-05-06"), sees("o1")))
+    made = await correct(
+        route, delivery, batch(put_patient("p1", birthDate="1984-05-06"), put_observation("o1"))
+    )
     await relaying.park(route.journal, WorkItem(made), "503", route.clock.now)
     route.clock.later(40 * DAY)
     await sweep(keeping(route, route.queue_sender))
@@ -749,16 +766,16 @@ async def test_no_repeat_is_left_out_while_a_corrected_delivery_between_may_come
     route: Route,
 ) -> None:
     """Its correction was cancelled, and can be followed by another one."""
-    first = await route.deliver(batch(put("p1", birthDate="2001-01-01")))
+    first = await route.deliver(batch(put_patient("p1", birthDate="2001-01-01")))
     await route.process_all(first)
-    between = await route.deliver(batch(put("p1", birthDate="1990-01-01")))
+    between = await route.deliver(batch(put_patient("p1", birthDate="1990-01-01")))
     await relaying.park(route.journal, WorkItem(between), "503", route.clock.now)
-    made = await correct(route, between, batch(put("p1", birthDate="1984-05-06")))
+    made = await correct(route, between, batch(put_patient("p1", birthDate="1984-05-06")))
     await deliveries.cancel(route.journal, made, route.clock.now)
     route.clock.later(60)
-    repeat = await route.deliver(batch(put("p1", birthDate="2001-01-01")))
+    repeat = await route.deliver(batch(put_patient("p1", birthDate="2001-01-01")))
     await route.process(repeat)
-    again = await correct(route, made, batch(put("p1", birthDate="1985-05-06")))
+    again = await correct(route, made, batch(put_patient("p1", birthDate="1985-05-06")))
     await route.process_all()
     assert born(route) == {"p1": "2001-01-01"}
     assert await route.statuses(again) == [409]
@@ -769,10 +786,10 @@ async def test_a_queue_that_does_not_take_it_is_no_loss(route: Route) -> None:
         async def send(self, *_: object) -> None:
             raise Unavailable("queue", "answered 503")
 
-    delivery = await refused(route, put("p1"), types={"Patient"})
+    delivery = await refused(route, put_patient("p1"), types={"Patient"})
     taken, route.queue_sender = route.queue_sender, Full()
     with pytest.raises(Unavailable):
-        await correct(route, delivery, batch(put("p1", birthDate="1984-05-06")))
+        await correct(route, delivery, batch(put_patient("p1", birthDate="1984-05-06")))
     route.queue_sender = taken
     route.clock.later(1201)
     await sweep(keeping(route, route.queue_sender))
@@ -781,18 +798,18 @@ async def test_a_queue_that_does_not_take_it_is_no_loss(route: Route) -> None:
 
 
 async def test_housekeeping_leaves_the_concern_of_what_is_being_corrected(route: Route) -> None:
-    delivery = await route.deliver(batch(put("p1")))
+    delivery = await route.deliver(batch(put_patient("p1")))
     await relaying.park(route.journal, WorkItem(delivery), "too slow", route.clock.now)
     route.clock.later(60)
-    await correct(route, delivery, batch(put("p1", birthDate="1984-05-06")))
+    await correct(route, delivery, batch(put_patient("p1", birthDate="1984-05-06")))
     route.clock.later(3600)
     await sweep(keeping(route, route.queue_sender))
     assert ("parked", delivery) in await concerns(route)
 
 
 async def test_a_delivery_that_was_replayed_just_before_is_not_corrected(route: Route) -> None:
-    delivery = await refused(route, put("p1"), types={"Patient"})
-    body = batch(put("p1", birthDate="1984-05-06"))
+    delivery = await refused(route, put_patient("p1"), types={"Patient"})
+    body = batch(put_patient("p1", birthDate="1984-05-06"))
     end_worker(route, "update_delivery", takes_place, is_after=False)
     with pytest.raises(ConnectionError):
         await correct(route, delivery, body)
@@ -810,12 +827,12 @@ async def test_a_delivery_that_was_replayed_just_before_is_not_corrected(route: 
 
 
 async def test_what_was_corrected_meanwhile_is_not_corrected_unseen(route: Route) -> None:
-    delivery = await refused(route, put("p1"), types={"Patient"})
-    made = await correct(route, delivery, batch(put("p1", birthDate="1984-05-06")))
+    delivery = await refused(route, put_patient("p1"), types={"Patient"})
+    made = await correct(route, delivery, batch(put_patient("p1", birthDate="1984-05-06")))
     await route.process_all()
 
     async def send(birth_date: str) -> str:
-        body = json.dumps(batch(put("p1", birthDate=birth_date))).encode()
+        body = json.dumps(batch(put_patient("p1", birthDate=birth_date))).encode()
         headers = {"content-type": FHIR_JSON}
         sent = Correction(corrected=delivery, headers=headers, body=body, is_of_latest=True)
         return (await correct_delivery(route.intake, sent)).delivery
@@ -827,7 +844,7 @@ async def test_what_was_corrected_meanwhile_is_not_corrected_unseen(route: Route
 
 
 async def test_an_original_is_read_with_its_bytes_up_to_a_size(route: Route) -> None:
-    delivery = await refused(route, put("p1"), types={"Patient"})
+    delivery = await refused(route, put_patient("p1"), types={"Patient"})
     size = (await route.known(delivery)).bytes
     for max_bytes, is_read in ((size, True), (size - 1, False)):
         original = await read_original(route.journal, delivery, max_bytes)

@@ -31,6 +31,7 @@ FULL = Activity(
     row="1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11",
     notes=("gendercode: not in the choices @ patient.toml:57", "birthdate: not a whole date"),
     duration=1234,
+    operation="8f14e45fceea167a",
 )
 BARE = Activity(
     time=NOON, category=Category.INFORMATION, upstream="FHIR server", action="read", status="200"
@@ -132,6 +133,7 @@ OTHER = replace(
     row="r",
     action="read again",
     duration=1233,
+    operation="8f14e45fceea167b",
 )
 
 
@@ -149,6 +151,7 @@ OTHER = replace(
         ActivityFilter(action="mir"),
         ActivityFilter(status="created"),
         ActivityFilter(duration=1234),
+        ActivityFilter(operation=FULL.operation),
         ActivityFilter(
             since=NOON,
             until=NOON,

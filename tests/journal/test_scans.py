@@ -13,14 +13,7 @@ from azure.data.tables.aio import TableClient, TableServiceClient
 from azure.storage.blob.aio import BlobServiceClient
 
 from integration.core.flow import HourFlow
-from integration.core.model import (
-    Activity,
-    Category,
-    Delivery,
-    DeliveryRequest,
-    Status,
-    WorkItem,
-)
+from integration.core.model import Activity, Category, Delivery, DeliveryRequest, Status, WorkItem
 from integration.journal import azure_store
 from integration.journal.activity_log import ActivityFilter
 from integration.journal.attention import ConcernFilter
@@ -50,7 +43,7 @@ from local.services import Running
 from tests.audits import make_recorder
 from tests.conftest import Route
 from tests.journal.recording import PartitionScan, RecordingTransport, TableQueries
-from tests.journal.test_azure_store import DELIVERY, EVERYTHING, NOON
+from tests.journal.store_work import DELIVERY, EVERYTHING, NOON
 
 pytestmark = pytest.mark.azurite
 

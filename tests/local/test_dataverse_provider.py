@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from local.dataverse.app import create_app
-from tests.local.test_dataverse_provision import (
+from tests.local.provision_parts import (
     COLUMNS,
     FEED,
     Client,

@@ -32,21 +32,13 @@ from local.host.settings import (
     read_options,
 )
 from local.host.worker import Worker
-from local.processes import PROJECT, Child
+from local.processes import Child
 from local.services import find_free_ports, run_services, start_host
+from tests.local.emulator import needs_azurite
 
 SAMPLE = Path(__file__).parent / "sample_app"
 GUID = "0b6d3d3e-9c4b-4a53-8f1f-6f0f8a2f4c11"
 PATIENCE = 20.0
-Test = Callable[..., None]
-
-
-def needs_azurite(test: Test) -> Test:
-    """Skipped where the emulator is not installed; `-m azurite` picks or leaves these out."""
-    missing = not (PROJECT / "local/node_modules/azurite").is_dir()
-    reason = "Azurite is not installed: npm ci --prefix local"
-    marked: Test = pytest.mark.azurite(pytest.mark.skipif(missing, reason=reason)(test))
-    return marked
 
 
 @dataclass(frozen=True, slots=True)

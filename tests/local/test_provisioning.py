@@ -15,7 +15,7 @@ from local.provisioning import choose_settings, finish_provisioning, launch_prov
 from local.services import ADDRESS, find_free_ports, run_services, start_host
 from local.settings_file import collect_settings
 from local.storage_setup import create_storage
-from tests.local.test_host import needs_azurite
+from tests.local.emulator import needs_azurite
 
 FEED = "http://127.0.0.1:7071/api/odata/"
 

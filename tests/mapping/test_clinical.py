@@ -12,7 +12,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,7 +19,7 @@ from integration.core.errors import Rejected
 from integration.core.model import Columns, Tables
 from integration.fhir import validation
 from integration.mapping import engine, load
-from integration.mapping.model import AttributeMap, EntityMap, Kind, Lookup, Route
+from integration.mapping.model import AttributeMap, EntityMap, Kind, Route
 from integration.mapping.write_back import apply
 from integration.mapping.write_back.inverse_paths import invert_path
 from integration.virtual_tables.entity_type import build_entity_type
@@ -28,6 +27,7 @@ from local.processes import PROJECT
 from tests.builders import TODAY
 from tests.mapping import casework, r4, real
 from tests.mapping.casework import Case
+from tests.mapping.least_rows import LEAST
 
 MAPS = PROJECT / "integration/mapping/maps/clinical"
 CASES = Path(__file__).parent / "cases/clinical"
@@ -50,45 +50,6 @@ COLUMNS = [(entity, attribute) for entity in ENTITIES.values() for attribute in 
 SEARCHED = [(entity, attribute) for entity, attribute in COLUMNS if attribute.virtual_column.search]
 
 CHOICES = [(entity, attribute) for entity, attribute in COLUMNS if attribute.kind is Kind.CHOICE]
-
-PATIENT = Lookup("Patient/1")
-# Of each table, what a user must say of a new row.
-LEAST: dict[str, dict[str, Any]] = {
-    "AllergyIntolerance": {"msemr_patient": PATIENT},
-    "Appointment": {"msemr_actorpatient": PATIENT, "msemr_participantstatus": 935000000},
-    "CarePlan": {"msemr_patientidentifier": PATIENT},
-    "CareTeam": {},
-    "Claim": {
-        "msemr_typetext": "Professional",
-        "msemr_prioritycode": "normal",
-        "msemr_patient": PATIENT,
-        "msemr_created": datetime(2024, 3, 4, tzinfo=UTC),
-        "msemr_providerpractitioner": Lookup("Practitioner/6"),
-        "msemr_coverage": Lookup("Coverage/3"),
-    },
-    "Condition": {"msemr_subjecttypepatient": PATIENT},
-    "Coverage": {"msemr_beneficiary": PATIENT, "msemr_payororganization": Lookup("Organization/8")},
-    "Device": {},
-    "DiagnosticReport": {"msemr_codetext": "Blood count"},
-    "DocumentReference": {"msemr_contenturl": "https://sample.example/summary.pdf"},
-    "Encounter": {"msemr_class": 935000000},
-    "EpisodeOfCare": {"msemr_patient": PATIENT},
-    "Goal": {"msemr_descriptiontext": "Walk again", "msemr_subjectpatient": PATIENT},
-    "Immunization": {
-        "msemr_vaccinetext": "Measles",
-        "msemr_patient": PATIENT,
-        "msemr_occurrencetext": "as a child",
-    },
-    "Location": {},
-    "MedicationRequest": {
-        "msemr_medicationtypecodeableconcepttext": "Ibuprofen 400 mg",
-        "msemr_subjecttypepatient": PATIENT,
-    },
-    "Observation": {"msemr_codetext": "Body weight"},
-    "Procedure": {"msemr_patient": PATIENT},
-    "ServiceRequest": {"msemr_subjectpatient": PATIENT},
-    "Task": {},
-}
 
 each_map = pytest.mark.parametrize("entity", ENTITIES.values(), ids=list(ENTITIES))
 

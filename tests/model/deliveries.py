@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
 
+from hypothesis import assume
 from hypothesis import strategies as st
 
 from integration.fhir.units import Limits
@@ -73,6 +74,16 @@ class Sent:
         return server
 
 
+@dataclass(frozen=True)
+class Corrected:
+    """A delivery of which something is refused, what an operator makes of it, and a delivery that
+    came after the first."""
+
+    first: Sent
+    mended: Sent
+    newer: Sent
+
+
 @dataclass
 class _Draft:
     """An entry in the making."""
@@ -129,6 +140,67 @@ def two_sent(draw: st.DrawFn) -> tuple[Sent, Sent]:
     small, before, kind = draw(limits()), draw(held()), st.sampled_from((*KINDS, "ndjson"))
     first, second = (_sent(draw(kind), small, before, tag=tag, shapes=WHOLE) for tag in ("A", "B"))
     return draw(first), draw(second)
+
+
+@st.composite
+def corrected(draw: st.DrawFn) -> Corrected:
+    """A delivery with refused entries, and what it is corrected to: they are mended, and others may
+    be changed, too. No entry is left out, since what is written stays."""
+    good, newer = draw(two_sent())
+    numbers = [n for n, each in enumerate(good.entries) if "resource" in each]
+    assume(numbers)  # else there is nothing that could be refused
+    refused = draw(st.sets(st.sampled_from(numbers), min_size=1))
+    changed = draw(st.sets(st.sampled_from(numbers)))
+    wholesome = [_changed(each, refused=False) for each in good.entries]
+    first = [
+        _changed(each, refused=True) if n in refused else each for n, each in enumerate(wholesome)
+    ]
+    mended = [
+        _changed(each, mark=f"C{n}") if n in changed else each for n, each in enumerate(wholesome)
+    ]
+    entries = [*newer.entries, *draw(_updates_of_the_same(good, newer))]
+    return Corrected(
+        replace(good, entries=first),
+        replace(good, entries=mended),
+        replace(newer, entries=entries),
+    )
+
+
+@st.composite
+def _updates_of_the_same(draw: st.DrawFn, older: Sent, newer: Sent) -> list[Body]:
+    """Entries by which the newer delivery writes what the older one does, too."""
+    known = {_identify(each) for each in newer.entries}
+    names = dict.fromkeys(_identify(each) for each in older.entries)
+    shared = [name for name in names if name and name not in known]
+    if not shared:
+        return []
+    chosen = draw(st.lists(st.sampled_from(shared), unique=True, max_size=2))
+    return [_build_update(name, newer.kind, f"B-{n}") for n, name in enumerate(chosen)]
+
+
+def _identify(entry: Body) -> str | None:
+    """`Type/id` of what an entry writes, where its sender has chosen the id."""
+    request, resource = entry.get("request", {}), entry.get("resource", {})
+    if "/" in request.get("url", ""):
+        return str(request["url"])
+    return f"{resource['resourceType']}/{resource['id']}" if "id" in resource else None
+
+
+def _build_update(name: str, kind: str, mark: str) -> Body:
+    type_, _, id_ = name.partition("/")
+    entry: Body = {"resource": {"resourceType": type_, "id": id_, "mark": mark}}
+    if kind in (*REQUESTED, "history"):
+        entry["request"] = {"method": "PUT", "url": name}
+    return {**entry, "fullUrl": HOME + name} if kind == "history" else entry
+
+
+def _changed(entry: Body, **elements: Any) -> Body:
+    """The entry with these elements in its resource, if it has one."""
+    if "resource" not in entry:
+        return entry
+    kept = {name: value for name, value in entry["resource"].items() if name != "refused"}
+    added = {name: value for name, value in elements.items() if value is not False}
+    return {**entry, "resource": {**kept, **added}}
 
 
 @st.composite

@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from inspect import isasyncgenfunction
 from itertools import count
@@ -20,12 +20,14 @@ from typing import Any
 
 import httpx
 
+from integration.core.errors import Rejected
 from integration.core.http import Upstream
 from integration.core.model import WorkItem
 from integration.core.rate_limiter import Limiter, build_full_limit
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
 from integration.intake.accept import Intake, accept
+from integration.intake.correct import Correction, correct_delivery
 from integration.intake.http_request import IncomingRequest
 from integration.journal.guard_store import MemoryGuardStore
 from integration.journal.store import MemoryJournal
@@ -161,7 +163,32 @@ class World:
 
     async def accepts(self, body: bytes, ndjson: bool) -> str:
         """As a sender gives it in at intake. Raises Rejected."""
-        intake = Intake(
+        headers = {**_typed(ndjson), "idempotency-key": f"message {next(self._ids)}"}
+        return (
+            await accept(
+                self._intake,
+                IncomingRequest(method="POST", type=None, id=None, headers=headers, body=body),
+            )
+        ).delivery
+
+    async def corrects(self, delivery: str, body: bytes, ndjson: bool) -> str | None:
+        """As an operator sends corrected bytes; None: there is nothing to correct."""
+        sent = Correction(corrected=delivery, headers=_typed(ndjson), body=body)
+        try:
+            return (await correct_delivery(self._intake, sent)).delivery
+        except Rejected as refused:
+            if refused.status != 409:
+                raise
+            return None
+
+    def gives_up(self, *, at_once: bool) -> None:
+        """Whether a delivery is parked when a neighbour is away, or tried for ever."""
+        assert self._relay is not None
+        self._relay = replace(self._relay, max_age=-1.0 if at_once else inf)
+
+    @property
+    def _intake(self) -> Intake:
+        return Intake(
             journal=self.journal,
             queue=self.queue_sender,
             now=self.clock,
@@ -169,14 +196,6 @@ class World:
             max_bytes=10_000_000,
             limits=self.limits,
         )
-        kind = "application/fhir+ndjson" if ndjson else "application/fhir+json"
-        headers = {"content-type": kind, "idempotency-key": f"message {next(self._ids)}"}
-        return (
-            await accept(
-                intake,
-                IncomingRequest(method="POST", type=None, id=None, headers=headers, body=body),
-            )
-        ).delivery
 
     async def carries(self) -> None:
         """All that is queued, until nothing is left to do."""
@@ -278,6 +297,10 @@ class World:
         _, said = self.server.bundle({**body, "entry": body["entry"][:done]})
         rest = [{"response": {"status": "429"}} for _ in body["entry"][done:]]
         return httpx.Response(200, json={**said, "entry": said["entry"] + rest})
+
+
+def _typed(ndjson: bool) -> dict[str, str]:
+    return {"content-type": f"application/fhir+{'ndjson' if ndjson else 'json'}"}
 
 
 async def _no_pause(seconds: float) -> None:

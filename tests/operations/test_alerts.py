@@ -16,19 +16,12 @@ from integration.journal.attention import ConcernPage
 from integration.journal.concern import Concern, ConcernKind
 from integration.journal.flow_log import MemoryFlowLog
 from integration.journal.housekeeping_runs import HousekeepingRun, MemoryHousekeepingRuns
-from integration.operations.alerts import (
-    ALERTS,
-    BACKLOG,
-    OLDEST,
-    AlertState,
-    Known,
-    judge_alerts,
-)
+from integration.operations.alerts import ALERTS, BACKLOG, OLDEST, AlertState, Known, judge_alerts
 from integration.operations.status import StatusReport, Unreadable, report_status
 from integration.queues.queue_reader import QueueState
 from tests.conftest import DAY
 from tests.doubles import Clock
-from tests.operations.test_status import add, checking
+from tests.operations.status_parts import add, checking
 
 INFRA = Path(__file__).parents[2] / "infra"
 

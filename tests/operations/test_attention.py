@@ -26,17 +26,10 @@ from integration.relay import process as relaying
 from integration.relay.parts import Relay
 from tests.builders import MARKER, bundle, entry, observation, patient
 from tests.conftest import DAY, Route
-from tests.operations.test_housekeeping import keeping
+from tests.operations.housekeeping_parts import keeping
+from tests.refusals import list_concern_kinds, list_concerns
 
 PUT_P1 = bundle(entry(patient(id="p1"), method="PUT"), kind="batch")
-
-
-async def concerns(route: Route, **params: str) -> list[Concern]:
-    return list((await attention.find_concerns(route.journal, params)).concerns)
-
-
-async def kinds(route: Route) -> list[str]:
-    return [str(concern.kind) for concern in await concerns(route)]
 
 
 def refusing(number: int) -> Any:
@@ -60,7 +53,7 @@ class Counting(MemoryJournal):
 async def test_refused_entries_need_attention_and_no_value_is_quoted(route: Route) -> None:
     delivery = await route.deliver(refusing(2), sender="north")
     await route.process_all(delivery)
-    (concern,) = await concerns(route)
+    (concern,) = await list_concerns(route)
     assert (concern.kind, concern.delivery, concern.sender) == ("entries", delivery, "north")
     assert (concern.positions, concern.number, concern.since) == ((1, 2), 2, route.clock.now)
     assert concern.reason.startswith("entry 1: 422")
@@ -87,21 +80,21 @@ async def test_a_parked_delivery_needs_attention_until_it_is_replayed(route: Rou
     route.fhir_double.down = 503
     route.max_age = 0
     await route.process(delivery)
-    (concern,) = await concerns(route)
+    (concern,) = await list_concerns(route)
     assert (concern.kind, concern.delivery) == ("parked", delivery)
     assert "503" in concern.reason
     assert (await route.known(delivery)).parked == route.clock.now
     await deliveries.replay(route.journal, route.queue_sender, delivery, route.clock.now)
-    assert await concerns(route) == []
+    assert await list_concerns(route) == []
     assert (await route.known(delivery)).parked is None
 
 
 async def test_a_cancelled_delivery_needs_none(route: Route) -> None:
     delivery = await route.deliver(PUT_P1)
     await relaying.park(route.journal, WorkItem(delivery, lane=4), "the cause", route.clock.now)
-    assert [concern.lane for concern in await concerns(route)] == [4]
+    assert [concern.lane for concern in await list_concerns(route)] == [4]
     await deliveries.cancel(route.journal, delivery, route.clock.now)
-    assert await concerns(route) == []
+    assert await list_concerns(route) == []
 
 
 async def test_a_delivery_that_waits_for_an_operator_needs_attention_until_it_goes_on(
@@ -111,7 +104,7 @@ async def test_a_delivery_that_waits_for_an_operator_needs_attention_until_it_go
     route.fhir_double.down = 401
     await route.process(delivery)
     first = route.clock.now
-    (concern,) = await concerns(route)
+    (concern,) = await list_concerns(route)
     assert (concern.kind, concern.since) == ("waiting", first)
     known = await route.known(delivery)
     assert (known.waiting, known.attempts, known.for_operator) == (first, 1, True)
@@ -121,12 +114,12 @@ async def test_a_delivery_that_waits_for_an_operator_needs_attention_until_it_go
     item = route.take()
     assert item is not None
     await relaying.process(route.relay, item)
-    (concern,) = await concerns(route)
+    (concern,) = await list_concerns(route)
     assert concern.since == first, "it has been so since then"
     assert (await route.known(delivery)).attempts == 2
     route.fhir_double.down = None
     await route.process_all()
-    assert await concerns(route) == []
+    assert await list_concerns(route) == []
     known = await route.known(delivery)
     assert (known.status, known.waiting, known.attempts) == (Status.DONE, None, 0)
     assert (known.reason, known.next_attempt, known.for_operator) == (None, None, False)
@@ -139,7 +132,7 @@ async def test_what_waits_for_a_service_says_so_and_needs_nobody(route: Route) -
     known = await route.known(delivery)
     assert (known.attempts, known.for_operator) == (1, False)
     assert known.next_attempt == route.clock.now + timedelta(seconds=2)
-    assert await concerns(route) == []
+    assert await list_concerns(route) == []
 
 
 async def test_lanes_that_fail_together_are_recorded_once(route: Route) -> None:
@@ -192,10 +185,10 @@ async def test_what_waits_for_an_operator_unrecorded_is_tried_again_soon(route: 
     await route.process(delivery)
     ((item, delay),) = route.queued()
     assert (item.attempt, delay) == (1, 20), "nobody sees it before"
-    assert await concerns(route) == []
+    assert await list_concerns(route) == []
     route.journal = MemoryJournal(deliveries=known.deliveries, payloads=known.payloads)
     await relaying.process(route.relay, item)
-    assert await kinds(route) == ["waiting"]
+    assert await list_concern_kinds(route) == ["waiting"]
 
 
 # --- rows --------------------------------------------------------------------------------------
@@ -238,7 +231,7 @@ async def mirror_in_turn(route: Route, *answers: Any) -> list[list[str]]:
     for _ in answers:
         delivery = await route.deliver(patient(), sender="north")
         await mirror_resource(mirror, WorkItem(delivery, resource="Patient/p1"))
-        found.append(await kinds(route))
+        found.append(await list_concern_kinds(route))
     return found
 
 
@@ -264,11 +257,13 @@ async def test_a_row_that_fails_again_is_one_thing_since_the_first_time(route: R
     assert await mirror_in_turn(route, WAITS) == [["row-incomplete"]]
     route.clock.later(3600)
     assert await mirror_in_turn(route, REFUSED) == [["row-refused"]]
-    (concern,) = await concerns(route)
+    (concern,) = await list_concerns(route)
     assert concern.since == first
     assert (concern.resource, concern.table) == ("Patient/p1", "contact")
     assert (concern.sender, concern.reason) == ("north", "answered 400 0x1")
-    assert [await concerns(route, kind="row-refused")] == [await concerns(route, sender="north")]
+    assert [await list_concerns(route, kind="row-refused")] == [
+        await list_concerns(route, sender="north")
+    ]
 
 
 async def test_a_parked_row_needs_attention_until_its_replay_has_written_it(route: Route) -> None:
@@ -276,10 +271,10 @@ async def test_a_parked_row_needs_attention_until_its_replay_has_written_it(rout
     await route.process(delivery)
     await route.mirror_all()
     await mirroring.park(route.mirror, WorkItem(delivery, resource="Patient/p1"), "no answer")
-    assert await kinds(route) == ["row-parked"]
+    assert await list_concern_kinds(route) == ["row-parked"]
     await deliveries.replay(route.journal, route.queue_sender, delivery, route.clock.now)
     await route.mirror_all()
-    assert await kinds(route) == []
+    assert await list_concern_kinds(route) == []
 
 
 async def test_a_row_of_which_a_part_was_refused_can_be_replayed(route: Route) -> None:
@@ -318,7 +313,7 @@ async def test_a_lookup_that_waits_needs_attention_until_its_target_has_its_row(
     delivery = await route.deliver(bundle(people, kind="batch"))
     await route.process_all(delivery)
     await mirror_resource(route.mirror, WorkItem(delivery, resource="Patient/p1"))
-    (concern,) = await concerns(route)
+    (concern,) = await list_concerns(route)
     assert (concern.kind, concern.reason) == ("row-incomplete", "waits for Organization/o1")
     route.fhir_double.add({"resourceType": "Organization", "id": "o1", "name": "North"})
     await mirror_resource(route.mirror, WorkItem(delivery, resource="Organization/o1"))
@@ -326,7 +321,7 @@ async def test_a_lookup_that_waits_needs_attention_until_its_target_has_its_row(
         message for message in route.queue_sender.sent if message[1].resource == "Patient/p1"
     ][-1:]
     await route.mirror_all()
-    assert await concerns(route) == []
+    assert await list_concerns(route) == []
 
 
 # --- where a worker ends in between ------------------------------------------------------------
@@ -351,15 +346,15 @@ async def test_a_worker_that_ends_before_the_state_leaves_one_too_many_which_is_
         await route.process(delivery)
     whole.entry_results = route.journal.entry_results
     route.journal = whole
-    assert await kinds(route) == ["entries"]
+    assert await list_concern_kinds(route) == ["entries"]
     route.clock.later(1)
     await route.process(delivery)
-    assert await kinds(route) == ["entries", "entries"]
+    assert await list_concern_kinds(route) == ["entries", "entries"]
     await sweep(keeping(route, route.queue_sender))
-    assert await kinds(route) == ["entries", "entries"], "it may not be named yet"
+    assert await list_concern_kinds(route) == ["entries", "entries"], "it may not be named yet"
     route.clock.later(600)
     await sweep(keeping(route, route.queue_sender))
-    (concern,) = await concerns(route)
+    (concern,) = await list_concerns(route)
     assert concern.id == (await route.known(delivery)).attention
 
 
@@ -381,10 +376,10 @@ async def test_a_worker_that_ends_after_it_mended_something_leaves_it_to_houseke
     with pytest.raises(ConnectionError):
         await mirror_resource(scripted(route, WRITTEN), WorkItem(delivery, resource="Patient/p1"))
     route.journal = whole
-    assert len(await concerns(route)) == 2
+    assert len(await list_concerns(route)) == 2
     route.clock.later(600)
     assert await drop_stale_concerns(route.journal, route.row_keys, route.clock.now) == 2
-    assert await concerns(route) == []
+    assert await list_concerns(route) == []
 
 
 async def test_a_concern_of_another_state_than_its_deliverys_is_dropped(route: Route) -> None:
@@ -402,7 +397,7 @@ async def test_a_concern_of_another_state_than_its_deliverys_is_dropped(route: R
 async def test_the_rows_of_a_deleted_delivery_are_no_longer_listed(route: Route) -> None:
     assert await mirror_in_turn(route, REFUSED) == [["row-refused"]]
     assert await drop_stale_concerns(route.journal, route.row_keys, route.clock.now) == 0
-    (concern,) = await concerns(route)
+    (concern,) = await list_concerns(route)
     await route.journal.delete_delivery(concern.delivery)
     route.clock.later(DAY)
     assert await drop_stale_concerns(route.journal, route.row_keys, route.clock.now) == 1
@@ -414,7 +409,7 @@ async def test_what_two_workers_found_at_once_is_listed_once(route: Route) -> No
     seen: Delivery = await route.known(delivery)
     for _ in range(2):
         await park_open(route.journal, seen, "the cause", route.clock.now)
-    assert await kinds(route) == ["parked"]
+    assert await list_concern_kinds(route) == ["parked"]
     page = await route.journal.list_concerns(ConcernFilter(), 9, None)
     assert page.concerns[0].id == (await route.known(delivery)).attention
 
@@ -431,7 +426,7 @@ async def test_what_ends_while_it_is_parked_needs_no_attention(route: Route) -> 
     assert (await route.known(delivery)).status is Status.DONE
     route.clock.later(600)
     await drop_stale_concerns(route.journal, route.row_keys, route.clock.now)
-    assert await concerns(route) == []
+    assert await list_concerns(route) == []
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from integration.operations.deliveries import DeliveryStatus, get_status
 from tests.audits import NOON, FailingAuditLog, make_recorder
 from tests.builders import MARKER, bundle, entry, patient
 from tests.conftest import FHIR_JSON, Route
-from tests.operations.test_housekeeping import DELIVERY
+from tests.operations.housekeeping_parts import DELIVERY
 
 READER = Reader(sender="north", user="nurse")
 DONE = replace(DELIVERY, status=Status.DONE)

@@ -30,7 +30,7 @@ from integration.operations.flow import MAX_HOURS, FlowReport, find_flow, report
 from integration.operations.flow_views import describe_flow
 from integration.queues.names import MIRROR_QUEUE
 from integration.senders.model import SenderPolicy, make_unlisted_sender
-from tests.builders import MARKER, bundle, entry, patient
+from tests.builders import MARKER, bundle, put_patient
 from tests.conftest import Route
 
 NOW = datetime(2026, 3, 2, 12, 34, tzinfo=UTC)
@@ -167,15 +167,11 @@ async def counts_of(route: Route, sender: str = "lab") -> FlowCounts:
     return found.get(sender, FlowCounts())
 
 
-def put(id_: str, **fields: Any) -> dict[str, Any]:
-    return entry(patient(id=id_, **fields), method="PUT", url=f"Patient/{id_}")
-
-
 BAD = {"resource": {"resourceType": MARKER}, "fullUrl": "urn:x", "request": {"method": "PUT"}}
 
 
 async def test_a_delivery_its_entries_and_its_rows_are_counted_once(counted: Route) -> None:
-    body = bundle(put("p1"), put("p2"), BAD, kind="batch")
+    body = bundle(put_patient("p1"), put_patient("p2"), BAD, kind="batch")
     delivery = await counted.deliver(body, sender="lab", headers={"idempotency-key": "k"})
     await counted.ask(body, sender="lab", headers={"idempotency-key": "k"})  # a repeat
     assert await counts_of(counted) == FlowCounts(accepted=1)
@@ -187,13 +183,13 @@ async def test_a_delivery_its_entries_and_its_rows_are_counted_once(counted: Rou
 
 async def test_an_attempt_that_fails_counts_nothing(counted: Route) -> None:
     counted.fhir_double.down = 503
-    delivery = await counted.deliver(bundle(put("p1"), kind="batch"), sender="lab")
+    delivery = await counted.deliver(bundle(put_patient("p1"), kind="batch"), sender="lab")
     await counted.process(delivery)
     assert await counts_of(counted) == FlowCounts(accepted=1)
 
 
 async def test_a_replayed_entry_that_is_refused_again_is_counted_once(counted: Route) -> None:
-    delivery = await counted.deliver(bundle(put("p1"), BAD, kind="batch"), sender="lab")
+    delivery = await counted.deliver(bundle(put_patient("p1"), BAD, kind="batch"), sender="lab")
     await counted.process_all(delivery)
     once = await counts_of(counted)
     assert (once.written, once.refused) == (1, 1)
@@ -213,7 +209,7 @@ async def test_what_is_held_when_it_comes_is_counted_as_accepted(counted: Route)
 
 
 async def test_of_a_cancelled_delivery_what_was_written_is_counted(counted: Route) -> None:
-    delivery = await counted.deliver(bundle(put("p1"), kind="batch"), sender="lab")
+    delivery = await counted.deliver(bundle(put_patient("p1"), kind="batch"), sender="lab")
 
     async def cancel_meanwhile(work: Any, request: httpx.Request) -> httpx.Response:
         answer: httpx.Response = await work(request)
@@ -229,7 +225,7 @@ async def test_of_a_cancelled_delivery_what_was_written_is_counted(counted: Rout
 
 
 async def test_rows_are_counted_by_what_became_of_them(counted: Route) -> None:
-    for body in (put("p1"), put("p1", gender="male")):
+    for body in (put_patient("p1"), put_patient("p1", gender="male")):
         await counted.process_all(await counted.deliver(bundle(body), sender="lab"))
         await counted.mirror_all()
     await park(counted.mirror, WorkItem("d", resource="Patient/p1", sender="lab"), "failed")
@@ -246,7 +242,7 @@ async def test_what_was_not_mapped_is_counted_by_element_and_quotes_no_value(
     counted: Route,
 ) -> None:
     for id_ in ("p1", "p2"):
-        body = put(id_, birthDate=MARKER, contact=[{"name": {"family": MARKER}}])
+        body = put_patient(id_, birthDate=MARKER, contact=[{"name": {"family": MARKER}}])
         await counted.process_all(await counted.deliver(bundle(body), sender="lab"))
     await counted.mirror_all()
     found = (await flow_of(counted)).unmapped
@@ -261,7 +257,7 @@ async def test_counts_that_storage_does_not_take_fail_no_work(counted: Route) ->
         raise Unavailable("storage", "not in time")
 
     counted.flow.store = fail
-    delivery = await counted.deliver(bundle(put("p1")), sender="lab")
+    delivery = await counted.deliver(bundle(put_patient("p1")), sender="lab")
     await counted.flow.flush()
     await counted.process_all(delivery)
     await counted.flow.flush()
@@ -270,6 +266,6 @@ async def test_counts_that_storage_does_not_take_fail_no_work(counted: Route) ->
 
 
 async def test_the_work_item_of_a_row_says_who_sent_its_delivery(counted: Route) -> None:
-    await counted.process_all(await counted.deliver(bundle(put("p1")), sender="lab"))
+    await counted.process_all(await counted.deliver(bundle(put_patient("p1")), sender="lab"))
     ((item, _),) = counted.queued(MIRROR_QUEUE)
     assert item.sender == "lab"

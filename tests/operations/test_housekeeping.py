@@ -12,67 +12,30 @@ import pytest
 
 from integration.core.errors import Rejected, Unavailable
 from integration.core.flow import HourFlow, find_hour
-from integration.core.model import (
-    Activity,
-    Category,
-    Delivery,
-    EntryResult,
-    RowResult,
-    Status,
-    WorkItem,
-)
+from integration.core.model import Activity, Category, EntryResult, RowResult, Status, WorkItem
 from integration.fhir.units import Limits
 from integration.journal.audit_entry import AccessKind, Reader, build_access
 from integration.journal.audit_recorder import record
-from integration.journal.flow_log import FlowLog, MemoryFlowLog
+from integration.journal.flow_log import MemoryFlowLog
 from integration.journal.housekeeping_runs import HousekeepingRun, MemoryHousekeepingRuns
 from integration.journal.store import MemoryJournal, never
 from integration.journal.synthetic_deliveries import add_synthetic_delivery
 from integration.journal.table_keys import make_delivery_id
 from integration.mirror import mirror as mirroring
 from integration.operations import deliveries, housekeeping
-from integration.operations.housekeeping import Ages, Housekeeping, Step, choose_step, sweep
+from integration.operations.housekeeping import Step, choose_step, sweep
 from integration.queues.names import MIRROR_QUEUE
 from integration.relay import process as relaying
 from tests.audits import make_recorder
 from tests.builders import MARKER, bundle, entry, patient
 from tests.conftest import DAY, Route, told_by
+from tests.operations.housekeeping_parts import AGES, DELIVERY, START, keeping
 
 MINUTE, HOUR = 60.0, 3600.0
-AGES = Ages(timedelta(days=3), timedelta(days=30), timedelta(days=7), timedelta(days=9))
-START = datetime(2026, 3, 2, tzinfo=UTC)
-DELIVERY = Delivery(
-    id="id",
-    sender="north",
-    key="k",
-    digest="d",
-    accepted=START,
-    status=Status.ACCEPTED,
-    kind="batch",
-    entries=1,
-    bytes=2,
-)
 
 
 async def swept(route: Route) -> None:
     await sweep(keeping(route, route.queue_sender))
-
-
-def keeping(
-    route: Route, queue_sender: Any, runs: Any = None, flow: FlowLog | None = None
-) -> Housekeeping:
-    return Housekeeping(
-        journal=route.journal,
-        guard_store=route.guard_store,
-        queue=queue_sender,
-        activity=route.activity,
-        audit=route.audit,
-        row_keys=route.row_keys,
-        now=route.clock,
-        ages=AGES,
-        runs=runs,
-        flow=flow,
-    )
 
 
 async def of_lanes(route: Route, number: int = 4) -> str:

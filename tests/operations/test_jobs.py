@@ -37,7 +37,7 @@ from local.services import Running
 from tests.builders import bundle, entry, observation
 from tests.conftest import DAY, Route
 from tests.doubles import Clock
-from tests.operations.test_housekeeping import keeping
+from tests.operations.housekeeping_parts import keeping
 
 USES = ("deliveries", "open", "attention", "keys", "rows", "subs")
 CAUSE = "FHIR server: answered 503"

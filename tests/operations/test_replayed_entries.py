@@ -12,33 +12,16 @@ from integration.app.identification import build_judge
 from integration.core.errors import Rejected, Unavailable
 from integration.core.model import EntryResult, Rights, Status, WorkItem
 from integration.journal.store import keep_first_by_position, list_settled
-from integration.operations import attention, deliveries
+from integration.operations import deliveries
 from integration.operations.deliveries import ReplayFilter, ReplayTerms, parse_replay_filter
 from integration.operations.housekeeping import sweep
 from integration.relay import process as relaying
 from integration.senders.model import ProvenSender, Sender, SenderPolicy
-from tests.builders import batch, bundle, entry, observation, patient
+from tests.builders import batch, entry, observation, patient, put_observation, put_patient
 from tests.conftest import DAY, Route
 from tests.ending import end_worker
-from tests.operations.test_housekeeping import keeping
-
-
-def put(name: str, **elements: Any) -> dict[str, Any]:
-    return entry(patient(id=name, **elements), method="PUT")
-
-
-def sees(name: str, **elements: Any) -> dict[str, Any]:
-    return entry(observation(id=name, **elements), method="PUT")
-
-
-async def refused_delivery(route: Route, *entries: Any, kind: str = "batch") -> str:
-    """Return a delivery that is done, and whose observations were refused."""
-    route.fhir_double.refuses = {"Observation"}
-    delivery = await route.deliver(bundle(*entries, kind=kind))
-    await route.process_all(delivery)
-    assert (await route.known(delivery)).status is Status.DONE
-    route.fhir_double.refuses = set()
-    return delivery
+from tests.operations.housekeeping_parts import keeping
+from tests.refusals import deliver_refused, list_concern_kinds
 
 
 async def replay(route: Route, delivery: str, terms: ReplayTerms | None = None) -> None:
@@ -48,27 +31,24 @@ async def replay(route: Route, delivery: str, terms: ReplayTerms | None = None) 
     )
 
 
-async def concerns(route: Route) -> list[str]:
-    found = (await attention.find_concerns(route.journal, {})).concerns
-    return [str(concern.kind) for concern in found]
-
-
 # --- what is sent, and what it becomes ---------------------------------------------------------
 
 
 async def test_only_what_was_refused_is_sent_again_and_its_result_replaces_the_other(
     route: Route,
 ) -> None:
-    delivery = await refused_delivery(route, put("p1"), sees("o1"), put("p2"), sees("o2"))
+    delivery = await deliver_refused(
+        route, put_patient("p1"), put_observation("o1"), put_patient("p2"), put_observation("o2")
+    )
     assert await route.statuses(delivery) == [201, 422, 201, 422]
     before = await route.outcomes(delivery)
-    assert await concerns(route) == ["entries"]
+    assert await list_concern_kinds(route) == ["entries"]
     route.fhir_double.received.clear()
 
     await replay(route, delivery)
     known = await route.known(delivery)
     assert (known.status, known.round, known.finished) == (Status.ACCEPTED, 1, None)
-    assert await concerns(route) == []
+    assert await list_concern_kinds(route) == []
     await route.process_all()
 
     (sent,) = route.fhir_double.writes
@@ -78,13 +58,13 @@ async def test_only_what_was_refused_is_sent_again_and_its_result_replaces_the_o
     assert [after[n] for n in (0, 2)] == [before[n] for n in (0, 2)]
     known = await route.known(delivery)
     assert (known.status, known.written, known.refused) == (Status.DONE, 4, 0)
-    assert await concerns(route) == []
+    assert await list_concern_kinds(route) == []
 
 
 async def test_what_is_refused_again_needs_attention_again_with_its_new_reason(
     route: Route,
 ) -> None:
-    delivery = await refused_delivery(route, put("p1"), sees("o1"))
+    delivery = await deliver_refused(route, put_patient("p1"), put_observation("o1"))
     route.fhir_double.refuses = {"Observation"}
     for number in (1, 2):
         route.clock.later(60)
@@ -92,7 +72,7 @@ async def test_what_is_refused_again_needs_attention_again_with_its_new_reason(
         await route.process_all()
         known = await route.known(delivery)
         assert (known.status, known.refused, known.round) == (Status.DONE, 1, number)
-        assert await concerns(route) == ["entries"]
+        assert await list_concern_kinds(route) == ["entries"]
     route.fhir_double.refuses = set()
     await replay(route, delivery)
     await route.process_all()
@@ -102,7 +82,7 @@ async def test_what_is_refused_again_needs_attention_again_with_its_new_reason(
 async def test_a_refused_transaction_is_sent_again_as_one(route: Route) -> None:
     url = "urn:uuid:00000000-0000-4000-8000-000000000001"
     body = (entry(patient(), url), entry(observation(url)))
-    delivery = await refused_delivery(route, *body, kind="transaction")
+    delivery = await deliver_refused(route, *body, kind="transaction")
     assert (await route.known(delivery)).refused == 2
     await replay(route, delivery)
     await route.process_all()
@@ -114,7 +94,7 @@ async def test_a_refused_transaction_is_sent_again_as_one(route: Route) -> None:
 async def test_what_is_sent_again_refers_to_what_was_written_before(route: Route) -> None:
     url = "urn:uuid:00000000-0000-4000-8000-000000000001"
     maybe = {"ifNoneExist": "identifier=urn:mrn|7"}
-    delivery = await refused_delivery(
+    delivery = await deliver_refused(
         route, entry(patient(), url, **maybe), entry(observation(url), method="POST")
     )
     assert await route.statuses(delivery) == [201, 422]
@@ -127,7 +107,9 @@ async def test_what_is_sent_again_refers_to_what_was_written_before(route: Route
 
 async def test_entries_in_many_lanes_are_sent_again(route: Route) -> None:
     route.limits = replace(route.limits, entries=1)
-    delivery = await refused_delivery(route, *[put(f"p{n}") for n in range(3)], sees("o1"))
+    delivery = await deliver_refused(
+        route, *[put_patient(f"p{n}") for n in range(3)], put_observation("o1")
+    )
     assert (await route.known(delivery)).lanes == 4
     await replay(route, delivery)
     await route.process_all()
@@ -138,7 +120,7 @@ async def test_entries_in_many_lanes_are_sent_again(route: Route) -> None:
 
 async def test_rows_of_what_is_sent_again_are_mirrored(route: Route) -> None:
     route.fhir_double.refuses = {"Patient"}
-    delivery = await route.deliver(batch(put("p1"), sees("o1")))
+    delivery = await route.deliver(batch(put_patient("p1"), put_observation("o1")))
     await route.process_all(delivery)
     route.fhir_double.refuses = set()
     assert (await route.known(delivery)).queued_rows == 0
@@ -153,8 +135,10 @@ async def test_rows_of_what_is_sent_again_are_mirrored(route: Route) -> None:
 
 
 async def test_a_replay_does_not_overwrite_a_later_delivery(route: Route) -> None:
-    delivery = await refused_delivery(route, put("p1"), sees("o1", status="preliminary"))
-    later = await route.deliver(batch(sees("o1", status="final")))
+    delivery = await deliver_refused(
+        route, put_patient("p1"), put_observation("o1", status="preliminary")
+    )
+    later = await route.deliver(batch(put_observation("o1", status="final")))
     await route.process_all(later)
     await replay(route, delivery)
     await route.process_all()
@@ -162,14 +146,16 @@ async def test_a_replay_does_not_overwrite_a_later_delivery(route: Route) -> Non
     assert seen["status"] == "final"
     known = await route.known(delivery)
     assert (known.status, known.superseded, known.refused) == (Status.DONE, 1, 0)
-    assert await concerns(route) == []
+    assert await list_concern_kinds(route) == []
 
 
 async def test_a_replay_does_not_overwrite_what_somebody_else_changed_since(
     route: Route,
 ) -> None:
     route.fhir_double.add({**observation(id="o1"), "status": "registered"})
-    delivery = await refused_delivery(route, put("p1"), sees("o1", status="preliminary"))
+    delivery = await deliver_refused(
+        route, put_patient("p1"), put_observation("o1", status="preliminary")
+    )
     route.fhir_double.add({**observation(id="o1"), "status": "amended"})
     await replay(route, delivery)
     await route.process_all()
@@ -179,7 +165,7 @@ async def test_a_replay_does_not_overwrite_what_somebody_else_changed_since(
 
 
 async def test_a_delivery_older_than_its_locks_is_not_sent_again(route: Route) -> None:
-    delivery = await refused_delivery(route, put("p1"), sees("o1"))
+    delivery = await deliver_refused(route, put_patient("p1"), put_observation("o1"))
     await route.mirror_all()
     route.clock.later(30 * DAY)
     terms = ReplayTerms(retention=timedelta(days=30))
@@ -204,7 +190,7 @@ async def test_a_delivery_older_than_its_locks_is_not_sent_again(route: Route) -
     ],
 )
 async def test_a_replay_that_breaks_off_can_be_repeated(route: Route, at: str, when: Any) -> None:
-    delivery = await refused_delivery(route, put("p1"), sees("o1"))
+    delivery = await deliver_refused(route, put_patient("p1"), put_observation("o1"))
     end_worker(route, at, when)
     with pytest.raises(ConnectionError):
         await replay(route, delivery)
@@ -231,7 +217,9 @@ async def test_a_round_that_breaks_off_is_taken_up_and_writes_once(
     route: Route, at: str, when: Any, entries: int
 ) -> None:
     route.limits = replace(route.limits, entries=entries)
-    delivery = await refused_delivery(route, put("p1"), sees("o1"), put("p2"))
+    delivery = await deliver_refused(
+        route, put_patient("p1"), put_observation("o1"), put_patient("p2")
+    )
     await replay(route, delivery)
     end_worker(route, at, when)
     for _ in range(20):
@@ -260,7 +248,7 @@ async def test_a_replay_that_the_queue_did_not_take_is_queued_by_housekeeping(
         async def send(self, *_: object) -> None:
             raise Unavailable("queue", "answered 503")
 
-    delivery = await refused_delivery(route, put("p1"), sees("o1"))
+    delivery = await deliver_refused(route, put_patient("p1"), put_observation("o1"))
     await route.mirror_all()
     with pytest.raises(Unavailable):
         await deliveries.replay(route.journal, Full(), delivery, route.clock.now)
@@ -271,7 +259,7 @@ async def test_a_replay_that_the_queue_did_not_take_is_queued_by_housekeeping(
 
 
 async def test_a_lost_answer_in_a_later_round_writes_nothing_twice(route: Route) -> None:
-    delivery = await refused_delivery(route, put("p1"), sees("o1"))
+    delivery = await deliver_refused(route, put_patient("p1"), put_observation("o1"))
     await replay(route, delivery)
     route.fhir_double.will_lose_the_reply()
     await route.process_all()
@@ -280,7 +268,7 @@ async def test_a_lost_answer_in_a_later_round_writes_nothing_twice(route: Route)
 
 
 async def test_a_round_that_is_parked_is_replayed(route: Route) -> None:
-    delivery = await refused_delivery(route, put("p1"), sees("o1"))
+    delivery = await deliver_refused(route, put_patient("p1"), put_observation("o1"))
     await replay(route, delivery)
     await relaying.park(route.journal, WorkItem(delivery), "too slow", route.clock.now)
     await replay(route, delivery)
@@ -290,7 +278,7 @@ async def test_a_round_that_is_parked_is_replayed(route: Route) -> None:
 
 
 async def test_two_replays_at_once_are_one_round(route: Route) -> None:
-    delivery = await refused_delivery(route, put("p1"), sees("o1"))
+    delivery = await deliver_refused(route, put_patient("p1"), put_observation("o1"))
     await replay(route, delivery)
     with pytest.raises(Rejected):
         await replay(route, delivery)
@@ -328,7 +316,7 @@ def terms(route: Route, sender: Sender) -> ReplayTerms:
 
 async def test_what_was_forbidden_is_sent_once_its_sender_may_send_it(route: Route) -> None:
     narrow = ProvenSender(sender=north(rights=Rights(types=("Patient",))))
-    delivery = await route.deliver(batch(put("p1"), sees("o1")), sender=narrow)
+    delivery = await route.deliver(batch(put_patient("p1"), put_observation("o1")), sender=narrow)
     await route.process_all(delivery)
     assert await route.statuses(delivery) == [201, 403]
     await replay(route, delivery)
@@ -343,7 +331,7 @@ async def test_what_was_held_is_judged_with_the_rights_of_now(route: Route) -> N
     policy = SenderPolicy(refused_deliveries="hold")
     narrow = north(rights=Rights(types=("Patient",)), policy=policy)
     accepted = await route.ask(observation(id="o1"), sender=ProvenSender(sender=narrow))
-    assert await concerns(route) == ["held"]
+    assert await list_concern_kinds(route) == ["held"]
     await replay(route, accepted.delivery, terms(route, narrow))
     await route.process_all()
     assert (await route.known(accepted.delivery)).status is not Status.ACCEPTED
@@ -352,22 +340,22 @@ async def test_what_was_held_is_judged_with_the_rights_of_now(route: Route) -> N
     await route.process_all()
     known = await route.known(accepted.delivery)
     assert (known.status, known.kind, known.written) == (Status.DONE, "resource", 1)
-    assert await concerns(route) == []
+    assert await list_concern_kinds(route) == []
 
 
 async def test_a_delivery_that_ended_held_is_sent_again(route: Route) -> None:
     holding = ProvenSender(sender=north(policy=SenderPolicy(refused_entries="hold")))
     route.fhir_double.refuses = {"Observation"}
-    delivery = await route.deliver(batch(put("p1"), sees("o1")), sender=holding)
+    delivery = await route.deliver(batch(put_patient("p1"), put_observation("o1")), sender=holding)
     await route.process_all(delivery)
     assert (await route.known(delivery)).status is Status.PARKED
-    assert await concerns(route) == ["held"]
+    assert await list_concern_kinds(route) == ["held"]
     route.fhir_double.refuses = set()
     await replay(route, delivery)
     await route.process_all()
     assert await route.statuses(delivery) == [201, 201]
     assert (await route.known(delivery)).status is Status.DONE
-    assert await concerns(route) == []
+    assert await list_concern_kinds(route) == []
 
 
 def test_a_sender_that_is_no_longer_listed_is_judged_as_before(route: Route) -> None:
@@ -381,7 +369,10 @@ def test_a_sender_that_is_no_longer_listed_is_judged_as_before(route: Route) -> 
 
 
 async def test_all_refused_entries_are_replayed_page_by_page(route: Route) -> None:
-    made = [await refused_delivery(route, put(f"p{n}"), sees(f"o{n}")) for n in range(3)]
+    made = [
+        await deliver_refused(route, put_patient(f"p{n}"), put_observation(f"o{n}"))
+        for n in range(3)
+    ]
     found, after = list[str](), None
     for _ in range(2):
         asked = parse_replay_filter(
@@ -398,22 +389,22 @@ async def test_all_refused_entries_are_replayed_page_by_page(route: Route) -> No
         after = page.after
     assert (sorted(found), after) == (made, None)
     await route.process_all()
-    assert await concerns(route) == []
+    assert await list_concern_kinds(route) == []
 
 
 async def test_all_rows_that_need_attention_are_replayed(route: Route) -> None:
-    delivery = await route.deliver(batch(put("p1")))
+    delivery = await route.deliver(batch(put_patient("p1")))
     await route.process_all(delivery)
     route.dataverse_double.will_fail(kind="status", status=400, code="0x80048408", method="PATCH")
     await route.mirror_all()
-    assert await concerns(route) == ["row-refused"]
+    assert await list_concern_kinds(route) == ["row-refused"]
     asked = ReplayFilter(group=parse_replay_filter({"attention": "rows"}).group, reason="400")
     page = await deliveries.replay_all(
         route.journal, route.queue_sender, asked, route.clock.now, dry_run=False
     )
     assert [each.id for each in page.deliveries] == [delivery]
     await route.mirror_all()
-    assert await concerns(route) == []
+    assert await list_concern_kinds(route) == []
 
 
 @pytest.mark.parametrize(

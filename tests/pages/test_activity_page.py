@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -40,57 +41,79 @@ def shape(entries: list[Activity]) -> list[tuple[str | None, list[str]]]:
     ]
 
 
-ROW = {"delivery": "d1", "resource": "Patient/1", "table": "contact"}
+ROW = {"operation": "a", "delivery": "d1", "resource": "Patient/1", "table": "contact"}
+UNIT = {"operation": "b", "delivery": "d1"}
 
 
-def test_the_calls_before_a_result_are_those_of_its_run() -> None:
+def test_the_calls_of_an_operation_stand_below_its_result_the_oldest_first() -> None:
     entries = [
         call("mirror", status="updated", **ROW),
         call("update", **ROW),
         call("read", **ROW),
+    ]
+    assert shape(entries) == [("updated", ["read", "update"])]
+
+
+def test_operations_at_the_same_time_are_told_apart_and_the_newest_is_first() -> None:
+    again = {**ROW, "operation": "c"}
+    entries = [
+        call("mirror", status="updated", **again),
         call("mirror", status="requeued", **ROW),
-        call("read", status="500", **ROW),
-    ]
-    assert shape(entries) == [("updated", ["update", "read"]), ("requeued", ["read"])]
-
-
-def test_runs_of_two_resources_at_the_same_time_are_told_apart() -> None:
-    other = {**ROW, "resource": "Patient/2"}
-    entries = [
-        call("mirror", status="updated", **ROW),
-        call("mirror", status="created", **other),
-        call("update", **ROW),
-        call("create", **other),
-    ]
-    assert shape(entries) == [("updated", ["update"]), ("created", ["create"])]
-
-
-def test_the_work_of_the_relay_on_a_delivery_stands_together() -> None:
-    entries = [
-        call("mirror", status="created", **ROW),
-        call("write unit 0.1", delivery="d1", resource="Patient/1"),
-        call("write unit 0.1", delivery="d2"),
-        call("look-up", delivery="d1"),
+        call("update", **again),
+        call("write unit 0.1", **UNIT),
+        call("read", **ROW),
+        call("look-up", **UNIT),
+        call("read", **again),
     ]
     assert shape(entries) == [
-        ("created", []),
-        (None, ["write unit 0.1", "look-up"]),
-        (None, ["write unit 0.1"]),
+        ("updated", ["read", "update"]),
+        ("requeued", ["read"]),
+        (None, ["look-up", "write unit 0.1"]),
     ]
 
 
-def test_calls_for_no_delivery_are_joined_only_beside_each_other_and_of_one_resource() -> None:
-    entries = [
-        call("read", resource="Patient/1"),
-        call("read history", resource="Patient/1"),
-        call("health"),
-        call("read", resource="Patient/1"),
-    ]
-    assert shape(entries) == [
-        (None, ["read", "read history"]),
-        (None, ["health"]),
-        (None, ["read"]),
-    ]
+def test_an_entry_without_an_operation_stands_alone() -> None:
+    old = {**ROW, "operation": None}
+    entries = [call("mirror", status="updated", **old), call("read", **old), call("read", **old)]
+    groups = group_entries(entries)
+    assert [group.entries for group in groups] == [(entry,) for entry in entries]
+    assert all(group.is_alone for group in groups)
+
+
+def test_a_parent_says_what_its_operation_was_about_and_what_it_came_to() -> None:
+    failed = Category.ERROR
+    (group,) = group_entries(
+        [
+            call("mirror", status="refused", category=failed, duration=1500, **ROW),
+            call("create", status="400", category=failed, **ROW),
+        ]
+    )
+    assert (group.delivery, group.resource, group.table) == ("d1", "Patient/1", "contact")
+    assert (group.actions, group.outcome, group.seconds) == ("mirror", "refused", 1.5)
+    assert group.category is failed
+
+
+def test_without_a_result_a_parent_is_summed_up_from_the_calls() -> None:
+    (group,) = group_entries(
+        [
+            call("write unit 0.1", status="500", category=Category.ERROR, **UNIT),
+            call("look-up", status="429", category=Category.WARNING, **UNIT),
+            call("look-up", resource="Patient/1", duration=500, **UNIT),
+            call("fetch", resource="Observation/1", duration=2000, **UNIT),
+        ]
+    )
+    assert group.actions == "fetch, look-up, write unit 0.1"
+    assert group.outcome == "1 failed, 1 with a warning of 4 calls"
+    assert group.seconds == 5.0  # the first one ended 3 seconds before the last, and took 2
+    assert (group.resource, group.types) == (None, "Observation, Patient")
+    assert group.category is Category.ERROR
+
+
+def test_a_parent_names_few_of_many_actions() -> None:
+    calls = [call(f"write unit 0.{number}", **UNIT) for number in range(9)]
+    (group,) = group_entries(calls)
+    assert group.actions == "write unit 0.8, write unit 0.7, write unit 0.6 and 6 more"
+    assert group.outcome == "none failed of 9 calls"
 
 
 def test_a_run_that_succeeded_after_a_failed_call_is_no_failure() -> None:
@@ -125,14 +148,35 @@ async def test_a_journey_is_shown_without_a_value_of_the_patient(route: Route) -
     page = await Visitor(make_parts(route), ("reader",)).get("activity")
     assert page.status == 200
     # The end of its id stands apart: a style hides what comes before.
-    assert f"Work on delivery {delivery[:-8]} {delivery[-8:]}" in page.text
+    shown = f"for delivery {delivery[:-8]} {delivery[-8:]}"
+    about = r"Patient/p-1 : {}, {} , [0-9.]+ s{}, " + shown
+    relayed = about.format("look-up, write unit 0.0", "none failed of 3 calls", "")
+    assert re.search(relayed, page.text)
+    assert re.search(about.format("mirror", "created", ", table contact"), page.text)
     assert "FHIR server: write unit 0.0" in page.text
-    assert "Rows of Patient/p-1 , for delivery" in page.text
     assert "birthdate: " in page.text  # the note of what Dataverse cannot hold
     assert MARKER not in page.html
     assert "/api/pages/patients/p-1" not in page.links
     page = await Visitor(make_parts(route)).get("activity")
     assert "/api/pages/patients/p-1" in page.links
+
+
+async def test_what_failed_and_why_is_seen_below_its_operation(route: Route) -> None:
+    await route.activity.add(
+        [
+            call("mirror", status="refused", category=Category.ERROR, notes=("no choice",), **ROW),
+            call("create", status="500", category=Category.ERROR, **ROW),
+            call("search"),
+        ][::-1]
+    )
+    visitor = Visitor(make_parts(route), ("reader",))
+    page = await visitor.get("activity")
+    parent, child = page.text.index("refused , 0.00 s"), page.text.index("FHIR server: create")
+    assert parent < page.text.index("no choice") < child < page.text.index("The service failed.")
+    (alone,) = [link for link in page.links if "operation=a" in link]
+    page = await visitor.get(alone)
+    assert "FHIR server: create" in page.text
+    assert "search" not in page.text
 
 
 async def test_filters_choose_and_the_next_page_keeps_them(route: Route) -> None:

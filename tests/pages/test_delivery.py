@@ -17,7 +17,7 @@ from integration.pages.delivery import describe_entry, describe_issue, describe_
 from integration.queues.names import RELAY_QUEUE
 from tests.builders import MARKER, Body, batch, bundle, entry, observation, patient
 from tests.conftest import DAY, Route, told_by
-from tests.operations.test_status import Broken
+from tests.operations.status_parts import Broken
 from tests.pages.asking import DATAVERSE, visit
 
 # What of a patient must not be seen, wherever it stands.

@@ -21,7 +21,7 @@ from integration.pages.maps import MAX_ROWS
 from tests.audits import FailingAuditLog, make_recorder
 from tests.builders import MARKER, Body, batch, entry, patient
 from tests.conftest import Route, told_by
-from tests.operations.test_status import Broken
+from tests.operations.status_parts import Broken
 from tests.pages.asking import NAME, Visitor, count_flow, visit
 
 PATIENT = "6f1d0a1e-5b7e-4f0e-8a0b-0a1b2c3d4e5f"

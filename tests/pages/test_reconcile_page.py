@@ -26,7 +26,7 @@ from integration.queues.names import JOB_QUEUE
 from integration.virtual_tables.data_routes import DataRoutes
 from tests.builders import MARKER, patient
 from tests.conftest import Route
-from tests.reconcile.test_job import Desk
+from tests.reconcile.desk import Desk
 
 SITE = "https://relay.example"
 NAME = "ada@hospital.example"

@@ -23,7 +23,7 @@ from integration.queues.queue_reader import MemoryQueueReader, QueueState
 from tests.builders import patient
 from tests.conftest import Route
 from tests.doubles import Clock
-from tests.operations.test_status import Broken
+from tests.operations.status_parts import Broken
 from tests.pages.asking import count_flow, make_parts, visit
 
 NOW = Clock()()  # when every route begins

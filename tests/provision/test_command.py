@@ -21,7 +21,7 @@ from integration.mapping.model import Route
 from integration.provision import command
 from local.dataverse.app import create_app
 from local.dataverse.faults import Fault, Gate, parse_fault
-from tests.provision.test_virtual_tables import OBSERVATION
+from tests.provision.observation_map import OBSERVATION
 
 KEY = "feed-key-Zaphkiel"
 IDENTITY = "5f1c2f0e-7a4b-4c0e-9d55-0a1b2c3d4e77"

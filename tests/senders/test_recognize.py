@@ -12,7 +12,7 @@ from integration.senders.proofs.registry import SCHEMES
 from integration.senders.recognize import recognize
 from integration.senders.signed_time import find_signed_time
 from tests.senders.proofs.proving import read_table
-from tests.senders.proofs.test_vendors import VENDORS
+from tests.senders.proofs.vendors import VENDORS
 
 
 def list_schemes(headers: dict[str, str]) -> list[str]:

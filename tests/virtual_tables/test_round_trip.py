@@ -30,7 +30,7 @@ from integration.virtual_tables.entity_type import (
     map_resource,
 )
 from tests.builders import TODAY
-from tests.mapping.test_clinical import LEAST
+from tests.mapping.least_rows import LEAST
 from tests.randomness import FACTOR
 from tests.virtual_tables import rich
 from tests.virtual_tables.conftest import SHAPES, Feed, Json
