@@ -20,12 +20,23 @@ from integration.core.model import ALL_RIGHTS, DeliveryRequest, EntryResult
 from integration.fhir import bundle, entry_results, operation_outcome
 from integration.fhir.entries import Contents, Entry
 from integration.fhir.units import UnitEntry
-from integration.fhir.write_decisions import ABSENT, tells_other_version
+from integration.fhir.write_decisions import (
+    ABSENT,
+    build_superseded_result,
+    tells_other_version,
+)
 
 _TAKEN_OVER = Issue(
     "informational",
     "as in the delivery that this one corrects, which has written it; not sent again",
     severity="information",
+)
+
+_DELETED_SINCE = Issue(
+    "conflict",
+    "superseded: a later entry of this delivery deletes the resource, which the delivery that this "
+    "one corrects has done",
+    severity="warning",
 )
 
 # Where entries write the same resource, as far as it is known: target and condition.
@@ -56,11 +67,16 @@ def take_over(
     """Return what a correction takes over. `entries`: its own, in the order of writing; `created`:
     the positions of those whose id is derived from the key of the delivery."""
     pairs = _pair(corrected.entries, entries)
-    kept = _find_kept(corrected, entries, pairs)
+    deleted = _find_deleted(corrected, entries, pairs)
+    others = [entry for entry in entries if entry.position not in deleted]
+    kept = _find_kept(corrected, others, pairs)
     results: list[EntryResult] = []
     bases: dict[int, str] = {}
     for entry in entries:
         before = pairs.get(entry.position)
+        if entry.position in deleted:
+            results.append(build_superseded_result(entry, entry.target, _DELETED_SINCE))
+            continue
         if entry.position in kept and before is not None:
             results += _copy_result(entry, corrected.results[before.position])
             continue
@@ -137,6 +153,29 @@ def _pair(before: Sequence[UnitEntry], after: Sequence[UnitEntry]) -> dict[int, 
         if found is not None:
             pairs[entry.position] = found
     return pairs
+
+
+def _find_deleted(
+    corrected: Corrected, entries: Sequence[UnitEntry], pairs: Mapping[int, UnitEntry]
+) -> set[int]:
+    """Return the positions of what need not be sent, since a later entry of the correction deletes
+    the resource, and the corrected delivery has done that. To send it would bring the resource
+    back: a delete that was done is not done again."""
+    deleted: set[int] = set()
+    gone: set[str] = set()
+    for entry in reversed(entries):
+        before = pairs.get(entry.position)
+        result = corrected.results.get(before.position) if before is not None else None
+        if entry.method == "DELETE":
+            if before is not None and result is not None and _is_done(before, entry, result):
+                gone.add(entry.target)
+        elif entry.target in gone and not entry.is_read:
+            deleted.add(entry.position)
+    return deleted
+
+
+def _is_done(before: UnitEntry, after: UnitEntry, result: EntryResult) -> bool:
+    return result.is_written and not result.superseded and _is_same(before, after)
 
 
 def _find_kept(

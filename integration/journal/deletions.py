@@ -24,7 +24,7 @@ class Deletions(Protocol):
         """Return the latest recorded deletion; None: there is none."""
 
     async def forget(self, resource: str, deletion: StateVersion) -> None:
-        """Remove a deletion, unless a later one is recorded by now. Repeating it changes nothing."""
+        """Remove a deletion, unless a later one is recorded. Repeating it changes nothing."""
 
 
 def is_recorded_later(deletion: StateVersion, recorded: StateVersion | None) -> bool:

@@ -854,3 +854,16 @@ async def test_an_original_is_read_with_its_bytes_up_to_a_size(route: Route) -> 
         with pytest.raises(Rejected) as caught:
             await read_original(route.journal, unknown, size)
         assert caught.value.status == 404
+
+
+async def test_what_the_delivery_has_deleted_last_stays_deleted(route: Route) -> None:
+    route.fhir_double.add(patient(id="p1"))
+    remove = {"request": {"method": "DELETE", "url": "Patient/p1"}}
+    delivery = await deliver_refused(route, put_patient("p1"), remove, types={"Patient"})
+    assert await route.statuses(delivery) == [422, 204]
+    dated = put_patient("p1", birthDate="1984-05-06")
+    made = await correct(route, delivery, batch(dated, remove))
+    await route.process_all()
+    assert born(route) == {}
+    assert await route.statuses(made) == [409, 204]
+    assert await list_concerns(route) == []

@@ -27,7 +27,6 @@ def test_a_correction_takes_the_place_of_its_delivery_and_is_never_over_somethin
 ) -> None:
     """What it creates is what the links of the first one lead to: docs/decisions/0040."""
     assume(not planned(it.mended).refused)
-    assume(not has_write_and_delete(it.mended))  # the first of the limits of decision 40
     server, whole = it.first.server(), it.first.server()
     world = World(server, it.first.limits, Script(iter(script)), trouble=True)
     read = asyncio.run(carried_and_corrected(world, it, is_parked=is_parked, is_late=is_late))
@@ -56,14 +55,6 @@ def list_shared(it: Corrected) -> set[int]:
     names = Counter(name for name in map(get_identity, mended) if name)
     names.update(filter(None, map(get_identity, newer)))
     return {n for n, entry in enumerate(mended) if names[get_identity(entry) or ""] > 1}
-
-
-def has_write_and_delete(it: Sent) -> bool:
-    """Whether one resource is both written and deleted."""
-    entries = uncut.asked(it.body, it.ndjson).entries
-    deleted = {get_identity(each) for each in entries if each["request"]["method"] == "DELETE"}
-    written = {get_identity(each) for each in entries if each["request"]["method"] != "DELETE"}
-    return bool(deleted & written)
 
 
 def get_identity(entry: Body) -> str | None:
