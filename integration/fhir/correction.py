@@ -75,7 +75,7 @@ def take_over(
     for entry in entries:
         before = pairs.get(entry.position)
         if entry.position in deleted:
-            results.append(build_superseded_result(entry, entry.target, _DELETED_SINCE))
+            results += _settle_deleted(corrected, before, entry)
             continue
         if entry.position in kept and before is not None:
             results += _copy_result(entry, corrected.results[before.position])
@@ -172,6 +172,24 @@ def _find_deleted(
         elif entry.target in gone and not entry.is_read:
             deleted.add(entry.position)
     return deleted
+
+
+def _settle_deleted(
+    corrected: Corrected, before: UnitEntry | None, entry: UnitEntry
+) -> Iterator[EntryResult]:
+    """Yield the results of what is not sent, since the resource was deleted after it: what was done
+    stays done."""
+    known = corrected.results.get(before.position) if before is not None else None
+    if (
+        before is not None
+        and known is not None
+        and (known.superseded or _is_done(before, entry, known))
+    ):
+        yield from _copy_result(entry, known)
+        return
+    result = build_superseded_result(entry, entry.target, _DELETED_SINCE)
+    for position, full_url in ((entry.position, entry.full_url), *entry.same):
+        yield replace(result, position=position, full_url=full_url)
 
 
 def _is_done(before: UnitEntry, after: UnitEntry, result: EntryResult) -> bool:

@@ -867,3 +867,17 @@ async def test_what_the_delivery_has_deleted_last_stays_deleted(route: Route) ->
     assert born(route) == {}
     assert await route.statuses(made) == [409, 204]
     assert await list_concerns(route) == []
+
+
+async def test_what_was_written_and_then_deleted_stays_as_it_was_told(route: Route) -> None:
+    route.fhir_double.add(patient(id="p1"))
+    remove = {"request": {"method": "DELETE", "url": "Patient/p1"}}
+    first = (put_patient("p1", birthDate="1984-05-06"), remove)
+    delivery = await deliver_refused(route, *first, put_observation("o1"), types={"Observation"})
+    assert await route.statuses(delivery) == [200, 204, 422]
+    amended = put_observation("o1", status="amended")
+    made = await correct(route, delivery, batch(*first, amended))
+    await route.process_all()
+    assert born(route) == {}
+    assert await route.statuses(made) == [200, 204, 201]
+    assert (await route.known(made)).superseded == 0
