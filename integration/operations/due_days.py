@@ -30,7 +30,7 @@ async def queue_due_rows(
     due = await due_days.list_due(now.astimezone(UTC).date(), MAX_ROWS)
     if not due:
         return 0
-    delivery = make_delivery_id(now, 0)
+    delivery = make_delivery_id(now, 1)  # 0 is the one of an hour of events
     await add_synthetic_delivery(journal, delivery, KIND, now, now)
     semaphore = asyncio.Semaphore(_MAX_CONCURRENT)
 

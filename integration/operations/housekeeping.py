@@ -184,14 +184,14 @@ async def sweep(housekeeping: Housekeeping) -> None:
     if housekeeping.flow is not None:
         flow = await housekeeping.flow.delete_before(now - _FLOW_AGE, MAX_LOG_ENTRIES)
     concerns = await drop_stale_concerns(housekeeping.journal, housekeeping.row_keys, now)
+    if housekeeping.jobs is not None:
+        await queue_lost_jobs(housekeeping.jobs, housekeeping.queue, now)
+        await housekeeping.jobs.delete_jobs_before(now - ages.retention, MAX_DELIVERIES)
     days = 0
     if housekeeping.due_days is not None:
         days = await queue_due_rows(
             housekeeping.due_days, housekeeping.journal, housekeeping.queue, now
         )
-    if housekeeping.jobs is not None:
-        await queue_lost_jobs(housekeeping.jobs, housekeeping.queue, now)
-        await housekeeping.jobs.delete_jobs_before(now - ages.retention, MAX_DELIVERIES)
     done = HousekeepingRun(
         began=now,
         ended=housekeeping.now(),
@@ -306,8 +306,8 @@ async def _check_open(housekeeping: Housekeeping, entry: IndexEntry, now: dateti
 async def _forget(
     housekeeping: Housekeeping, delivery: Delivery, now: datetime, is_over: Callable[[], bool]
 ) -> Step | None:
-    """Delete a delivery that is over, unless its answer is due, or rows of it have no result yet:
-    these are queued again.
+    """Delete a delivery that is over, unless a correction of it is open, its answer is due, or
+    rows of it have no result yet: these are queued again.
     Return None if the time was over before: a delivery may have the rows of a hundred thousand
     patients. The next run goes on."""
     if is_over():

@@ -75,11 +75,11 @@ async def try_resource(
     """Map the resource as this data route does. `base`: the address of the FHIR server; `today`:
     the day of the mapping."""
     entity = entity.select_route(route)
-    if route is Route.VIRTUAL:
-        # A virtual table has no child rows, and takes what the map says.
-        entity = replace(entity, expands=())
+    is_virtual = route is Route.VIRTUAL
+    # A virtual table has no child rows, and takes what the map says.
+    entity = replace(entity, expands=()) if is_virtual else entity
     map_ = partial(_map, entity, resource, base=base, today=today)
-    if route is Route.VIRTUAL:
+    if is_virtual:
         return await map_(assume_columns(entity), Trial())
     try:
         async with asyncio.timeout(_TIMEOUT):
