@@ -21,6 +21,10 @@ from integration.fhir.units import Unit, UnitEntry
 # Most conflicts and time-outs pass by themselves. Some never do (a validation error was once
 # answered 408), so they are final after some attempts: https://github.com/microsoft/fhir-server/pull/5582
 _TRANSIENT_AT_FIRST = (408, 409)
+
+# Transient statuses by which a server says that it has done nothing.
+_NOT_DONE = (401, 403, 409, 429, 503)
+
 MAX_CONFLICT_ATTEMPTS = 5
 
 # Statuses by which a server refuses the body of a request. A batch should never be refused as a
@@ -35,13 +39,15 @@ MAX_RESOURCE_BYTES = 1_000_000
 @dataclass(frozen=True, slots=True)
 class UnitResults:
     """The results of one request. `unfinished` entries are sent again after `retry_after` seconds,
-    if the server named any. `is_conflict`: some of them were answered 408 or 409. `halves`: what to
-    send instead, one after the other, to find the entry for which all were refused."""
+    if the server named any. `is_conflict`: some of them were answered 408 or 409. `may_be_done`: some
+    of them may be written all the same. `halves`: what to send instead, one after the other, to find
+    the entry for which all were refused."""
 
     settled: tuple[EntryResult, ...]
     unfinished: tuple[UnitEntry, ...] = ()
     retry_after: float | None = None
     is_conflict: bool = False
+    may_be_done: bool = False
     halves: tuple[tuple[UnitEntry, ...], ...] = ()
     is_contested: bool = False  # an entry was refused that was sent on condition of a version
 
@@ -66,10 +72,10 @@ def read_response(
     responses = parse_response_entries(response)
     if responses is None or not len(entries) <= len(responses) <= len(entries) + 1:
         # A server may append one entry of its own. Fewer, or an unreadable body, prove nothing.
-        return UnitResults((), tuple(entries))
+        return UnitResults((), tuple(entries), may_be_done=True)
     settled: list[EntryResult] = []
     unfinished: list[UnitEntry] = []
-    is_conflict = is_contested = False
+    is_conflict = may_be_done = is_contested = False
     for entry, entry_response in zip(entries, responses, strict=False):
         result = read_entry_response(entry, entry_response)
         if result is not None and (
@@ -80,6 +86,7 @@ def read_response(
         elif result is None or _is_transient(result.status, conflicts):
             unfinished.append(entry)
             is_conflict |= result is not None and result.status in _TRANSIENT_AT_FIRST
+            may_be_done |= result is None or result.status not in _NOT_DONE
         else:
             settled += copy_to_duplicates(entry, result)
     return UnitResults(
@@ -87,6 +94,7 @@ def read_response(
         tuple(unfinished),
         response.retry_after,
         is_conflict,
+        may_be_done,
         is_contested=is_contested,
     )
 
@@ -124,7 +132,10 @@ def _read_failed_unit(
     # A gateway may answer 204 or 302. Only a bundle with status 200 says that anything was written.
     if response.status < 400 or _is_transient(response.status, conflicts):
         is_conflict = response.status in _TRANSIENT_AT_FIRST
-        return UnitResults((), tuple(entries), response.retry_after, is_conflict)
+        may_be_done = response.status not in _NOT_DONE
+        return UnitResults(
+            (), tuple(entries), response.retry_after, is_conflict, may_be_done=may_be_done
+        )
     if unit.kind == "batch" and len(entries) > 1 and response.status in _BODY_REFUSED:
         # One bad entry of n is found with 2·log2(n) more requests.
         middle = len(entries) // 2

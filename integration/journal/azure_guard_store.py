@@ -137,9 +137,10 @@ class AzureGuardStore:
         return lock is not None and is_due
 
     async def _delete_expired_claims(self, now: float) -> int:
-        await self._delete_forgotten(now - MEMORY)
+        before = now - MEMORY
+        await self._delete_forgotten(before)
         table = await self.read_claims(now)
-        expired = {unit: claim for unit, claim in table.claims.items() if claim.expires_at < now}
+        expired = {unit: claim for unit, claim in table.claims.items() if claim.expires_at < before}
         for unit, claim in expired.items():
             await self.delete_claim(unit, claim)
         return len(expired)

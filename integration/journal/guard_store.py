@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-# Seconds after which housekeeping deletes what was recorded as written: far longer than the reads
-# of a FHIR server lag.
+# Seconds after which housekeeping deletes what was recorded as written, and claims that have ended:
+# far longer than the reads of a FHIR server lag.
 MEMORY = 3600.0
 
 DIGEST_BYTES = 8  # of a name in a claim: 500 of them are 4 KB, and two hardly ever meet
@@ -75,7 +75,7 @@ class GuardStore(Protocol):
 
     async def delete_old(self, before: str, now: float, limit: int) -> int:
         """Delete up to `limit` free rows that only deliveries before this id have written or
-        attempted, and the claims that have expired. Return how many were deleted."""
+        attempted, and the claims that expired long ago. Return how many were deleted."""
 
     async def read_claims(self, since: float) -> ClaimTable:
         """Return all claims, and the names that were recorded since then. There are as many as
@@ -124,7 +124,7 @@ class MemoryGuardStore:
         old = [key for key, lock in self.locks.items() if is_old(lock, before, now)][:limit]
         for key in old:
             del self.locks[key]
-        expired = [unit for unit, claim in self.claims.items() if claim.expires_at < now]
+        expired = [unit for unit, claim in self.claims.items() if claim.expires_at < now - MEMORY]
         for unit in expired:
             del self.claims[unit]
         self.recent = {key: names for key, names in self.recent.items() if key[0] >= now - MEMORY}

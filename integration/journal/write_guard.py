@@ -23,9 +23,13 @@ waits for any more.
 How far the request got decides what `release` does with entries that have no result (SendState):
 
 - NOT_SENT: the row becomes what it was, as if the unit had never tried.
-- ANSWERED: the lock is free.
+- REFUSED: the lock is free. The server has not done what has no result.
+- ANSWERED: the lock is free. What has no result may be done, and may not be shown yet.
 - UNANSWERED: the request may still be at work. The lock stays until its lease ends, and until then
   only the same delivery can acquire it.
+
+A worker that dies says none of these. Its claim ends by itself, and what it claims may have been
+written until then.
 
 Whoever finds that a later delivery has attempted a name, and not how that ended, waits for its next
 attempt, which tells it; unless none follows, since that delivery was cancelled or is gone.
@@ -74,6 +78,7 @@ class SendState(Enum):
     """How far the request of a unit got: see the module's text."""
 
     NOT_SENT = "not sent"
+    REFUSED = "refused"
     ANSWERED = "answered"
     UNANSWERED = "unanswered"
 
@@ -299,9 +304,11 @@ async def _try_claim(guard: WriteGuard, held: HeldLocks, writes: Sequence[Write]
     if not held.is_next and not await _write_claim(guard, held, required.keys()):
         return False
     held.claimed |= required
-    table = await guard.store.read_claims(guard.now() - guard.read_lag)
-    held.newest_delete, held.recent = table.newest_delete, table.recent
-    rivals = _find_rivals(held, table, required.keys(), guard.now())
+    now = guard.now()
+    table = await guard.store.read_claims(now - guard.read_lag)
+    held.newest_delete = table.newest_delete
+    held.recent = table.recent.union(*_list_ended(table, now - guard.read_lag, now))
+    rivals = _find_rivals(held, table, required.keys(), now)
     held.is_next = bool(rivals) and held.attempted_by < min(rivals)
     return not rivals
 
@@ -321,6 +328,10 @@ async def _write_claim(guard: WriteGuard, held: HeldLocks, names: Collection[byt
         previous = table.claims.get(held.attempted_by)
         if previous is None or _is_rival(held, previous, guard.now()):
             return False
+        if guard.now() - guard.read_lag <= previous.expires_at <= guard.now():
+            # This claim takes its row, and others must still know what it may have written.
+            unit, end = held.attempted_by, previous.expires_at
+            await guard.store.record_written(unit, previous.names, end)
         wanted = replace(wanted, names=wanted.names | previous.names, etag=previous.etag)
         claim = await guard.store.write_claim(held.attempted_by, wanted)
         if claim is None:
@@ -343,6 +354,11 @@ def _find_rivals(
     ]
 
 
+def _list_ended(table: ClaimTable, since: float, now: float) -> list[frozenset[bytes]]:
+    """Return the names of the claims that ended by themselves since then."""
+    return [claim.names for claim in table.claims.values() if since <= claim.expires_at <= now]
+
+
 def _is_rival(held: HeldLocks, row: WriteLock | Claim, now: float) -> bool:
     """Whether somebody else holds the row now."""
     return row.expires_at > now and row.holder not in (held.token, held.delivery)
@@ -359,7 +375,7 @@ def _find_recent(
     """Return the names of first writes that were done, or may have been."""
     if state is SendState.NOT_SENT:
         return frozenset()
-    may_be_done = state is SendState.UNANSWERED
+    may_be_done = state is not SendState.REFUSED
     return frozenset(
         name
         for name, write in held.claimed.items()

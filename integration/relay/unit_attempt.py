@@ -67,11 +67,11 @@ async def write_unit(progress: LaneRun, unit: Unit, name: str) -> None:
     try:
         await _attempt_unit(attempt)
     except (Unavailable, Misconfigured, DeliveryChanged, asyncio.CancelledError) as error:
-        is_answered = isinstance(error, Misconfigured) or (
+        is_refused = isinstance(error, Misconfigured) or (
             isinstance(error, Unavailable) and not error.is_outcome_unknown
         )
-        if attempt.send_state is SendState.UNANSWERED and is_answered:
-            attempt.send_state = SendState.ANSWERED
+        if attempt.send_state is SendState.UNANSWERED and is_refused:
+            attempt.send_state = SendState.REFUSED
         await write_guard.release(guard, locks, progress.map_written(unit), attempt.send_state)
         raise
     await write_guard.release(guard, locks, progress.map_written(unit))
@@ -147,7 +147,7 @@ async def _attempt_unit(attempt: UnitAttempt) -> None:
         if not await _send(attempt, preflight, entries, found):
             return
         # Nothing of what was refused was done, and a crash from here on changes nothing.
-        attempt.send_state = SendState.ANSWERED
+        attempt.send_state = SendState.REFUSED
         attempt.was_contested = True
     raise _make_conflict(attempt)
 
@@ -224,6 +224,8 @@ async def _send(
         is_contested |= await _send(attempt, preflight, half, found)
     others = [] if results.is_contested else results.unfinished
     if others:
+        if not results.may_be_done:
+            attempt.send_state = SendState.REFUSED
         reason = f"the server did not finish {len(others)} of {len(entries)} entries"
         upstream = context.fhir.upstream.name
         if results.is_conflict:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from copy import deepcopy
 
+import pytest
+
 from integration.core.model import WorkItem
 from integration.mirror import mirror as mirroring
 from integration.queues.names import MIRROR_QUEUE
 from tests.builders import Body, batch, bundle, entry, patient
 from tests.conftest import LEASE, Route
+from tests.relay.ending_journal import FailingJournal, Killed, KillingJournal
 
 ANNA = "1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"
 NAME = f"Patient/{ANNA}"
@@ -143,6 +146,56 @@ async def test_a_resource_that_stays_unseen_for_long_is_asked_for_again_later(
     assert route.fhir_double.writes_of_each[NAME] == 1
     await route.process_all()
     assert (await route.outcomes(first))[0].superseded
+
+
+@pytest.mark.parametrize("next_one", ["the earlier", "the same", "the same, twice"])
+async def test_a_worker_that_dies_after_a_first_write_leaves_word_of_it(
+    route: Route, next_one: str
+) -> None:
+    """Its claim has ended, and the reads do not show yet what it has written."""
+    route.journal = journal = KillingJournal()
+    earlier, same = await route.deliver(updating()), await route.deliver(updating(active=True))
+    journal.kills = True
+    with pytest.raises(Killed):
+        await route.process(same)
+    route.clock.later(LEASE + 1)
+    for delivery in {"the earlier": [earlier], "the same": [same]}.get(next_one, [same, same]):
+        will_show_nothing(route, looks=3 if next_one != "the same, twice" else 7)
+        await route.process(delivery)
+        route.fhir_double.look_up_script.clear()
+        assert route.fhir_double.writes_of_each[NAME] == 1
+    for delivery in (same, earlier):
+        await route.process_all(delivery)
+    assert await route.statuses(same) == [200]
+    assert (await route.outcomes(earlier))[0].superseded
+    assert route.fhir_double.stored[NAME]["active"] is True
+    assert route.fhir_double.writes_of_each[NAME] == 1
+
+
+async def test_a_first_write_that_could_not_be_recorded_is_not_repeated(route: Route) -> None:
+    route.journal = journal = FailingJournal()
+    delivery = await route.deliver(updating())
+    journal.kills = True
+    await route.process(delivery)
+    will_show_nothing(route, looks=3)
+    await route.process(delivery)
+    assert route.fhir_double.writes_of_each[NAME] == 1
+    assert await route.statuses(delivery) == [200]
+
+
+@pytest.mark.parametrize(("status", "waits"), [(429, False), (500, True)])
+async def test_who_was_told_that_nothing_was_written_does_not_wait_for_reads(
+    route: Route, status: int, waits: bool
+) -> None:
+    delivery = await route.deliver(updating())
+    answer = {"response": {"status": str(status)}}
+    route.fhir_double.will_answer(
+        200, {"resourceType": "Bundle", "type": "batch-response", "entry": [answer]}
+    )
+    await route.process(delivery)
+    assert route.waits == []
+    await route.process(delivery)
+    assert bool(route.waits) == waits
 
 
 async def test_what_is_absent_long_after_its_first_write_is_written_again(route: Route) -> None:

@@ -18,6 +18,7 @@ from integration.queues.names import MIRROR_QUEUE
 from integration.relay import process
 from tests.builders import Body, batch, bundle, entry, observation, patient
 from tests.conftest import LEASE, Route
+from tests.relay.ending_journal import Killed, KillingJournal
 
 URN = "urn:uuid:00000000-0000-4000-8000-000000000001"
 BY_NUMBER = "Patient?identifier=urn:mrn|7"
@@ -82,29 +83,6 @@ async def test_a_late_update_does_not_bring_back_what_was_deleted(route: Route) 
     await route.process_all(first)
     assert route.fhir_double.stored == {}
     assert await route.statuses(first) == [409]
-
-
-class Killed(BaseException):
-    """The worker has ended."""
-
-
-class KillingJournal(MemoryJournal):
-    """Ends the worker once, when it has written and says so."""
-
-    kills = False
-
-    async def _end(self) -> None:
-        if self.kills:
-            self.kills = False
-            raise Killed
-
-    async def add_entry_results(self, id_: str, lane: int, results: Sequence[EntryResult]) -> None:
-        await self._end()
-        await super().add_entry_results(id_, lane, results)
-
-    async def save_entry_results(self, id_: str, lane: int, results: Sequence[EntryResult]) -> None:
-        await self._end()
-        await super().save_entry_results(id_, lane, results)
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["of what is there", "of what is absent"])
@@ -269,7 +247,7 @@ async def test_a_first_write_that_arrives_after_its_lease_restores_the_later_sta
     second = await route.deliver(batch(update("second")))
 
     async def meanwhile() -> None:
-        route.clock.later(LEASE + 1)
+        route.clock.later(LEASE + route.order.read_lag + 1)
         await route.process(second)
 
     route.fhir_double.will_be_late_after(meanwhile, reply_is_lost=reply_is_lost)
