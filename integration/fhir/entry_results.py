@@ -39,9 +39,9 @@ MAX_RESOURCE_BYTES = 1_000_000
 @dataclass(frozen=True, slots=True)
 class UnitResults:
     """The results of one request. `unfinished` entries are sent again after `retry_after` seconds,
-    if the server named any. `is_conflict`: some of them were answered 408 or 409. `may_be_done`: some
-    of them may be written all the same. `halves`: what to send instead, one after the other, to find
-    the entry for which all were refused."""
+    if the server named any. `is_conflict`: some of them were answered 408 or 409. `may_be_done`:
+    some of them may be written all the same. `halves`: what to send instead, one after the other,
+    to find the entry for which all were refused."""
 
     settled: tuple[EntryResult, ...]
     unfinished: tuple[UnitEntry, ...] = ()

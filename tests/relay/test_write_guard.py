@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
@@ -12,7 +12,6 @@ import pytest
 
 from integration.core.model import EntryResult, Status, WorkItem
 from integration.core.write_order import WriteRank, is_later
-from integration.journal.store import MemoryJournal
 from integration.operations import deliveries
 from integration.queues.names import MIRROR_QUEUE
 from integration.relay import process
