@@ -33,8 +33,8 @@ _PAUSE = 0.2
 _MAX_PAUSE = 2.0
 _SHORT_PAUSE = 0.05
 
-# After a kill, first writes wait for so many seconds more. A busy machine lets the request of a
-# killed host arrive later than its short lease says.
+# After a kill, first writes wait for so many seconds more: on a busy machine, the request of a killed
+# host arrives later than its short lease says.
 _KILLED_READ_LAG = "3"
 
 _QUEUES = ("relay", "mirror", "relay-poison", "mirror-poison")
@@ -101,10 +101,13 @@ class Route:
             await asyncio.to_thread(other.start)
         await self.restart(**settings)
 
-    async def shorten_leases(self) -> None:
-        """Restart the host with leases of one second, so that work of a killed host resumes."""
+    async def shorten_leases(self, seconds: int = 1) -> None:
+        """Restart the host with short leases, so that work of a killed host resumes. On a busy
+        machine, leases of one second end while their work is still under way."""
         await self.restart(
-            HOST_LEASE_SECONDS="1", UPSTREAM_TIMEOUT="1", FHIR_MAX_READ_LAG=_KILLED_READ_LAG
+            HOST_LEASE_SECONDS=str(seconds),
+            UPSTREAM_TIMEOUT=str(seconds),
+            FHIR_MAX_READ_LAG=_KILLED_READ_LAG,
         )
 
     async def wait_until_ready(self) -> None:
