@@ -33,8 +33,8 @@ _PAUSE = 0.2
 _MAX_PAUSE = 2.0
 _SHORT_PAUSE = 0.05
 
-# After a kill, first writes wait for so many seconds more: on a busy machine, the request of a killed
-# host arrives later than its short lease says.
+# After a kill, first writes wait for so many seconds more. On a busy machine, the request of a
+# killed host arrives later than its short lease says.
 _KILLED_READ_LAG = "3"
 
 _QUEUES = ("relay", "mirror", "relay-poison", "mirror-poison")
