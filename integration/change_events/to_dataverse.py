@@ -21,7 +21,8 @@ from integration.core.errors import Misconfigured, Unavailable
 from integration.core.log_events import log_event
 from integration.core.model import Category, WorkItem
 from integration.dataverse import requests
-from integration.dataverse.client import Dataverse, get_error_code
+from integration.dataverse.client import Dataverse
+from integration.dataverse.error_codes import read_error_code
 from integration.dataverse.virtual_table_names import build_entity_set, build_table_name
 from integration.fhir.client import FhirServer
 from integration.journal import write_guard
@@ -180,6 +181,6 @@ async def _send_action(
     if response.status >= 400:
         raise Misconfigured(
             f"{events.dataverse.upstream.name} refused {action} of {table.table} "
-            f"({response.status} {get_error_code(response)}); check that the table is provisioned "
+            f"({response.status} {read_error_code(response)}); check that the table is provisioned "
             "with its events on"
         )

@@ -19,6 +19,7 @@ from integration.core.errors import Misconfigured, Unavailable
 from integration.core.http import Upstream
 from integration.core.model import Columns, Request, Response, Row
 from integration.dataverse import batch, metadata, requests
+from integration.dataverse.error_codes import Meaning, describe_failure, read_meaning
 from integration.dataverse.requests import Change
 
 # Seconds for which the columns of a table are remembered: an admin who changes a column waits no
@@ -30,6 +31,9 @@ _METADATA_PAUSE = 30.0
 
 # A gateway in front of Dataverse has stopped waiting. Dataverse itself may still be at work.
 _GATEWAY_TIMEOUTS = (408, 502, 504)
+
+# What an operator does about a refusal for want of rights.
+_GIVE_ROLE = "give this app's application user its role, and see that it is enabled there"
 
 # The most reads in one batch, and the most batches of reads under way at once.
 _MAX_READS_PER_BATCH = 100
@@ -98,7 +102,8 @@ class Dataverse:
         """Send a request. `correlation`: the delivery's id, by which Dataverse's own logs find the
         request. `before_send`: called when the request may start, which it may prevent by raising.
 
-        Raises Unavailable when Dataverse does not answer, is in trouble, or throttles.
+        Raises Unavailable when Dataverse does not answer, is in trouble, or throttles, and
+        Misconfigured when it refuses this app.
         """
         return self._raise_if_unavailable(await self._exchange(request, correlation, before_send))
 
@@ -153,7 +158,7 @@ class Dataverse:
             if whole.status < 400:
                 self._record_failure(failed, activity_recorder.get_activity_context())
         position = batch.get_position(failed, len(parts))
-        if failed.status == 500 and position is not None:
+        if failed.status == 500 and position is not None and read_meaning(failed) is Meaning.BUSY:
             table = changes[position].entity_set
             raise ChangeFailed(self.upstream.name, table, position, failed)
         return ChangesResult(self._raise_if_unavailable(failed), position)
@@ -204,15 +209,19 @@ class Dataverse:
             raise error
         return response
 
-    def _find_error(self, response: Response) -> Unavailable | None:
-        """Return Unavailable for a response that says so. The transport does this for a whole
-        request, but not for the parts of a batch."""
-        if response.status >= 500 or response.status in (408, 429):
+    def _find_error(self, response: Response) -> Unavailable | Misconfigured | None:
+        """Return the error of a response after which the caller has to wait: for Dataverse, or for
+        an operator. The transport does this for a whole request, but not for the parts of a
+        batch."""
+        if response.status < 400:
+            return None
+        meaning, name = read_meaning(response), self.upstream.name
+        if meaning is Meaning.NO_RIGHTS:
+            return Misconfigured(f"{name} {describe_failure(response)}: {_GIVE_ROLE}")
+        if meaning is Meaning.BUSY:
             why = f"answered {response.status}"
             unknown = response.status in _GATEWAY_TIMEOUTS
-            return Unavailable(
-                self.upstream.name, why, response.retry_after, is_outcome_unknown=unknown
-            )
+            return Unavailable(name, why, response.retry_after, is_outcome_unknown=unknown)
         return None
 
     def _apply_parallelism_hint(self, hint: str) -> None:
@@ -312,23 +321,6 @@ def _describe_changes(changes: Sequence[Change]) -> dict[str, str]:
 
 def _add_headers(request: Request, headers: Mapping[str, str]) -> Request:
     return replace(request, headers={**request.headers, **headers})
-
-
-def get_error_code(response: Response) -> str:
-    """Return Dataverse's error code; "" when there is none. Its message may quote a value.
-
-    https://learn.microsoft.com/power-apps/developer/data-platform/webapi/compose-http-requests-handle-errors
-    """
-    try:
-        error = decimal_json.decode(response.body).get("error", {})
-        return str(error.get("code", ""))[:20]
-    except (decimal_json.Malformed, AttributeError):
-        return ""
-
-
-def describe_failure(response: Response) -> str:
-    """Return the status and Dataverse's error code; its message may quote a value."""
-    return f"answered {response.status} {get_error_code(response)}".strip()
 
 
 def parse_rows(response: Response) -> list[Row]:

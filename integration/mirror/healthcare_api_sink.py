@@ -18,7 +18,7 @@ from integration.core.errors import Misconfigured, Unavailable, Unmappable
 from integration.core.model import FhirResource, Row, RowResult, WorkItem
 from integration.core.state_version import StateVersion, compare, is_believable
 from integration.dataverse import upsert_bundle
-from integration.dataverse.client import describe_failure
+from integration.dataverse.error_codes import describe_failure
 from integration.dataverse.requests import Change
 from integration.dataverse.upsert_bundle import Action, UpsertResponse
 from integration.fhir import references, source_version

@@ -20,10 +20,11 @@ _MAX_REFUSED = 10
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Dataverse refused a change of a child or of a concept. `why`: status and code. `position`: of
-    that change; None: Dataverse did not say which."""
+    that change; None: Dataverse did not say which. `is_taken`: another row has its key."""
 
     why: str
     position: int | None
+    is_taken: bool = False
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID, uuid5
@@ -127,6 +127,29 @@ def plan_changes(
         notes=tuple(planner.notes),
         missing=frozenset(planner.missing),
         linked=frozenset(planner.linked),
+    )
+
+
+def cut_plan(entity: EntityMap, plan: ChangePlan, existing: ExistingRows, limit: int) -> ChangePlan:
+    """Return the first `limit` changes of a plan that has more. The row is written with them, on
+    its condition, but shows no new version: a row shows a version with all its children."""
+    first = plan.row_position
+    (row_change, *_), others = (
+        [change for number, change in enumerate(plan.changes) if plan.is_of_row(number) is is_row]
+        for is_row in (True, False)
+    )
+    hidden = {entity.version_column, entity.updated_column}
+    columns = {k: v for k, v in (row_change.columns or {}).items() if k not in hidden}
+    if first >= limit:  # the concepts alone are too many: no lookup can be set to all of them
+        columns = {name: v for name, v in columns.items() if not name.endswith("@odata.bind")}
+    if not columns and existing.row is not None:
+        columns = {entity.version_column: existing.row.get(entity.version_column)}
+    concepts, children = others[:first][: limit - 1], others[first:]
+    children = children[: limit - 1 - len(concepts)] if first < limit else []
+    return replace(
+        plan,
+        changes=(*concepts, replace(row_change, columns=columns), *children),
+        row_position=len(concepts),
     )
 
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from integration.core.errors import Unmappable
 from integration.core.model import Columns, Request, Row
 from integration.dataverse import requests
-from integration.dataverse.client import Dataverse, get_error_code, parse_rows
+from integration.dataverse.client import Dataverse, parse_rows
+from integration.dataverse.error_codes import read_error_code
 from integration.mapping.concepts import CONCEPT_TABLE
 from integration.mapping.model import EntityMap, ExpandMap, LongId, MappedRows
 from integration.mapping.primary_keys import ServerKeys, derive_primary_key, fit_fhir_id
@@ -120,7 +121,7 @@ async def _read_rows(
     responses = await dataverse.read(queries, job.item.delivery)
     for response in responses:
         if response.status != 200:
-            code = get_error_code(response)
+            code = read_error_code(response)
             raise Unmappable(f"Dataverse answered a look-up with {response.status} {code}".strip())
     return [parse_rows(response) for response in responses]
 

@@ -14,7 +14,8 @@ from integration.core.errors import Misconfigured, Unavailable, Unmappable
 from integration.core.model import WorkItem
 from integration.core.state_version import StateVersion
 from integration.dataverse import requests
-from integration.dataverse.client import describe_failure, parse_rows
+from integration.dataverse.client import parse_rows
+from integration.dataverse.error_codes import describe_failure
 from integration.mapping.model import EntityMap
 from integration.mapping.row_version import read_row_version
 from integration.mirror import row_lookup

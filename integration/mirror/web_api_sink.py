@@ -16,13 +16,9 @@ from typing import Any
 from integration.core.errors import Misconfigured, Unavailable, Unmappable
 from integration.core.model import Row, RowResult, WorkItem
 from integration.core.state_version import Order, StateVersion, compare
-from integration.dataverse.client import (
-    ChangeFailed,
-    ChangesResult,
-    Dataverse,
-    describe_failure,
-    get_error_code,
-)
+from integration.dataverse.batch import MAX_REQUESTS
+from integration.dataverse.client import ChangeFailed, ChangesResult, Dataverse
+from integration.dataverse.error_codes import Meaning, describe_failure, read_meaning
 from integration.dataverse.requests import Change
 from integration.fhir.client import FhirServer
 from integration.journal.deletions import Deletions
@@ -55,9 +51,11 @@ _CHILD_DELAY = 60.0
 # https://learn.microsoft.com/power-apps/developer/data-platform/analyze-performance
 _UNHEARD_DELAY = 150.0
 
-# DuplicateRecordEntityKey: another row has this value of an alternate key.
-# https://learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes
-_DUPLICATE_KEY = "0x80060892"
+# The note of a row whose changes do not fit into one change set.
+_CUT = (
+    f"its changes went in several steps, since Dataverse applies {MAX_REQUESTS:,} at once: while "
+    "they went, the row showed some of its children without the others"
+)
 
 # Keys of other rows that a refusal names.
 _MAX_NAMED = 3
@@ -260,6 +258,7 @@ class WebApiSink:
         notes: tuple[str, ...] = ()
         waiting: set[str] = set()
         written: RowResult | None = None
+        cut: tuple[str, ...] = ()
         while True:
             plan = row_diff.plan_changes(
                 job.entity,
@@ -276,8 +275,14 @@ class WebApiSink:
                     return None
                 notes = _describe_unmirrored({*plan.missing} - waiting)
                 await self._prepare_links(job, existing, plan)
+            is_cut = len(plan.changes) > MAX_REQUESTS
+            if is_cut:
+                plan = row_diff.cut_plan(job.entity, plan, existing, MAX_REQUESTS)
+                cut = (_CUT,)
             result = await self._apply(job, existing, plan, failed)
             if isinstance(result, Refusal):
+                if result.is_taken and await self._is_concept_made(job, mapped, existing):
+                    return None
                 refused.leave_out(plan, result)
                 continue
             if result is None:
@@ -285,7 +290,7 @@ class WebApiSink:
             is_refused = result.action == "refused"
             if written is None or written.action == "unchanged" or is_refused:
                 written = result
-            if not is_refused and refused.try_next():
+            if not is_refused and (is_cut or refused.try_next()):
                 existing = await row_lookup.find_existing_rows(
                     self.dataverse, self.all_maps, job, mapped
                 )
@@ -300,7 +305,7 @@ class WebApiSink:
                 written = replace(written, version=shown)
             return replace(
                 written,
-                notes=(*mapped.notes, *plan.notes, *notes, *written.notes),
+                notes=(*mapped.notes, *plan.notes, *notes, *written.notes, *cut),
                 waits=tuple(sorted(waiting)),
                 left_out=len(refused.refused),
             )
@@ -327,14 +332,22 @@ class WebApiSink:
                 return job.build_result("updated", row=existing.row[job.entity.key])
             return job.build_result("created", row=job.key)
         is_of_row = result.failed is not None and plan.is_of_row(result.failed)
-        is_duplicate = get_error_code(result.response) == _DUPLICATE_KEY
-        if result.status == 404 or (result.status == 412 and not is_duplicate):
+        meaning = read_meaning(result.response)
+        if meaning in (Meaning.GONE, Meaning.CHANGED):
             return None
         if not is_of_row and plan.other_keys:
-            return Refusal(describe_failure(result.response), result.failed)
-        if is_duplicate:
+            is_taken = meaning is Meaning.KEY_TAKEN
+            return Refusal(describe_failure(result.response), result.failed, is_taken)
+        if meaning is Meaning.KEY_TAKEN:
             raise _DuplicateKeyError
         return job.build_result("refused", notes=(describe_failure(result.response),))
+
+    async def _is_concept_made(
+        self, job: MirrorJob, mapped: MappedRows, existing: ExistingRows
+    ) -> bool:
+        """Whether somebody has made the row of a concept since these rows were read."""
+        now = await row_lookup.find_existing_rows(self.dataverse, self.all_maps, job, mapped)
+        return not now.concepts.keys() <= existing.concepts.keys()
 
     def list_targets(self) -> dict[str, Target]:
         """Return where lookups find the rows of each resource type."""
@@ -406,12 +419,12 @@ class WebApiSink:
                 )
             ]
         result = await self.dataverse.apply_changes(changes, job.item.delivery)
-        if result.status in (404, 412):
+        if result.status < 400:
+            action = "deleted" if self.on_delete == "delete" else "deactivated"
+            return job.build_result(action, row=key)
+        if read_meaning(result.response) in (Meaning.GONE, Meaning.CHANGED):
             return None
-        if result.status >= 400:
-            return job.build_result("refused", notes=(describe_failure(result.response),))
-        action = "deleted" if self.on_delete == "delete" else "deactivated"
-        return job.build_result(action, row=key)
+        return job.build_result("refused", notes=(describe_failure(result.response),))
 
     def _is_removed(self, entity: EntityMap, deletion: StateVersion, row: Row) -> bool:
         """Whether the row is inactive and shows this deletion."""

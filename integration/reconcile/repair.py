@@ -12,16 +12,13 @@ from collections.abc import Sequence
 from functools import partial
 
 from integration.core.model import RowResult, WorkItem
-from integration.dataverse.client import describe_failure, get_error_code
+from integration.dataverse.error_codes import Meaning, describe_failure, read_meaning
 from integration.mirror.mirror import mirror_or_raise
 from integration.reconcile.differences import Difference, DifferenceKind, Repair
 from integration.reconcile.run import ReconcileRun, retry_while_unavailable
 
 # Rows repaired at the same time. The rate limiters bound the requests.
 _CONCURRENT_REPAIRS = 64
-
-# DuplicateRecordEntityKey: https://learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes
-_DUPLICATE_KEY = "0x80060892"
 
 
 async def repair_all(run: ReconcileRun, differences: Sequence[Difference]) -> list[Repair]:
@@ -81,7 +78,7 @@ async def _take_steps(run: ReconcileRun, difference: Difference) -> str | None:
     for step in difference.steps:
         apply = partial(run.dataverse.apply_changes, [step], run.id)
         response = (await retry_while_unavailable(run, apply)).response
-        lost_race = response.status in (404, 412) and get_error_code(response) != _DUPLICATE_KEY
+        lost_race = read_meaning(response) in (Meaning.GONE, Meaning.CHANGED)
         if response.status >= 400 and not lost_race:
             return f"{step.entity_set}: {describe_failure(response)}"
     return None
