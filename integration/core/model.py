@@ -254,6 +254,7 @@ class RowResult:
     notes: tuple[str, ...] = ()
     waits: tuple[str, ...] = ()  # Type/id of each resource whose row a lookup of this one waits for
     left_out: int = 0  # rows of children and concepts that Dataverse refused
+    remarks: tuple[str, ...] = ()  # what was done besides, that somebody may ask about
 
     @property
     def is_replayable(self) -> bool:

@@ -53,5 +53,6 @@ def bound_texts(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def bound_row_result(result: RowResult) -> RowResult:
-    """Return a row result with the notes that fit."""
-    return replace(result, notes=bound_notes(result.notes))
+    """Return a row result with the notes and remarks that fit."""
+    notes, remarks = bound_notes(result.notes), bound_notes(result.remarks)
+    return replace(result, notes=notes, remarks=remarks)

@@ -15,6 +15,7 @@ from integration.mapping.fhirpath.compile import compile_path
 from integration.mapping.fhirpath.evaluate import ENVIRONMENT_VARIABLES
 from integration.mapping.model import (
     COLUMN_TYPES,
+    Absent,
     ChildRemoval,
     Kind,
     LongId,
@@ -34,10 +35,10 @@ _VIRTUAL_COLUMN_KEYS = {
     *("search", "search_type", "exact", "sort"),
 }
 
-_BLOCK_KEYS = {"enabled", "variables", "attribute", "expand", "rest"}
+_BLOCK_KEYS = {"enabled", "variables", "attribute", "expand", "rest", "expected"}
 _ENTITY_KEYS = {"resource", "row", *_BLOCK_KEYS}
 _ADDITION_KEYS = {"adds_to", *_BLOCK_KEYS}
-_ATTRIBUTE_KEYS = {"column", "kind", "default", *_VIRTUAL_COLUMN_KEYS}
+_ATTRIBUTE_KEYS = {"column", "kind", "default", "absent", *_VIRTUAL_COLUMN_KEYS}
 # Keys that only some kinds have.
 _KEYS_OF_KIND = {
     Kind.COPY: {"path", "too_long"},
@@ -123,12 +124,13 @@ def check_map_file(data: Block, lines: BlockLines, given: Iterable[str] = ()) ->
         row = data["row"] if isinstance(data.get("row"), dict) else {}
     variables = list(given)
     yield from _check_variables(data.get("variables", {}), lines, variables)
-    yield from _check_rest(data.get("rest", {}), lines, variables)
+    for name in ("rest", "expected"):
+        yield from _check_noted(name, data.get(name, {}), lines, variables)
     items, expands = data.get("attribute", []), data.get("expand", [])
     if not _is_block_list(items) or not _is_block_list(expands):
         yield f"{lines.file}: write attributes as [[attribute]] and children as [[expand]]"
         return
-    if not items and not (adds and (expands or data.get("rest"))):
+    if not items and not (adds and (expands or data.get("rest") or data.get("expected"))):
         yield f"{lines.file}: the map has no [[attribute]]; add at least one"
     constants = {item.get("column") for item in items if item.get("kind") == Kind.DEFAULT}
     if "kind_column" in row and row["kind_column"] not in constants:
@@ -166,7 +168,7 @@ def _check_word(block: Block, key: str, words: type[StrEnum], where: str) -> Ite
         yield f"{where}: {key} must be one of {', '.join(words)}"
 
 
-# -- [row], [variables], [rest] ------------------------------------------------------------------
+# -- [row], [variables], [rest], [expected] ------------------------------------------------------
 
 
 def _check_row(row: object, where: str) -> Iterator[str]:
@@ -203,12 +205,14 @@ def _check_variables(variables: object, lines: BlockLines, declared: list[str]) 
         declared.append(name)
 
 
-def _check_rest(rest: object, lines: BlockLines, variables: Sequence[str]) -> Iterator[str]:
-    if not isinstance(rest, dict):
-        yield f"{lines.file}: rest must be a table, [rest]"
+def _check_noted(
+    table: str, elements: object, lines: BlockLines, variables: Sequence[str]
+) -> Iterator[str]:
+    if not isinstance(elements, dict):
+        yield f"{lines.file}: {table} must be a table, [{table}]"
         return
-    for element, path in rest.items():
-        where = f"{lines.locate('rest', element)}: rest.{element}"
+    for element, path in elements.items():
+        where = f"{lines.locate(table, element)}: {table}.{element}"
         if isinstance(path, dict):
             yield f'{where}: put a name with dots in quotes: "{element}.{next(iter(path), "")}"'
             continue
@@ -297,6 +301,9 @@ def _check_attribute(item: Block, where: str, variables: Sequence[str]) -> Itera
             yield f"{where}: {key} is no key of an attribute; the keys are {_join(allowed)}"
     yield from _check_word(item, "too_long", LongText, where)
     yield from _check_word(item, "partial", PartialDate, where)
+    yield from _check_word(item, "absent", Absent, where)
+    if "absent" in item and "default" in item:
+        yield f"{where}: absent is not for a column with a default; remove one of them"
     yield from _check_virtual_column(item, kind, where)
     if kind is Kind.DEFAULT:
         if "default" not in item:

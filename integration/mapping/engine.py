@@ -14,9 +14,20 @@ from typing import Any
 from integration.core.errors import Unmappable
 from integration.core.model import Column, Columns, Tables
 from integration.mapping.fhirpath.evaluate import Evaluation
-from integration.mapping.model import AttributeMap, ChildRow, EntityMap, ExpandMap, MappedRows
+from integration.mapping.model import (
+    Absent,
+    AttributeMap,
+    ChildRow,
+    EntityMap,
+    ExpandMap,
+    MappedRows,
+)
 from integration.mapping.primary_keys import fit_fhir_id
-from integration.mapping.unmapped import find_missing_required, find_unmapped
+from integration.mapping.unmapped import (
+    find_missing_expected,
+    find_missing_required,
+    find_unmapped,
+)
 from integration.mapping.values import clean_text, convert_value, format_utc, parse_instant
 
 
@@ -43,9 +54,11 @@ def map_resource(
     mapper = _Mapper(evaluation, notes, base)
     for attribute in entity.attributes:
         if attribute.path is None or evaluation.is_empty(attribute.path):
-            row[attribute.column] = attribute.default
+            value = attribute.default
         else:
-            row[attribute.column] = mapper.map_attribute(attribute, columns[attribute.column])
+            value = mapper.map_attribute(attribute, columns[attribute.column])
+        if value is not None or attribute.absent is Absent.CLEAR:
+            row[attribute.column] = value
     children = [
         child
         for expand in entity.expands
@@ -53,6 +66,7 @@ def map_resource(
     ]
     notes += find_missing_required(entity, row, columns)
     notes += find_unmapped(entity, resource, evaluation)
+    notes += find_missing_expected(entity, evaluation)
     # What is noted of hundreds of children is noted once.
     return MappedRows(
         row, tuple(children), tuple(dict.fromkeys(notes)), changes_on=evaluation.changes_on

@@ -113,6 +113,8 @@ def _list_columns(
     attributes: tuple[AttributeMap, ...], values: Mapping[str, Any]
 ) -> Iterator[ExplainedColumn]:
     for attribute in attributes:
+        if attribute.column not in values:
+            continue  # it stays as it is
         value = _format_stated(values[attribute.column])
         yield ExplainedColumn(column=attribute.column, value=value, attribute=attribute)
 

@@ -21,6 +21,7 @@ from integration.mapping.check_map_file import (
 )
 from integration.mapping.files import MapFile, TomlTable
 from integration.mapping.model import (
+    Absent,
     AttributeMap,
     ChildRemoval,
     EntityMap,
@@ -28,11 +29,11 @@ from integration.mapping.model import (
     Kind,
     LongId,
     LongText,
+    NotedElement,
     PartialDate,
     Route,
     Search,
     SearchType,
-    UnmappedElement,
     VirtualColumnOptions,
 )
 from integration.mapping.write_back.apply import explain_unwritable
@@ -152,7 +153,8 @@ def _build_entity_map(file: MapFile) -> EntityMap:
         expands=_build_expand_maps(data, lines),
         enabled=data.get("enabled", True),
         file=file.name,
-        unmapped_elements=_build_unmapped_elements(data, lines),
+        unmapped_elements=_build_noted_elements(data, "rest", lines),
+        expected_elements=_build_noted_elements(data, "expected", lines),
         routes=tuple(map(Route, row.get("routes", [Route.DATAVERSE]))),
         name_column=row.get("name_column"),
         create=row.get("create", {}),
@@ -178,13 +180,13 @@ def _extend_entity_map(entity: EntityMap | None, file: MapFile) -> EntityMap:
     data, lines = file.data, BlockLines(file.text, file.name)
     _raise_problems([*check_map_file(data, lines, entity.variables)])
     attributes = _build_attribute_maps(data.get("attribute", []), lines, "attribute")
-    unmapped = _build_unmapped_elements(data, lines)
-    mapped, replaced = set(entity.columns), {item.element for item in unmapped}
+    unmapped = _build_noted_elements(data, "rest", lines)
+    expected = _build_noted_elements(data, "expected", lines)
+    mapped = set(entity.columns)
     _raise_problems(
         [f"{item.defined_at}: {item.column}: {entity.file} maps the column already; remove it here"
          for item in attributes if item.column in mapped]
     )  # fmt: skip
-    kept = [item for item in entity.unmapped_elements if item.element not in replaced]
     return replace(
         entity,
         variables={**entity.variables, **data.get("variables", {})},
@@ -192,15 +194,25 @@ def _extend_entity_map(entity: EntityMap | None, file: MapFile) -> EntityMap:
         expands=entity.expands + _build_expand_maps(data, lines),
         file=f"{entity.file}, {file.name}",
         # With the columns it adds, a file knows best what is left of an element.
-        unmapped_elements=(*kept, *unmapped),
+        unmapped_elements=_replace_elements(entity.unmapped_elements, unmapped),
+        expected_elements=_replace_elements(entity.expected_elements, expected),
     )
 
 
-def _build_unmapped_elements(data: TomlTable, lines: BlockLines) -> tuple[UnmappedElement, ...]:
-    rest: dict[str, str] = data.get("rest", {})
+def _replace_elements(
+    elements: tuple[NotedElement, ...], others: tuple[NotedElement, ...]
+) -> tuple[NotedElement, ...]:
+    """Return both, each element once: as the others have it."""
+    replaced = {item.element for item in others}
+    return (*(item for item in elements if item.element not in replaced), *others)
+
+
+def _build_noted_elements(
+    data: TomlTable, table: str, lines: BlockLines
+) -> tuple[NotedElement, ...]:
+    paths: dict[str, str] = data.get(table, {})
     return tuple(
-        UnmappedElement(element, path, lines.locate("rest", element))
-        for element, path in rest.items()
+        NotedElement(element, path, lines.locate(table, element)) for element, path in paths.items()
     )
 
 
@@ -209,7 +221,7 @@ def _build_expand_maps(data: TomlTable, lines: BlockLines) -> tuple[ExpandMap, .
         ExpandMap(
             **{key: item[key] for key in EXPAND_KEYS},
             match=tuple(item["match"]),
-            remove=ChildRemoval(item.get("remove", ChildRemoval.ALL)),
+            remove=ChildRemoval(item.get("remove", ChildRemoval.OURS)),
             attributes=_build_attribute_maps(item["attribute"], lines, "expand", number),
             defined_at=lines.locate("expand", number),
         )
@@ -231,6 +243,7 @@ def _build_attribute_maps(
             default=item.get("default"),
             too_long=LongText(item.get("too_long", LongText.CUT)),
             partial=PartialDate(item.get("partial", PartialDate.OMIT)),
+            absent=Absent(item.get("absent", Absent.CLEAR)),
             concept=item.get("concept"),
             route=Route(item["route"]) if "route" in item else None,
             virtual_column=_build_virtual_column(item),

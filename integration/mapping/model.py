@@ -36,6 +36,13 @@ class PartialDate(StrEnum):
     LAST = "last"
 
 
+class Absent(StrEnum):
+    """What becomes of a column when FHIR has nothing for it."""
+
+    CLEAR = "clear"
+    KEEP = "keep"  # what somebody has written there stays
+
+
 class LongId(StrEnum):
     """What to do with a FHIR id that is longer than its column. It is never cut."""
 
@@ -113,6 +120,7 @@ class AttributeMap:
     default: Any = None  # when the element is absent, or does not fit
     too_long: LongText = LongText.CUT
     partial: PartialDate = PartialDate.OMIT
+    absent: Absent = Absent.CLEAR
     concept: int | None = None  # the concept's msemr_type
     route: Route | None = None  # the only route that has the column; None: every route
     virtual_column: VirtualColumnOptions = VirtualColumnOptions()
@@ -135,8 +143,9 @@ class ExpandMap:
 
 
 @dataclass(frozen=True, slots=True)
-class UnmappedElement:
-    """What a map has no columns for: a note tells how many items `path` finds."""
+class NotedElement:
+    """An element that is noted: how many items `path` finds, for which there are no columns; or
+    that it finds none, although a row needs one."""
 
     element: str
     path: str
@@ -162,7 +171,8 @@ class EntityMap:
     expands: tuple[ExpandMap, ...]
     enabled: bool
     file: str = field(compare=False)
-    unmapped_elements: tuple[UnmappedElement, ...] = ()
+    unmapped_elements: tuple[NotedElement, ...] = ()
+    expected_elements: tuple[NotedElement, ...] = ()
     routes: tuple[Route, ...] = (Route.DATAVERSE,)  # possible ones, the default first
     name_column: str | None = None  # the primary name column of the virtual table
     create: Mapping[str, Any] = field(default_factory=dict)  # elements of every new resource
@@ -233,9 +243,9 @@ class ChildRow:
 @dataclass(frozen=True, slots=True)
 class MappedRows:
     """Rows as they should be. A value is a JSON scalar, a Lookup, a Concept, or None to clear the
-    column. The notes say what could not be mapped, where and why, without values. `changes_on`: the
-    next day on which something of the resource begins or ceases to be in use, so that the rows may
-    be others."""
+    column; a column without a value stays as it is. The notes say what could not be mapped, where
+    and why, without values. `changes_on`: the next day on which something of the resource begins or
+    ceases to be in use, so that the rows may be others."""
 
     values: Mapping[str, Any]
     children: tuple[ChildRow, ...]

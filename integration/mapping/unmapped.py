@@ -36,12 +36,25 @@ def find_unmapped(
             yield f"{element}: {' and '.join(present)} contradict each other @ {element}[x]"
 
 
+def find_missing_expected(entity: EntityMap, evaluation: Evaluation) -> Iterator[str]:
+    """Yield notes of elements without which the row is of little use, such as a name."""
+    for expected in entity.expected_elements:
+        why = "none that the row could show"
+        try:
+            if not evaluation.is_empty(expected.path) and evaluation.find_nodes(expected.path):
+                continue
+        except Unmappable as problem:
+            why = problem.why
+        line = f" ({expected.defined_at})" if expected.defined_at else ""
+        yield f"{expected.element}: {why} @ {expected.path}{line}"
+
+
 def find_missing_required(
     entity: EntityMap, row: Mapping[str, Any], columns: Columns
 ) -> Iterator[str]:
     """Yield notes of empty columns without which Dataverse refuses the row."""
     for attribute in entity.attributes:
-        if row[attribute.column] is None and columns[attribute.column].enforced:
+        if row.get(attribute.column) is None and columns[attribute.column].enforced:
             line = f" ({attribute.defined_at})" if attribute.defined_at else ""
             why = "the column is required and has no value"
             yield f"{attribute.column}: {why} @ {attribute.path}{line}"

@@ -265,8 +265,9 @@ def _complete_date(year: int, month: int | None, partial: PartialDate) -> date:
 def _format_day(day: date, column: Column) -> str:
     """https://learn.microsoft.com/power-apps/developer/data-platform/behavior-format-date-time-attribute"""
     if column.behavior == "UserLocal":
-        # Midnight would be the day before in half of the world.
-        return f"{day.isoformat()}T12:00:00Z"
+        # The same day for readers from UTC-10 to UTC+13: midnight would be the day before in half
+        # of the world, and noon the day after in New Zealand.
+        return f"{day.isoformat()}T10:30:00Z"
     if column.behavior == "TimeZoneIndependent":
         return f"{day.isoformat()}T00:00:00Z"
     return day.isoformat()

@@ -250,7 +250,7 @@ def _record_activity(mirror: Mirror, result: RowResult, began: datetime, *, erro
             row=result.row,
             action="mirror",
         ),
-        notes=result.notes,
+        notes=(*result.notes, *result.remarks),
         seconds=(mirror.now() - began).total_seconds(),
     )
 

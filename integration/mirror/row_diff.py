@@ -72,6 +72,11 @@ class ChangePlan:
         return self.changes[position].key == self.changes[self.row_position].key
 
     @property
+    def removed(self) -> list[str]:
+        """The entity set of each child row that is removed."""
+        return [change.entity_set for change in self.changes if change.method == "DELETE"]
+
+    @property
     def other_keys(self) -> list[str]:
         """The keys of all that is changed, but for the row itself."""
         return [c.key for n, c in enumerate(self.changes) if not self.is_of_row(n)]

@@ -7,6 +7,7 @@ writes what differs: a row never shows a version without the children of that ve
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
@@ -259,6 +260,7 @@ class WebApiSink:
         waiting: set[str] = set()
         written: RowResult | None = None
         cut: tuple[str, ...] = ()
+        removed: Counter[str] = Counter()
         while True:
             plan = row_diff.plan_changes(
                 job.entity,
@@ -288,6 +290,7 @@ class WebApiSink:
             if result is None:
                 return None
             is_refused = result.action == "refused"
+            removed.update(() if is_refused else plan.removed)
             if written is None or written.action == "unchanged" or is_refused:
                 written = result
             if not is_refused and (is_cut or refused.try_next()):
@@ -308,6 +311,7 @@ class WebApiSink:
                 notes=(*mapped.notes, *plan.notes, *notes, *written.notes, *cut),
                 waits=tuple(sorted(waiting)),
                 left_out=len(refused.refused),
+                remarks=_describe_removed(removed),
             )
 
     async def _apply(
@@ -447,6 +451,14 @@ def _describe_unmirrored(targets: set[str]) -> tuple[str, ...]:
         f"{type_}: rows of this type are not written here, so a lookup of a new one is filled at "
         "the next change"
         for type_ in types
+    )
+
+
+def _describe_removed(removed: Mapping[str, int]) -> tuple[str, ...]:
+    """Tell how many child rows were removed, by entity set."""
+    return tuple(
+        f"{entity_set}: {count} removed, which the resource does not have any more"
+        for entity_set, count in sorted(removed.items())
     )
 
 

@@ -180,6 +180,8 @@ def _add_row(entry: dict[str, Any], row: RowResult) -> None:
         _add_issue(entry, "informational", f"{row.table} row {row.row}: {row.action}")
     for note in row.notes:
         _add_issue(entry, "incomplete", f"{row.table} row: {note}")
+    for remark in row.remarks:
+        _add_issue(entry, "informational", f"{row.table} row: {remark}")
 
 
 def _add_issue(entry: dict[str, Any], code: str, text: str, severity: str = "information") -> None:

@@ -10,12 +10,14 @@ from integration.mapping.check_map_file import BlockLines
 from integration.mapping.files import MapFile
 from integration.mapping.map_comments import MapComments, read_comments
 from integration.mapping.model import (
+    Absent,
     AttributeMap,
     ChildRemoval,
     EntityMap,
     ExpandMap,
     Kind,
     LongText,
+    NotedElement,
     PartialDate,
     Route,
 )
@@ -43,7 +45,8 @@ _REMOVAL = {
 class ColumnLine:
     """One column. `becomes`: what its value becomes; `choices`: each code with its options;
     `default`: what stands there without a value; `why`: the map's comments; `written_back`: whether
-    an edit of it reaches FHIR; `only`: the only data route that has it."""
+    an edit of it reaches FHIR; `only`: the only data route that has it; `is_kept`: where FHIR
+    has nothing for it, it stays as it is."""
 
     column: str
     label: str
@@ -56,6 +59,7 @@ class ColumnLine:
     choices: tuple[tuple[str, str], ...] = ()
     default: str | None = None
     only: Route | None = None
+    is_kept: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +100,7 @@ class MapTable:
     sections: tuple[Section, ...]
     children: tuple[ChildTable, ...]
     left_out: tuple[PathLine, ...]
+    expected: tuple[PathLine, ...]
     variables: tuple[PathLine, ...]
 
 
@@ -130,11 +135,18 @@ def describe_map(entity: EntityMap, files: Sequence[MapFile]) -> MapTable:
             for title, group in sections
         ),
         children=tuple(_describe_child(expand, comments) for expand in entity.expands),
-        left_out=tuple(
-            PathLine(name=item.element, path=item.path, why=comments.find_note(item.defined_at))
-            for item in entity.unmapped_elements
-        ),
+        left_out=_describe_elements(entity.unmapped_elements, comments),
+        expected=_describe_elements(entity.expected_elements, comments),
         variables=tuple(_list_variables(entity, files, comments)),
+    )
+
+
+def _describe_elements(
+    elements: Sequence[NotedElement], comments: _Comments
+) -> tuple[PathLine, ...]:
+    return tuple(
+        PathLine(name=item.element, path=item.path, why=comments.find_note(item.defined_at))
+        for item in elements
     )
 
 
@@ -181,6 +193,7 @@ def _describe_column(attribute: AttributeMap, comments: _Comments) -> ColumnLine
         ),
         default=str(attribute.default) if has_default else None,
         only=attribute.route,
+        is_kept=attribute.absent is Absent.KEEP,
     )
 
 

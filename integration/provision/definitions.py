@@ -94,6 +94,8 @@ def build_custom_column(column: CustomColumn) -> dict[str, Any]:
     details: dict[str, Any] = {}
     if column.type == "String":
         details = {"MaxLength": column.max_length, "FormatName": {"Value": "Text"}}
+    elif column.type == "Boolean":
+        details = _build_yes_no()
     elif column.type == "DateTime":
         whole = column.format == "date"
         details = {
@@ -164,12 +166,7 @@ def _build_details(column: VirtualColumn) -> dict[str, Any]:
         case "Decimal":
             return _DECIMALS
         case "Boolean":
-            return {
-                "OptionSet": {
-                    "TrueOption": _build_option(1, "Yes"),
-                    "FalseOption": _build_option(0, "No"),
-                }
-            }
+            return _build_yes_no()
         case "Picklist":
             options = [_build_option(value, text) for value, text in column.options]
             kind = {"@odata.type": f"{_CRM}OptionSetMetadata", "IsGlobal": False}
@@ -182,6 +179,11 @@ def _build_details(column: VirtualColumn) -> dict[str, Any]:
             shown = "DateOnly" if column.is_date_only else "DateAndTime"
             return {"Format": shown, "DateTimeBehavior": {"Value": behavior}}
     return {}
+
+
+def _build_yes_no() -> dict[str, Any]:
+    options = {"TrueOption": _build_option(1, "Yes"), "FalseOption": _build_option(0, "No")}
+    return {"OptionSet": options}
 
 
 def _build_option(value: int, text: str) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def map_resource(
 def list_lookups(entity_type: MappedEntityType, mapped: MappedRows) -> set[str]:
     """Return `Type/id` of each resource that a lookup of the row refers to."""
     targets = (
-        _find_target(attribute, mapped.values[attribute.column])
+        _find_target(attribute, mapped.values.get(attribute.column))
         for attribute in entity_type.attributes.values()
     )
     return {target for target in targets if target is not None}
@@ -137,7 +137,7 @@ def build_values(
         updated_column: _parse_datetime(mapped.values[updated_column]),
     }
     for property_, attribute in entity_type.attributes.items():
-        values[property_] = _convert_value(attribute, mapped.values[attribute.column], keys)
+        values[property_] = _convert_value(attribute, mapped.values.get(attribute.column), keys)
     return values
 
 

@@ -12,6 +12,7 @@ import pytest
 from integration.cli.main import main
 from integration.mapping import engine, files, load
 from integration.mapping.explain import assume_columns, explain_rows
+from integration.mapping.model import Absent
 from tests.builders import TODAY
 
 PATIENT: dict[str, Any] = {
@@ -42,7 +43,8 @@ def test_without_a_tenant_every_column_takes_what_its_map_gives(set_: str) -> No
             assume_columns(entity),
             today=TODAY,
         )
-        assert {entity.key, *mapped.values} == set(entity.columns)
+        kept = {item.column for item in entity.attributes if item.absent is Absent.KEEP}
+        assert {entity.key, *mapped.values} | kept == set(entity.columns)
 
 
 def test_each_line_tells_value_kind_path_and_line_of_the_map() -> None:

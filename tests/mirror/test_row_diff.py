@@ -66,6 +66,25 @@ async def test_an_identifier_without_a_system_is_a_row_too(route: Route) -> None
     assert len(await children(route)) == 2
 
 
+async def test_a_number_that_staff_have_typed_stays(route: Route) -> None:
+    """The mirror removes what it has made; how many rows that were is said."""
+    await mirror(route, anna(identifier=[number("1"), number("2")]))
+    typed = {
+        "msemr_value": "777",
+        "msemr_Assignee@odata.bind": f"contacts({ANNA})",
+    }
+    await route.dataverse_double.change("POST", "msemr_medicalidentifiers", typed)
+    noted = await mirror(route, anna(identifier=[number("2")]))
+    rows = await route.dataverse_double.rows("msemr_medicalidentifiers")
+    assert {row["msemr_value"] for row in rows} == {"2", "777"}
+    assert noted.remarks == (
+        "msemr_medicalidentifiers: 1 removed, which the resource does not have any more",
+    )
+    assert noted.notes == ()
+    noted = await mirror(route, anna(identifier=[number("2")], gender="other"))
+    assert noted.remarks == ()
+
+
 async def test_children_are_added_changed_and_removed_with_their_row(route: Route) -> None:
     await mirror(route, anna(identifier=[number("1"), number("2")]))
     before = {row["msemr_value"]: row for row in await children(route)}

@@ -120,7 +120,8 @@ def test_entries_have_the_order_of_the_sender() -> None:
 
 
 def test_notes_about_a_row_are_shown_with_its_resource() -> None:
-    first, second = shown(WRITTEN, replace(WRITTEN, location="Patient/9"), rows=(ROW,))
+    row = replace(ROW, remarks=("numbers: 1 removed",))
+    first, second = shown(WRITTEN, replace(WRITTEN, location="Patient/9"), rows=(row,))
     assert first["response"]["outcome"]["issue"] == [
         {
             "severity": "information",
@@ -131,6 +132,11 @@ def test_notes_about_a_row_are_shown_with_its_resource() -> None:
             "severity": "information",
             "code": "incomplete",
             "diagnostics": "contact row: suffix: cut @ name",
+        },
+        {
+            "severity": "information",
+            "code": "informational",
+            "diagnostics": "contact row: numbers: 1 removed",
         },
     ]
     assert "outcome" not in second["response"]

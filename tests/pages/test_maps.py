@@ -153,7 +153,7 @@ async def test_a_map_is_shown_with_the_reasons_of_its_comments(route: Route) -> 
 async def test_child_rows_and_what_becomes_of_them_are_shown(route: Route) -> None:
     text = (await visit(route, "reader").get("maps/Patient")).text
     assert "identifier becomes msemr_medicalidentifier" in text
-    assert "A row whose item is gone in FHIR is deleted." in text
+    assert "A row whose item is gone in FHIR is deleted, if this app made it." in text
     assert "its row is deactivated ( ON_DELETE )" in text
 
 
