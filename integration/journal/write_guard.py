@@ -12,7 +12,8 @@ needs, or none:
    a row of its own, which outlives the lock: where no resource could carry a mark, it tells who has
    written last. `heed_deletes` looks into these rows for first writes. An entry whose name a later
    delivery has written is *superseded*: it must not be sent.
-2. `ensure_time_left` is the last check before the request goes.
+2. `renew` extends what is held if looking has taken long, and `ensure_time_left` is the last check
+   before the request goes.
 3. `release` records which entries were written, and frees the locks.
 
 A lock is a lease: it ends by itself when the worker that holds it dies. The lease lasts three times
@@ -216,14 +217,39 @@ def was_written_just_now(held: HeldLocks, name: str) -> bool:
     return _shorten_name(name) in held.recent
 
 
+async def renew(guard: WriteGuard, held: HeldLocks) -> None:
+    """Extend the leases when half of the time in which a request may start is over.
+
+    What was looked at stays as it was found only if nobody could take a lock meanwhile. So an
+    extension counts if it is known before the old lease ends. Raises Unavailable otherwise.
+    """
+    expires_at = _find_end(held)
+    if expires_at - guard.now() >= guard.lease * 5 / 6:
+        return
+    extended = guard.now() + guard.lease
+    if held.claim is not None:
+        claim = replace(held.claim, expires_at=extended)
+        held.claim = await guard.store.write_claim(held.attempted_by, claim)
+    locks = {key: replace(lock, expires_at=extended) for key, lock in held.locks.items()}
+    stored = await guard.store.write(locks) if locks else {}
+    is_lost = (held.claim is None and bool(held.claimed)) or len(stored) < len(locks)
+    held.locks |= stored
+    if is_lost or guard.now() >= expires_at:
+        raise Unavailable("write guard", "the lock ended before the request could start")
+
+
+def _find_end(held: HeldLocks) -> float:
+    """Return when the first of the leases ends."""
+    claims = () if held.claim is None else (held.claim,)
+    return min((row.expires_at for row in (*held.locks.values(), *claims)), default=inf)
+
+
 def ensure_time_left(guard: WriteGuard, held: HeldLocks) -> None:
     """Check that a request may start now: two thirds of each lease must be left.
 
     Raises Unavailable when less is left.
     """
-    claims = () if held.claim is None else (held.claim,)
-    expires_at = min((row.expires_at for row in (*held.locks.values(), *claims)), default=inf)
-    if expires_at - guard.now() < guard.lease * 2 / 3:
+    if _find_end(held) - guard.now() < guard.lease * 2 / 3:
         raise Unavailable("write guard", "the lock had too little time left to start the request")
 
 

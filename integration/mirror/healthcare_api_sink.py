@@ -183,6 +183,7 @@ class HealthcareApiSink:
         dataverse = self.web_api.dataverse
         request = upsert_bundle.build_request(resource, job.item.delivery)
         request = replace(request, headers={**request.headers, **dataverse.options})
+        await write_guard.renew(self.guard, job.held)
         ensure_time_left = partial(write_guard.ensure_time_left, self.guard, job.held)
         try:
             with add_activity_context(action="upsert bundle"):

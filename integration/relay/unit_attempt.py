@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -173,12 +174,22 @@ def _make_conflict(attempt: UnitAttempt) -> UnitConflict:
     )
 
 
+async def _renew_locks(attempt: UnitAttempt) -> None:
+    with _count_contested(attempt):
+        await write_guard.renew(attempt.progress.context.guard, attempt.locks)
+
+
 def _ensure_time_left(attempt: UnitAttempt) -> None:
-    """Check that the locks last for a request. Raises Unavailable; after a contested request, a
-    UnitConflict, which is counted: a slow server that refuses the unit each time must not keep the
-    locks from ever lasting long enough."""
-    try:
+    with _count_contested(attempt):
         write_guard.ensure_time_left(attempt.progress.context.guard, attempt.locks)
+
+
+@contextmanager
+def _count_contested(attempt: UnitAttempt) -> Iterator[None]:
+    """Turn Unavailable into a UnitConflict, which is counted, after a contested request: a slow
+    server that refuses the unit each time must not keep the locks from ever lasting long enough."""
+    try:
+        yield
     except Unavailable as error:
         if attempt.was_contested:
             raise _make_conflict(attempt) from error
@@ -206,6 +217,7 @@ async def _send(
     delivery = progress.delivery.id
     stamp = _make_stamp(preflight.attempt, entries, found)
     await _record_bases(attempt, entries, found)
+    await _renew_locks(attempt)
     attempt.send_state = SendState.UNANSWERED
     request = units.build_request(unit, entries, progress.identities, stamp)
     with add_activity_context(

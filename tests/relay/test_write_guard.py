@@ -12,11 +12,13 @@ import pytest
 
 from integration.core.model import EntryResult, Status, WorkItem
 from integration.core.write_order import WriteRank, is_later
+from integration.journal.guard_store import Claim, MemoryGuardStore
 from integration.operations import deliveries
 from integration.queues.names import MIRROR_QUEUE
 from integration.relay import process
 from tests.builders import Body, batch, bundle, entry, observation, patient
 from tests.conftest import LEASE, Route
+from tests.doubles import Clock
 from tests.relay.ending_journal import Killed, KillingJournal
 
 URN = "urn:uuid:00000000-0000-4000-8000-000000000001"
@@ -209,6 +211,80 @@ async def test_a_later_delivery_looks_again_when_an_earlier_one_was_quicker(rout
     await route.process(second)
     assert family(route) == "second"
     assert [await route.statuses(each) for each in (first, second)] == [[200], [200]]
+
+
+class SlowStore(MemoryGuardStore):
+    """Writes a claim so slowly, once, that its lease has ended."""
+
+    def __init__(self, clock: Clock, slow_write: int) -> None:
+        super().__init__()
+        self.clock, self.left = clock, slow_write
+
+    async def write_claim(self, unit: str, claim: Claim) -> Claim | None:
+        self.left -= 1
+        written = await super().write_claim(unit, claim)
+        if self.left == 0:
+            self.clock.later(LEASE)
+        return written
+
+
+def will_look_slowly(route: Route, seconds: float) -> None:
+    """Let the look after the names are locked take so long."""
+    double = route.fhir_double
+
+    async def first(work: Any, request: Any) -> Any:
+        return await work(request)
+
+    async def slow(work: Any, request: Any) -> Any:
+        route.clock.later(seconds)
+        return await work(request)
+
+    double.look_up_script += [first, slow]
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+async def test_who_looks_for_long_extends_its_locks_and_writes(route: Route, method: str) -> None:
+    if method == "DELETE":
+        route.fhir_double.add(named("before", id="p1"))
+        delivery = await route.deliver(b"", method="DELETE", type="Patient", id="p1")
+    else:
+        delivery = await route.deliver(batch(update("first")))
+    will_look_slowly(route, LEASE / 2)
+    await route.process(delivery)
+    assert [status < 300 for status in await route.statuses(delivery)] == [True]
+
+
+async def test_who_looks_for_too_long_looks_again(route: Route) -> None:
+    """Somebody else may have written meanwhile, and has, in this case."""
+    first = await route.deliver(batch(update("first")))
+    second = await route.deliver(batch(update("second")))
+    double = route.fhir_double
+
+    async def look(work: Any, request: Any) -> Any:
+        return await work(request)
+
+    async def be_overtaken(work: Any, request: Any) -> Any:
+        answer = await work(request)
+        route.clock.later(LEASE + route.order.read_lag + 1)
+        await route.process(second)
+        return answer
+
+    double.look_up_script += [look, be_overtaken]
+    await route.process(first)
+    assert family(route) == "second"
+    assert double.writes_of_each == {"Patient/p1": 1}
+    await route.process_all(first)
+    assert await route.statuses(first) == [409]
+
+
+async def test_an_extension_that_is_known_too_late_does_not_count(route: Route) -> None:
+    delivery = await route.deliver(batch(update("first")))
+    will_look_slowly(route, LEASE / 2)
+    route.guard_store = SlowStore(route.clock, slow_write=2)
+    await route.process(delivery)
+    assert route.fhir_double.writes == []
+    await route.process_all(delivery)
+    assert await route.statuses(delivery) == [201]
 
 
 async def test_a_lost_answer_makes_nobody_wait(route: Route) -> None:
