@@ -8,7 +8,13 @@ from typing import Any
 
 from integration.check import remedies, results
 from integration.check.connections import Connections
-from integration.check.report import CheckResult, report_failure, report_ok, report_skip
+from integration.check.report import (
+    CheckResult,
+    report_failure,
+    report_ok,
+    report_skip,
+    report_warning,
+)
 from integration.check.runner import check_clock, run_check
 from integration.core import decimal_json
 from integration.core.activity_recorder import add_activity_context
@@ -25,6 +31,7 @@ from integration.provision.records import list_privilege_names
 
 _CHECK = "check"
 _USER, _PRIVILEGES = "Dataverse user", "Dataverse privileges"
+_WRITE_BACK = "write-back of the data integration toolkit"
 
 # Seconds. To read the columns of a table takes a dozen requests, and there may be forty tables.
 _COLUMNS_TIMEOUT = 120.0
@@ -46,6 +53,12 @@ async def check_dataverse(
                 _check_user(connections),
                 if_unreachable=remedies.DATAVERSE_UNREACHABLE,
                 if_refused=remedies.PROVISION,
+            ),
+            run_check(
+                _WRITE_BACK,
+                _check_write_back(connections),
+                if_unreachable=remedies.DATAVERSE_UNREACHABLE,
+                if_refused=None,
             ),
             check_clock(
                 connections,
@@ -107,6 +120,24 @@ async def _check_user(connections: Connections) -> CheckResult:
             _USER, "it does not answer WhoAmI, as Dataverse does", remedies.DATAVERSE_UNREACHABLE
         )
     return report_ok(_USER, str(answer["UserId"]))
+
+
+async def _check_write_back(connections: Connections) -> CheckResult:
+    """Look whether Microsoft's data integration toolkit writes rows to FHIR as well: then two would
+    answer each other's changes for ever. The table is that of its entity maps.
+    https://learn.microsoft.com/dynamics365/industry/healthcare/dataverse-healthcare-apis-writeback
+    """
+    table = "msind_updateserviceentitymap"
+    definition = f"{_build_definition_path(table)}?$select=LogicalName"
+    if await fetch_json(connections, definition) is None:
+        return report_ok(_WRITE_BACK, "the toolkit is not there")
+    query = "$select=msind_entityname,msind_writeback,msind_disabled"
+    rows = (await fetch_json(connections, f"{table}s?{query}") or {}).get("value", ())
+    is_on = [row for row in rows if row["msind_writeback"] is True and not row["msind_disabled"]]
+    if not is_on:
+        return report_ok(_WRITE_BACK, "off")
+    names = results.abbreviate(sorted({str(row["msind_entityname"]) for row in is_on}))
+    return report_warning(_WRITE_BACK, f"on for {names}", remedies.TOOLKIT_WRITE_BACK)
 
 
 async def _check_privileges(

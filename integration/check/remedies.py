@@ -21,6 +21,9 @@ FHIR_UNREACHABLE = "check FHIR_URL; a private service is reached only from its n
 DATAVERSE_UNREACHABLE = "check DATAVERSE_URL: https://<organisation>.crm<region>.dynamics.com"
 PROVISION = "run python -m integration provision as an admin: docs/provision.md"
 PROVISION_DRY_RUN = "an admin can see it with python -m integration provision --dry-run"
+TOOLKIT_WRITE_BACK = (
+    "let one of the two write to FHIR: set Enable Write Back to FHIR to No in these entity maps"
+)
 CLOCK = "set this machine's clock by a time server (w32tm /resync, chronyc makestep)"
 VERSIONS = "set FHIR_URL to a FHIR R4 server"
 CONDITIONS = (

@@ -9,6 +9,7 @@ from typing import Any
 
 from integration.check import remedies
 from integration.check.report import CheckResult, report_failure, report_ok, report_skip
+from integration.provision.tables import FAILED_KEY
 
 # How many missing names a line shows.
 _MAX_NAMES = 8
@@ -115,7 +116,7 @@ def evaluate_keys(
         return report_failure(name, f"missing: a key of {names}", remedies.PROVISION)
     idle = [state for columns in keys if (state := states[frozenset(columns)]) != "Active"]
     if idle:
-        remedy = "wait, or reactivate it under Keys of the table (make.powerapps.com)"
+        remedy = FAILED_KEY if "Failed" in idle else "wait until Dataverse has built it"
         return report_failure(
             name, f"not active: its index is {abbreviate(map(str, idle))}", remedy
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -30,6 +30,10 @@ _PRIVILEGES_PER_FILTER = 25
 _MAX_ERROR_LENGTH = 500
 
 Row = Mapping[str, Any]
+
+
+class Refused(Misconfigured):
+    """Dataverse refused a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,8 @@ class Tenant:
         return found
 
     async def send(self, step: Step) -> None:
-        """Send the request of a step. Raises Misconfigured with Dataverse's reason to refuse it."""
+        """Send the request of a step. Raises Refused with Dataverse's reason to refuse it, and
+        Misconfigured where it cannot be sent."""
         if "<the id of" in step.path + decimal_json.encode(step.body).decode():
             raise Misconfigured(
                 f"{step.description}: Dataverse does not show yet what an earlier step added: "
@@ -85,7 +90,7 @@ class Tenant:
         request = Request(step.method, f"{API}/{step.path}", decimal_json.encode(body), headers)
         response = await self.send_request(request)
         if response.status >= 400:
-            raise Misconfigured(f"{step.description}: {self._describe_error(response)}")
+            raise Refused(f"{step.description}: {self._describe_error(response)}")
 
     def _describe_error(self, response: Response) -> str:
         """Return Dataverse's error, which is about definitions and so holds no patient data.
@@ -106,6 +111,7 @@ async def plan_stages(tenant: Tenant, requirements: Requirements) -> AsyncIterat
 
     The caller sends the steps of a stage before it asks for the next one, which reads the result.
     """
+    requirements = replace(requirements, language=await _fetch_language(tenant))
     yield records.plan_publisher(requirements, await _fetch_publishers(tenant, requirements))
     owner = _get_id(
         records.find_publisher(await _fetch_publishers(tenant, requirements)), "publisherid"
@@ -139,6 +145,7 @@ async def _plan_virtual_tables(
     )
     existing = await _fetch_tables(tenant, names)
     yield tables.plan_virtual_columns(requirements, existing)
+    yield tables.plan_tried_lookups(requirements, existing)
     ids = {name: found.id if found is not None else None for name, found in existing.items()}
     columns = ("virtualentitymetadataid", "_extensionofrecordid_value", *records.EVENTS)
     yield records.plan_events(
@@ -177,6 +184,13 @@ async def _plan_identity(
     yield records.plan_privileges(requirements, schemas, privileges, role_id, granted)
     held = await _fetch_user_roles(tenant, user_id)
     yield records.plan_assignment(requirements, f"{tenant.base}/{API}", user_id, role_id, held)
+
+
+async def _fetch_language(tenant: Tenant) -> int:
+    """Return the organisation's base language, as a number of Windows: 1033 is English.
+    https://learn.microsoft.com/power-apps/developer/data-platform/reference/entities/organization"""
+    (organization,) = await tenant.fetch_rows("organizations", ("languagecode",))
+    return int(organization["languagecode"])
 
 
 async def _fetch_publishers(tenant: Tenant, requirements: Requirements) -> list[Row]:
@@ -234,18 +248,35 @@ async def _fetch_table(tenant: Tenant, name: str) -> ExistingTable | None:
     if definition is None:
         return None
     columns = await tenant.get(f"{path}/Attributes?$select=LogicalName,AttributeType,ExternalName")
-    keys = await tenant.get(f"{path}/Keys?$select=KeyAttributes")
-    primary = None
+    keys = await tenant.get(f"{path}/Keys?$select=KeyAttributes,EntityKeyIndexStatus")
+    primary, unnamed = None, frozenset[str]()
     if definition["TableType"] == "Virtual":
+        cast = "Microsoft.Dynamics.CRM.PicklistAttributeMetadata"
+        expanded = "$select=LogicalName&$expand=OptionSet($select=Options)"
+        choices = await tenant.get(f"{path}/Attributes/{cast}?{expanded}")
+        unnamed = _find_unnamed_options((choices or {}).get("value", ()))
         cast = "Microsoft.Dynamics.CRM.UniqueIdentifierAttributeMetadata"
         key = definition["PrimaryIdAttribute"]
         primary = await tenant.get(f"{path}/Attributes(LogicalName='{key}')/{cast}")
     return ExistingTable(
         id=definition["MetadataId"],
         columns={column["LogicalName"]: column for column in (columns or {}).get("value", ())},
-        keys=tuple(frozenset(key["KeyAttributes"]) for key in (keys or {}).get("value", ())),
+        keys={
+            frozenset(key["KeyAttributes"]): str(key.get("EntityKeyIndexStatus", "Active"))
+            for key in (keys or {}).get("value", ())
+        },
         definition=definition,
         primary=primary or {},
+        unnamed_options=unnamed,
+    )
+
+
+def _find_unnamed_options(columns: Iterable[Row]) -> frozenset[str]:
+    """Return the columns with an option that has no external value."""
+    return frozenset(
+        str(column["LogicalName"])
+        for column in columns
+        if any(not option.get("ExternalValue") for option in column["OptionSet"]["Options"])
     )
 
 

@@ -159,21 +159,31 @@ async def _provision(
 
         tenant = Tenant(send_request, dataverse.upstream.base, key)
         has_changed_definitions = False
+        refused = set[str]()  # kinds of trials
 
         async def handle(item: Item) -> None:
             nonlocal has_changed_definitions
+            if isinstance(item, Step) and item.trial in refused:
+                item = Unsupported(f"{item.description}: {item.trial} were refused")
             if not isinstance(item, Step):
                 word = _WORDS[type(item)]
                 counts[word] += 1
                 print_line(f"{word}:  {item.description}")
                 return
-            counts["made"] += 1
-            has_changed_definitions |= item.path.startswith(_DEFINING)
             if dry_run:
                 _print_step(item, tenant, print_line)
             else:
-                await tenant.send(item)
+                try:
+                    await tenant.send(item)
+                except client.Refused as error:
+                    if item.trial is None:
+                        raise
+                    refused.add(item.trial)
+                    print_line(f"{_WORDS[Unsupported]}:  {error}")
+                    return
                 print_line(f"made:  {item.description}")
+            counts["made"] += 1
+            has_changed_definitions |= item.path.startswith(_DEFINING)
 
         if requirements.feed is None:
             await handle(
@@ -193,7 +203,8 @@ async def _provision(
 
 def _print_step(step: Step, tenant: Tenant, print_line: PrintLine) -> None:
     """Print the request of a step. Its body has a placeholder in place of the feed's key."""
-    print_line(f"would make:  {step.description}")
+    would = "would try" if step.trial else "would make"
+    print_line(f"{would}:  {step.description}")
     print_line(f"  {step.method} {tenant.base}/{API}/{step.path}")
     if step.solution is not None:
         print_line(f"  MSCRM.SolutionUniqueName: {step.solution}")

@@ -16,11 +16,10 @@ from integration.provision.model import (
     VirtualColumn,
     VirtualLookup,
     VirtualTable,
+    make_placeholder,
 )
 
 _CRM = "Microsoft.Dynamics.CRM."
-_LANGUAGE = 1033
-
 _MANAGED_OFF = {"Value": False, "CanBeChanged": False}
 
 # Dataverse refuses a virtual table with any of these on, and each is on by default, although the
@@ -48,24 +47,27 @@ _UNLINKED = {**_NO_CASCADE, "Delete": "RemoveLink"}
 _DECIMALS = {"MinValue": -100000000000, "MaxValue": 100000000000, "Precision": 10}
 
 
-def build_label(text: str) -> Mapping[str, Any]:
-    """Build a label in English, which organisations with another base language show as it is."""
+def build_label(text: str, language: int) -> Mapping[str, Any]:
+    """Build a label. The text is English, whatever the language: an organisation shows the label of
+    its base language, and may drop or refuse those of languages that it has not got."""
     return {
         "@odata.type": f"{_CRM}Label",
         "LocalizedLabels": [
-            {"@odata.type": f"{_CRM}LocalizedLabel", "Label": text, "LanguageCode": _LANGUAGE}
+            {"@odata.type": f"{_CRM}LocalizedLabel", "Label": text, "LanguageCode": language}
         ],
     }
 
 
-def build_virtual_table(table: VirtualTable, provider: str, source: str) -> dict[str, Any]:
+def build_virtual_table(
+    table: VirtualTable, provider: str, source: str, language: int
+) -> dict[str, Any]:
     """Build a virtual table with its primary name column. Other columns are added one by one."""
     return {
         "@odata.type": f"{_CRM}EntityMetadata",
         "SchemaName": table.name,
         "EntitySetName": build_entity_set(table.name),
-        "DisplayName": build_label(table.label),
-        "DisplayCollectionName": build_label(_make_plural(table.label)),
+        "DisplayName": build_label(table.label, language),
+        "DisplayCollectionName": build_label(_make_plural(table.label), language),
         "OwnershipType": "OrganizationOwned",
         "TableType": "Virtual",
         "IsActivity": False,
@@ -76,49 +78,55 @@ def build_virtual_table(table: VirtualTable, provider: str, source: str) -> dict
         "ExternalCollectionName": table.entity_set,
         "DataProviderId": provider,
         "DataSourceId": source,
-        "Attributes": [{**build_virtual_column(table.name_column), "IsPrimaryName": True}],
+        "Attributes": [
+            {**build_virtual_column(table.name_column, language), "IsPrimaryName": True}
+        ],
     }
 
 
-def build_virtual_column(column: VirtualColumn) -> dict[str, Any]:
+def build_virtual_column(column: VirtualColumn, language: int) -> dict[str, Any]:
     """Build a column of a virtual table. Dataverse reads and writes it by its `ExternalName`."""
     return {
-        **_build_column(column.type, column.name, column.label),
+        **_build_column(column.type, column.name, column.label, language),
         "ExternalName": column.external_name,
-        **_build_details(column),
+        **_build_details(column, language),
     }
 
 
-def build_custom_column(column: CustomColumn) -> dict[str, Any]:
+def build_custom_column(column: CustomColumn, language: int) -> dict[str, Any]:
     """Build a column of a table with rows of its own, but for lookups."""
     details: dict[str, Any] = {}
     if column.type == "String":
         details = {"MaxLength": column.max_length, "FormatName": {"Value": "Text"}}
     elif column.type == "Boolean":
-        details = _build_yes_no()
+        details = _build_yes_no(language)
     elif column.type == "DateTime":
         whole = column.format == "date"
         details = {
             "Format": "DateOnly" if whole else "DateAndTime",
             "DateTimeBehavior": {"Value": column.behavior or "UserLocal"},
         }
-    return {**_build_column(column.type, column.schema_name, column.label), **details}
+    return {**_build_column(column.type, column.schema_name, column.label, language), **details}
 
 
-def build_custom_lookup(table: str, column: CustomColumn, target: str) -> dict[str, Any]:
+def build_custom_lookup(
+    table: str, column: CustomColumn, target: str, language: int
+) -> dict[str, Any]:
     """Build a lookup: a relationship, which the lookup column is part of."""
-    lookup = _build_column("Lookup", column.schema_name, column.label)
+    lookup = _build_column("Lookup", column.schema_name, column.label, language)
     return _build_relationship(table, column.name, target, lookup, _UNLINKED)
 
 
-def build_virtual_lookup(table: str, virtual_lookup: VirtualLookup) -> dict[str, Any]:
+def build_virtual_lookup(
+    table: str, virtual_lookup: VirtualLookup, language: int
+) -> dict[str, Any]:
     """Build a lookup from a virtual table.
 
     That NoCascade is allowed for Delete there is not documented; an organisation that refuses it
     says so.
     """
     lookup = {
-        **_build_column("Lookup", virtual_lookup.name, virtual_lookup.label),
+        **_build_column("Lookup", virtual_lookup.name, virtual_lookup.label, language),
         "ExternalName": virtual_lookup.external_name,
     }
     return _build_relationship(
@@ -126,12 +134,12 @@ def build_virtual_lookup(table: str, virtual_lookup: VirtualLookup) -> dict[str,
     )
 
 
-def build_key(key: CustomKey) -> dict[str, Any]:
+def build_key(key: CustomKey, language: int) -> dict[str, Any]:
     """https://learn.microsoft.com/power-apps/developer/data-platform/define-alternate-keys-entity"""
     return {
         "@odata.type": f"{_CRM}EntityKeyMetadata",
         "SchemaName": key.name,
-        "DisplayName": build_label("FHIR resource"),
+        "DisplayName": build_label("FHIR resource", language),
         "KeyAttributes": list(key.columns),
     }
 
@@ -139,25 +147,27 @@ def build_key(key: CustomKey) -> dict[str, Any]:
 def build_primary_key(found: Mapping[str, Any], external: str) -> dict[str, Any]:
     """Build the update that gives the primary key its external name.
 
-    Dataverse adds the key without one. An update takes the whole definition.
+    Dataverse adds the key without one. An update takes the whole definition, `found`, which a dry
+    run cannot know before Dataverse has made the table.
 
     https://learn.microsoft.com/power-apps/developer/data-platform/webapi/create-update-column-definitions-using-web-api
     """
     kept = {name: value for name, value in found.items() if not name.startswith("@odata.")}
+    kept = kept or {"LogicalName": make_placeholder("the definition that Dataverse makes, whole")}
     kind = f"{_CRM}UniqueIdentifierAttributeMetadata"
     return {"@odata.type": kind, **kept, "ExternalName": external}
 
 
-def _build_column(type_: str, schema: str, text: str) -> dict[str, Any]:
+def _build_column(type_: str, schema: str, text: str, language: int) -> dict[str, Any]:
     return {
         "@odata.type": f"{_CRM}{type_}AttributeMetadata",
         "SchemaName": schema,
-        "DisplayName": build_label(text),
+        "DisplayName": build_label(text, language),
         "RequiredLevel": {"Value": "None", "CanBeChanged": True},
     }
 
 
-def _build_details(column: VirtualColumn) -> dict[str, Any]:
+def _build_details(column: VirtualColumn, language: int) -> dict[str, Any]:
     match column.type:
         case "String":
             return {"MaxLength": column.max_length, "FormatName": {"Value": "Text"}}
@@ -166,9 +176,15 @@ def _build_details(column: VirtualColumn) -> dict[str, Any]:
         case "Decimal":
             return _DECIMALS
         case "Boolean":
-            return _build_yes_no()
+            return _build_yes_no(language)
         case "Picklist":
-            options = [_build_option(value, text) for value, text in column.options]
+            # Microsoft's pages say that the provider finds an option by its external value, and do
+            # not say whether a number is the option's own. So it has both, and they are the same.
+            # https://learn.microsoft.com/power-apps/maker/data-platform/create-edit-virtual-entities
+            options = [
+                {**_build_option(value, text, language), "ExternalValue": str(value)}
+                for value, text in column.options
+            ]
             kind = {"@odata.type": f"{_CRM}OptionSetMetadata", "IsGlobal": False}
             return {"OptionSet": {**kind, "OptionSetType": "Picklist", "Options": options}}
         case "DateTime":
@@ -181,13 +197,13 @@ def _build_details(column: VirtualColumn) -> dict[str, Any]:
     return {}
 
 
-def _build_yes_no() -> dict[str, Any]:
-    options = {"TrueOption": _build_option(1, "Yes"), "FalseOption": _build_option(0, "No")}
-    return {"OptionSet": options}
+def _build_yes_no(language: int) -> dict[str, Any]:
+    yes, no = _build_option(1, "Yes", language), _build_option(0, "No", language)
+    return {"OptionSet": {"TrueOption": yes, "FalseOption": no}}
 
 
-def _build_option(value: int, text: str) -> dict[str, Any]:
-    return {"Value": value, "Label": build_label(text)}
+def _build_option(value: int, text: str, language: int) -> dict[str, Any]:
+    return {"Value": value, "Label": build_label(text, language)}
 
 
 def _build_relationship(

@@ -27,7 +27,7 @@ class VirtualColumn:
 
 @dataclass(frozen=True, slots=True)
 class VirtualLookup:
-    """A lookup from a virtual table to a table with rows of its own."""
+    """A lookup from a virtual table to another table."""
 
     name: str
     external_name: str
@@ -47,7 +47,7 @@ class VirtualTable:
     name_column: VirtualColumn
     columns: tuple[VirtualColumn, ...]
     lookups: tuple[VirtualLookup, ...] = ()
-    dropped_lookups: tuple[str, ...] = ()  # lookups that Dataverse does not allow
+    tried_lookups: tuple[VirtualLookup, ...] = ()  # to other virtual tables: see plan_tried_lookups
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +112,7 @@ class Requirements:
     role: Role
     identity: str | None = None  # client id of the app's identity; None: no user is added
     business_unit: str | None = None  # by name; None: the root business unit
+    language: int = 1033  # of labels: the organisation's base language
 
     @property
     def changed_tables(self) -> tuple[str, ...]:
@@ -124,13 +125,15 @@ class Requirements:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One request that adds or changes something."""
+    """One request that adds or changes something. `trial`: what is left out, with all steps of the
+    same kind, when Dataverse refuses one of them; None: the step must succeed."""
 
     description: str
     method: str
     path: str
     body: Body = field(default_factory=dict)
     solution: str | None = None  # the solution that the new component becomes part of
+    trial: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

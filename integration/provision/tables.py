@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from integration.dataverse.virtual_table_names import build_entity_set
@@ -16,13 +16,21 @@ from integration.provision.model import (
     ManualTask,
     Requirements,
     Step,
-    Unsupported,
     VirtualColumn,
+    VirtualLookup,
     VirtualTable,
     make_placeholder,
 )
 
 _DEFINITIONS = "EntityDefinitions"
+
+# What to do about an alternate key whose index could not be built.
+# https://learn.microsoft.com/power-apps/developer/data-platform/define-alternate-keys-entity
+FAILED_KEY = (
+    "its index could not be built, as a rule because two rows have the same values, so it keeps "
+    "nothing out. Merge or change those rows, then reactivate it under Keys of the table "
+    "(make.powerapps.com), or by the action ReactivateEntityKey"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +39,14 @@ class ExistingTable:
 
     id: str
     columns: Mapping[str, Mapping[str, Any]]  # type and external name, by logical name
-    keys: tuple[frozenset[str], ...] = ()  # the columns of each
+    keys: Mapping[frozenset[str], str] = field(default_factory=dict)  # index status, by columns
     definition: Mapping[str, Any] = field(default_factory=dict)
     primary: Mapping[str, Any] = field(
         default_factory=dict
     )  # the whole definition of the primary key
+    unnamed_options: frozenset[str] = (
+        frozenset()
+    )  # columns with options that have no external value
 
 
 # By name; None: the organisation has no such table.
@@ -51,14 +62,14 @@ def plan_custom_tables(requirements: Requirements, tables: Tables) -> Iterator[I
                 f"table {custom_table.table} does not exist, and maps write columns of it"
             )
         else:
-            yield from _plan_custom_table(custom_table, existing, requirements.solution)
+            yield from _plan_custom_table(custom_table, existing, requirements)
 
 
 def _plan_custom_table(
-    custom_table: CustomTable, existing: ExistingTable, solution: str
+    custom_table: CustomTable, existing: ExistingTable, requirements: Requirements
 ) -> Iterator[Item]:
     for column in custom_table.columns:
-        yield from _plan_custom_column(custom_table.table, column, existing, solution)
+        yield from _plan_custom_column(custom_table.table, column, existing, requirements)
     for name in custom_table.undescribed:
         if name not in existing.columns:
             yield ManualTask(
@@ -68,33 +79,36 @@ def _plan_custom_table(
     for key in custom_table.keys:
         what = f"alternate key {key.name} of {custom_table.table} ({', '.join(key.columns)})"
         path = f"{_DEFINITIONS}(LogicalName='{custom_table.table}')/Keys"
-        if frozenset(key.columns) in existing.keys:
-            yield Existing(what)
-        else:
+        status = existing.keys.get(frozenset(key.columns))
+        if status is None:
             yield Step(
                 description=what,
                 method="POST",
                 path=path,
-                body=definitions.build_key(key),
-                solution=solution,
+                body=definitions.build_key(key, requirements.language),
+                solution=requirements.solution,
             )
+            continue
+        yield Existing(what if status == "Active" else f"{what}; its index is {status}")
+        if status == "Failed":
+            yield ManualTask(f"{what}: {FAILED_KEY}")
 
 
 def _plan_custom_column(
-    table: str, column: CustomColumn, existing: ExistingTable, solution: str
+    table: str, column: CustomColumn, existing: ExistingTable, requirements: Requirements
 ) -> Iterator[Item]:
     what = f"column {column.name} of {table}"
     if column.name in existing.columns:
         yield Existing(what)
         yield from _compare_column(what, existing.columns[column.name], column.type)
     elif column.target is not None:
-        body = definitions.build_custom_lookup(table, column, column.target)
+        body = definitions.build_custom_lookup(table, column, column.target, requirements.language)
         yield Step(
             description=f"{what}, to {column.target}",
             method="POST",
             path="RelationshipDefinitions",
             body=body,
-            solution=solution,
+            solution=requirements.solution,
         )
     else:
         path = f"{_DEFINITIONS}(LogicalName='{table}')/Attributes"
@@ -102,8 +116,8 @@ def _plan_custom_column(
             description=what,
             method="POST",
             path=path,
-            body=definitions.build_custom_column(column),
-            solution=solution,
+            body=definitions.build_custom_column(column, requirements.language),
+            solution=requirements.solution,
         )
 
 
@@ -119,6 +133,7 @@ def plan_virtual_tables(
                 table,
                 provider or make_placeholder("the data provider"),
                 source or make_placeholder("the data source"),
+                requirements.language,
             )
             yield Step(
                 description=what,
@@ -148,28 +163,45 @@ def plan_virtual_columns(requirements: Requirements, tables: Tables) -> Iterator
         existing = tables[table.name] or ExistingTable(id=make_placeholder(table.name), columns={})
         yield from _plan_primary_key(table, existing, requirements.solution)
         for column in table.columns:
-            yield from _plan_virtual_column(table.name, column, existing, requirements.solution)
+            yield from _plan_virtual_column(table.name, column, existing, requirements)
         for lookup in table.lookups:
-            what = f"lookup {lookup.name} of {table.name}, to {lookup.target}"
-            found = existing.columns.get(lookup.name)
-            if found is None:
-                body = definitions.build_virtual_lookup(table.name, lookup)
-                yield Step(
-                    description=what,
-                    method="POST",
-                    path="RelationshipDefinitions",
-                    body=body,
-                    solution=requirements.solution,
-                )
+            yield from _plan_virtual_lookup(table.name, lookup, existing, requirements)
+
+
+def plan_tried_lookups(requirements: Requirements, tables: Tables) -> Iterator[Item]:
+    """Plan the lookups between two virtual tables: pages of Microsoft's differ on whether Dataverse
+    takes them. All tables are there when they are tried."""
+    names = {table.name for table in requirements.virtual_tables}
+    for table in requirements.virtual_tables:
+        existing = tables[table.name] or ExistingTable(id=make_placeholder(table.name), columns={})
+        for lookup in table.tried_lookups:
+            if lookup.target not in names:
                 continue
-            yield Existing(what)
-            yield from _compare_column(what, found, "Lookup", lookup.external_name)
-        if table.dropped_lookups:
-            lost = ", ".join(table.dropped_lookups)
-            yield Unsupported(
-                f"lookups of {table.name} to other virtual tables, which Dataverse does not allow: "
-                f"{lost}"
-            )
+            for item in _plan_virtual_lookup(table.name, lookup, existing, requirements):
+                yield (
+                    replace(item, trial="lookups between virtual tables")
+                    if isinstance(item, Step)
+                    else item
+                )
+
+
+def _plan_virtual_lookup(
+    table: str, lookup: VirtualLookup, existing: ExistingTable, requirements: Requirements
+) -> Iterator[Item]:
+    what = f"lookup {lookup.name} of {table}, to {lookup.target}"
+    found = existing.columns.get(lookup.name)
+    if found is None:
+        body = definitions.build_virtual_lookup(table, lookup, requirements.language)
+        yield Step(
+            description=what,
+            method="POST",
+            path="RelationshipDefinitions",
+            body=body,
+            solution=requirements.solution,
+        )
+        return
+    yield Existing(what)
+    yield from _compare_column(what, found, "Lookup", lookup.external_name)
 
 
 def _plan_primary_key(
@@ -192,7 +224,7 @@ def _plan_primary_key(
 
 
 def _plan_virtual_column(
-    table: str, column: VirtualColumn, existing: ExistingTable, solution: str
+    table: str, column: VirtualColumn, existing: ExistingTable, requirements: Requirements
 ) -> Iterator[Item]:
     what = f"column {column.name} of {table}"
     found = existing.columns.get(column.name)
@@ -202,12 +234,18 @@ def _plan_virtual_column(
             description=what,
             method="POST",
             path=path,
-            body=definitions.build_virtual_column(column),
-            solution=solution,
+            body=definitions.build_virtual_column(column, requirements.language),
+            solution=requirements.solution,
         )
         return
     yield Existing(what)
     yield from _compare_column(what, found, column.type, column.external_name)
+    if column.name in existing.unnamed_options:
+        yield ManualTask(
+            f"{what} has options without an external value, by which the provider may look for "
+            "them: give each its own number as external value, or delete the column and run this "
+            "again"
+        )
 
 
 def _compare_column(

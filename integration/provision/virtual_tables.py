@@ -1,7 +1,7 @@
 """Build the virtual table of an entity map: a column for each property of the feed. Pure.
 
-The provider does not know Edm.Date, so days and instants are DateTimeOffset. Dataverse allows no
-lookup between two virtual tables.
+The provider does not know Edm.Date, so days and instants are DateTimeOffset. Whether Dataverse
+allows lookups between two virtual tables, its pages do not agree on: they are tried.
 https://learn.microsoft.com/power-apps/maker/data-platform/virtual-entity-odata-provider-requirements
 https://learn.microsoft.com/power-apps/developer/data-platform/virtual-entities/api-considerations-ve
 """
@@ -50,13 +50,6 @@ def build_virtual_table(
     )
     if name_column is None or name_column.type != "String":
         raise Misconfigured(f"{entity.file}: row.name_column must be a column of text")
-    lookups = tuple(_build_lookups(attributes, prefix, maps))
-    looked_up = {lookup.external_name for lookup in lookups}
-    dropped = [
-        attribute.column
-        for attribute in attributes
-        if attribute.kind is Kind.LOOKUP and f"_{attribute.column}_value" not in looked_up
-    ]
     return VirtualTable(
         name=build_table_name(entity.table, prefix),
         entity_set=entity.entity_set,
@@ -68,8 +61,8 @@ def build_virtual_table(
             *(column for column in columns if column is not name_column),
             *_build_version_columns(entity, prefix),
         ),
-        lookups=lookups,
-        dropped_lookups=tuple(dropped),
+        lookups=tuple(_build_lookups(attributes, prefix, maps, Route.DATAVERSE)),
+        tried_lookups=tuple(_build_lookups(attributes, prefix, maps, Route.VIRTUAL)),
     )
 
 
@@ -127,18 +120,21 @@ def _build_options(attribute: AttributeMap) -> tuple[tuple[int, str], ...]:
 
 
 def _build_lookups(
-    attributes: Iterable[AttributeMap], prefix: str, maps: Mapping[str, EntityMap]
+    attributes: Iterable[AttributeMap], prefix: str, maps: Mapping[str, EntityMap], route: Route
 ) -> Iterator[VirtualLookup]:
+    """Yield the lookups to the tables that are of this route by default."""
     for attribute in attributes:
         target = (
             maps.get(attribute.virtual_column.target or "")
             if attribute.kind is Kind.LOOKUP
             else None
         )
-        if target is not None and target.routes[0] is Route.DATAVERSE:
+        if target is not None and target.routes[0] is route:
             name = build_column_name(attribute.column, prefix)
             text = attribute.virtual_column.label or _make_label(attribute.column, prefix)
-            yield VirtualLookup(name, f"_{attribute.column}_value", text, target.table)
+            is_virtual = route is Route.VIRTUAL
+            table = build_table_name(target.table, prefix) if is_virtual else target.table
+            yield VirtualLookup(name, f"_{attribute.column}_value", text, table)
 
 
 def _build_version_columns(entity: EntityMap, prefix: str) -> Iterator[VirtualColumn]:

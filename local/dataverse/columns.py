@@ -17,8 +17,9 @@ BEHAVIORS = ("UserLocal", "DateOnly", "TimeZoneIndependent")
 Body = Mapping[str, Any]
 
 
-def parse_column(body: Body, *, virtual: bool) -> tuple[str, dict[str, Any]]:
-    """Return the column's name and definition. Only the body of a lookup has a `target`."""
+def parse_column(body: Body, *, virtual: bool, language: int) -> tuple[str, dict[str, Any]]:
+    """Return the column's name and definition. Only the body of a lookup has a `target`.
+    `language`: the base language of the organisation."""
     kind = str(body.get("@odata.type")).removeprefix("#").removeprefix(PREFIX)
     type_ = kind.removesuffix("AttributeMetadata")
     schema = body.get("SchemaName")
@@ -28,7 +29,7 @@ def parse_column(body: Body, *, virtual: bool) -> tuple[str, dict[str, Any]]:
         )
     if not isinstance(schema, str):
         raise refusals.bad_argument("A column must have a SchemaName.")
-    data = {"type": type_, "schemaName": schema, "label": find_label(body, schema)}
+    data = {"type": type_, "schemaName": schema, "label": find_label(body, schema, language)}
     external = body.get("ExternalName")
     if virtual and not external:
         raise refusals.bad_argument(f"External Name property required for '{schema.lower()}'.")
@@ -36,15 +37,17 @@ def parse_column(body: Body, *, virtual: bool) -> tuple[str, dict[str, Any]]:
         raise refusals.bad_argument(f"External Name must be null for '{schema.lower()}'.")
     if external:
         data["external"] = external
-    return schema.lower(), data | _parse_details(type_, schema, body)
+    return schema.lower(), data | _parse_details(type_, schema, body, language)
 
 
-def find_label(body: Body, default: str) -> str:
-    labels = (body.get("DisplayName") or {}).get("LocalizedLabels") or [{}]
-    return str(labels[0].get("Label") or default)
+def find_label(body: Body, default: str, language: int) -> str:
+    """Return the label in the base language: those in languages that the organisation has not got
+    may be dropped, as others have found (real organisations were not asked)."""
+    labels = (body.get("DisplayName") or {}).get("LocalizedLabels") or []
+    return next((str(one["Label"]) for one in labels if one["LanguageCode"] == language), default)
 
 
-def _parse_details(type_: str, schema: str, body: Body) -> dict[str, Any]:
+def _parse_details(type_: str, schema: str, body: Body, language: int) -> dict[str, Any]:
     match type_:
         case "String" | "Memo":
             length = body.get("MaxLength")
@@ -64,14 +67,16 @@ def _parse_details(type_: str, schema: str, body: Body) -> dict[str, Any]:
             day = body.get("Format") == "DateOnly"
             return {"behavior": behavior, "format": "date" if day else "datetime"}
         case "Boolean" | "Picklist":
-            return {"options": _parse_options(type_, schema, body.get("OptionSet") or {})}
+            return {"options": _parse_options(type_, schema, body.get("OptionSet") or {}, language)}
         case "Lookup":
             target = body["target"]
             return {"targets": [target], "navigation": {target: schema}}
     return {}
 
 
-def _parse_options(type_: str, schema: str, choice: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _parse_options(
+    type_: str, schema: str, choice: Mapping[str, Any], language: int
+) -> list[dict[str, Any]]:
     two_options = (choice.get("FalseOption"), choice.get("TrueOption"))
     options = choice.get("Options") if type_ == "Picklist" else two_options
     listed = [option for option in options or () if option]
@@ -79,6 +84,10 @@ def _parse_options(type_: str, schema: str, choice: Mapping[str, Any]) -> list[d
     if not listed or len(set(values)) != len(values) or not all(type(v) is int for v in values):
         raise refusals.bad_argument(f"The OptionSet of '{schema}' is not valid.")
     return [
-        {"value": option["Value"], "label": find_label({"DisplayName": option.get("Label")}, "")}
+        {
+            "value": option["Value"],
+            "label": find_label({"DisplayName": option.get("Label")}, "", language),
+            "external": option.get("ExternalValue"),
+        }
         for option in listed
     ]

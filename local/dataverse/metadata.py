@@ -200,7 +200,11 @@ def _describe_two_options(table: Table, column: Column) -> Document:
 
 
 def _describe_option(column: Column, option: Option) -> Document:
-    document: Document = {"Value": option.value, "Label": _describe_label(option.label)}
+    document: Document = {
+        "Value": option.value,
+        "Label": _describe_label(option.label),
+        "ExternalValue": option.external,
+    }
     if column.type == "State":
         return {"@odata.type": "#Microsoft.Dynamics.CRM.StateOptionMetadata", **document}
     if column.type == "Status":

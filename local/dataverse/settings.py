@@ -15,20 +15,41 @@ from typing import Any
 # https://github.com/OData/WebApi, src/Microsoft.AspNet.OData/Batch/ChangeSetRequestItem.cs
 FAILED_CHANGE_SETS = ("single", "multipart", "anonymous")
 
+# Whether two virtual tables of one provider can be related: one of Microsoft's pages allows it,
+# another denies it.
+# https://learn.microsoft.com/power-apps/maker/data-platform/setup-virtual-table-relationships
+# https://learn.microsoft.com/power-apps/developer/data-platform/virtual-entities/api-considerations-ve
+VIRTUAL_RELATIONSHIPS = ("refused", "allowed")
+
 
 @dataclass(slots=True)
 class Settings:
     failed_change_sets: str = "single"
+    virtual_relationships: str = "refused"
+    language: int = 1033
 
     def change(self, values: Mapping[str, Any]) -> None:
         """Raises ValueError for an unknown setting, or a value that it cannot have."""
         for name, value in values.items():
-            if name != "failedChangeSets" or value not in FAILED_CHANGE_SETS:
-                raise ValueError(f"the setting {name!r} does not exist, or cannot have this value")
-            self.failed_change_sets = value
+            match name:
+                case "failedChangeSets" if value in FAILED_CHANGE_SETS:
+                    self.failed_change_sets = value
+                case "virtualRelationships" if value in VIRTUAL_RELATIONSHIPS:
+                    self.virtual_relationships = value
+                case "language" if type(value) is int:
+                    self.language = value
+                case _:
+                    raise ValueError(
+                        f"the setting {name!r} does not exist, or cannot have this value"
+                    )
 
     def reset(self) -> None:
-        self.failed_change_sets = "single"
+        self.failed_change_sets, self.virtual_relationships = "single", "refused"
+        self.language = 1033
 
     def describe(self) -> dict[str, Any]:
-        return {"failedChangeSets": self.failed_change_sets}
+        return {
+            "failedChangeSets": self.failed_change_sets,
+            "virtualRelationships": self.virtual_relationships,
+            "language": self.language,
+        }

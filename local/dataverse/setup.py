@@ -13,7 +13,14 @@ from typing import Any
 
 from local.dataverse import addresses, metadata, refusals, shaping
 from local.dataverse.addresses import Address
-from local.dataverse.organization import ACT_FOR, BUSINESS_UNIT, BYPASS, BYPASS_PLUGINS, USER
+from local.dataverse.organization import (
+    ACT_FOR,
+    BUSINESS_UNIT,
+    BYPASS,
+    BYPASS_PLUGINS,
+    ORGANIZATION,
+    USER,
+)
 from local.dataverse.rows import Slice, Values
 from local.dataverse.tables import SETUP, Table
 from local.dataverse.wire import Call, Reply
@@ -122,6 +129,11 @@ def answer(world: World, call: Call, body: Any) -> Reply | None:
         ):
             raise refusals.bad_argument("ParameterXml is not valid.")
         return Reply(204)
+    if segment.name == "organizations" and call.method == "GET":
+        row = {"organizationid": ORGANIZATION, "languagecode": world.settings.language}
+        return Reply(
+            200, {"@odata.context": f"{call.root}/$metadata#organizations", "value": [row]}
+        )
     if segment.name == ROLE_PRIVILEGES and call.method == "GET":
         role = (segment.key or "").removeprefix("RoleId=")
         _require_row(world, "role", role)

@@ -110,12 +110,14 @@ def _build_table(world: World, call: Call, body: Body) -> tuple[dict[str, Any], 
     ]
     if len(attributes) != 1 or len(body["Attributes"]) != 1:
         raise refusals.bad_argument("Attributes must be the primary name column, and no other.")
-    primary_name, column = parse_column(attributes[0], virtual=True)
+    primary_name, column = parse_column(
+        attributes[0], virtual=True, language=world.settings.language
+    )
     _check_schema_name(world, call, attributes[0].get("SchemaName"))
     if column["type"] != "String":
         raise refusals.bad_argument("The primary name column must be of type String.")
     key = f"{name}id"
-    text = find_label(body, schema)
+    text = find_label(body, schema, world.settings.language)
     data = {
         "logicalName": name,
         "entitySet": str(body.get("EntitySetName") or f"{name}s"),
@@ -173,7 +175,9 @@ def _check_virtual(world: World, name: str, body: Body) -> None:
 
 def _build_column(world: World, call: Call, table: Table, body: Body) -> tuple[dict[str, Any], str]:
     _check_schema_name(world, call, body.get("SchemaName"))
-    name, column = parse_column(body, virtual=table.external is not None)
+    name, column = parse_column(
+        body, virtual=table.external is not None, language=world.settings.language
+    )
     return _add_column(world, table, name, column)
 
 
@@ -261,11 +265,14 @@ def _build_relationship(world: World, call: Call, body: Body) -> tuple[dict[str,
     schema = _check_schema_name(world, call, body.get("SchemaName"))
     target = _find_table(world.catalog, body.get("ReferencedEntity"))
     table = _find_table(world.catalog, body.get("ReferencingEntity"))
-    if target.external is not None and table.external is not None:
+    are_virtual = target.external is not None and table.external is not None
+    if are_virtual and world.settings.virtual_relationships == "refused":
         raise refusals.bad_argument("Two virtual tables cannot be related.")
     lookup = body.get("Lookup") or {}
     name, column = parse_column(
-        {**lookup, "target": target.name}, virtual=table.external is not None
+        {**lookup, "target": target.name},
+        virtual=table.external is not None,
+        language=world.settings.language,
     )
     _check_schema_name(world, call, lookup.get("SchemaName"))
     cascade = (body.get("CascadeConfiguration") or {}).get("Delete", "RemoveLink")

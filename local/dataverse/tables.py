@@ -59,6 +59,7 @@ class Option:
     value: int
     label: str
     state: int | None = None
+    external: str | None = None  # what a virtual table's provider finds it by
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +241,7 @@ def _parse_column(name: str, data: dict[str, Any]) -> Column:
         format=data.get("format"),
         behavior=data.get("behavior"),
         options=tuple(
-            Option(option["value"], option["label"], option.get("state"))
+            Option(option["value"], option["label"], option.get("state"), option.get("external"))
             for option in data.get("options", ())
         ),
         global_choice=data.get("globalChoice"),

@@ -434,6 +434,36 @@ def test_what_this_identity_may_not_look_at_is_no_failure(part: str, name: str) 
     assert remedies.PROVISION_DRY_RUN in told[name][1]
 
 
+@pytest.mark.usefixtures("env")
+@pytest.mark.parametrize(
+    ("rows", "state", "words"),
+    [
+        ([("contact", True, False)], "warning", "on for contact"),
+        ([("contact", False, False), ("account", True, True)], "ok", "off"),
+        (None, "ok", "the toolkit is not there"),
+    ],
+)
+def test_a_write_back_of_the_toolkit_is_a_warning(
+    rows: list[tuple[str, bool, bool]] | None, state: str, words: str
+) -> None:
+    """Two that write to FHIR would answer each other's changes."""
+
+    def answer(request: httpx.Request) -> httpx.Response | None:
+        if "msind_updateserviceentitymap" not in request.url.path:
+            return None
+        if rows is None:
+            return httpx.Response(404, json={"error": {"code": "0x80040217", "message": "no"}})
+        names = ("msind_entityname", "msind_writeback", "msind_disabled")
+        maps = [dict(zip(names, row, strict=True)) for row in rows]
+        return httpx.Response(200, json={"value": maps, "LogicalName": "x"})
+
+    told = check(of_dataverse(answer))
+    name = "write-back of the data integration toolkit"
+    assert told.status == 0
+    assert told[name][0] == state
+    assert words in told[name][1]
+
+
 def test_columns_and_keys_that_are_lacking_are_named_with_the_line_of_the_map(
     env: pytest.MonkeyPatch,
 ) -> None:

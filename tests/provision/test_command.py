@@ -56,6 +56,16 @@ class Organisation:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
+    def send(self, method: str, path: str, body: Any = None) -> None:
+        """Send to the stand-in, also beside its Web API."""
+
+        async def sent() -> httpx.Response:
+            async with self._http() as http:
+                return await http.request(method, f"http://dataverse/{path}", json=body)
+
+        answer = asyncio.run(sent())
+        assert answer.status_code < 300, answer.text
+
     def _prompt(self, text: str) -> str:
         self.prompts.append(text)
         return KEY
@@ -410,3 +420,80 @@ def test_a_dry_run_prints_bodies_that_are_json(organisation: Organisation) -> No
     text = "\n".join(line[2:] for line in told if line.startswith("  "))
     bodies = re.split(r"^(?:POST|PUT|PATCH) .+\n(?:MSCRM\.\S+ \S+\n)?", text, flags=re.M)[1:]
     assert len([json.loads(body) for body in bodies]) == counts(told)["would-make"]
+
+
+# -- what organisations differ in ------------------------------------------------------------------
+
+ENCOUNTER = """
+resource = "Encounter"
+
+[row]
+table = "msemr_encounter"
+entity_set = "msemr_encounters"
+key = "msemr_encounterid"
+id_column = "msemr_azurefhirid"
+version_column = "msemr_azurefhirversion"
+updated_column = "msemr_azurefhirlastupdatedon"
+routes = ["virtual"]
+name_column = "msemr_name"
+
+[[attribute]]
+column = "msemr_name"
+path = "id"
+"""
+
+
+def control(organisation: Organisation, **settings: Any) -> None:
+    organisation.send("POST", "control/settings", settings)
+
+
+def test_labels_are_in_the_base_language_of_the_organisation(organisation: Organisation) -> None:
+    control(organisation, language=1031)
+    status, said = organisation.run()
+    assert status == 0, said
+    path = "EntityDefinitions(LogicalName='abc_ve_observation')?$select=DisplayName"
+    (label,) = organisation.get(path)["DisplayName"]["LocalizedLabels"]
+    assert label["Label"] == "Observation", "a label in another language is dropped"
+
+
+def test_an_option_has_its_number_as_external_value_too(organisation: Organisation) -> None:
+    organisation.run()
+    cast = "Microsoft.Dynamics.CRM.PicklistAttributeMetadata"
+    path = f"EntityDefinitions(LogicalName='abc_ve_observation')/Attributes/{cast}"
+    columns = organisation.get(f"{path}?$select=LogicalName&$expand=OptionSet($select=Options)")
+    options = [one for column in columns["value"] for one in column["OptionSet"]["Options"]]
+    assert options
+    assert all(one["ExternalValue"] == str(one["Value"]) for one in options)
+
+
+@pytest.mark.parametrize("answer", ["refused", "allowed"])
+def test_lookups_between_virtual_tables_are_tried_and_left_out_where_they_are_refused(
+    organisation: Organisation, tmp_path: Path, answer: str
+) -> None:
+    (tmp_path / "encounter.toml").write_text(ENCOUNTER, "utf-8")
+    control(organisation, virtualRelationships=answer)
+    status, said = organisation.run()
+    assert status == 0, said
+    what = "lookup abc_encounter of abc_ve_observation, to abc_ve_encounter"
+    word = "made" if answer == "allowed" else "left out"
+    assert any(line.startswith(f"{word}:  {what}") for line in said), said
+    again, said = organisation.run()
+    assert again == 0
+    assert counts(said)["made"] == 0
+
+
+def test_a_key_whose_index_failed_is_for_a_person(organisation: Organisation) -> None:
+    organisation.run()
+    organisation.send("DELETE", "control/keys?table=contact&name=abc_fhir_key")
+    for _ in range(2):
+        contact = {"abc_fhirid": "p1", "abc_fhirtype": "Patient"}
+        organisation.send("POST", "api/data/v9.2/contacts", contact)
+    key = {
+        "table": "contact",
+        "name": "abc_fhir_key",
+        "columns": ["abc_fhirid", "abc_fhirtype"],
+    }
+    organisation.send("POST", "control/keys", key)
+    status, said = organisation.run()
+    assert status == 1
+    assert any(line.startswith("to do:") and "ReactivateEntityKey" in line for line in said)

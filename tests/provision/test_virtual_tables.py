@@ -7,7 +7,14 @@ import pytest
 from integration.core.errors import Misconfigured
 from integration.mapping import load
 from integration.mapping.model import EntityMap
-from integration.provision.model import VirtualColumn, VirtualLookup
+from integration.provision.model import (
+    ManualTask,
+    Requirements,
+    Role,
+    VirtualColumn,
+    VirtualLookup,
+)
+from integration.provision.tables import ExistingTable, plan_virtual_columns
 from integration.provision.virtual_tables import build_virtual_table, build_virtual_tables
 from tests.provision.observation_map import OBSERVATION
 
@@ -78,7 +85,7 @@ def test_a_constant_is_no_column(observation: EntityMap) -> None:
     assert "abc_kind" not in columns(observation)
 
 
-def test_a_lookup_leads_to_a_table_that_has_rows_and_one_that_does_not_is_left_out(
+def test_a_lookup_leads_to_a_table_that_has_rows_and_one_that_does_not_is_tried(
     observation: EntityMap,
 ) -> None:
     table = build_virtual_table(observation, "abc", KNOWN)
@@ -86,7 +93,9 @@ def test_a_lookup_leads_to_a_table_that_has_rows_and_one_that_does_not_is_left_o
     assert table.lookups == (
         VirtualLookup("abc_subjectpatient", external, "Subjectpatient", "contact"),
     )
-    assert table.dropped_lookups == ("msemr_encounter",)
+    assert [(lookup.name, lookup.target) for lookup in table.tried_lookups] == [
+        ("abc_encounter", "abc_ve_encounter")
+    ]
 
 
 def test_only_maps_that_may_be_virtual_have_a_virtual_table(observation: EntityMap) -> None:
@@ -100,3 +109,26 @@ def test_a_choice_cannot_stand_for_a_row() -> None:
     text = OBSERVATION.replace('name_column = "msemr_description"', 'name_column = "msemr_status"')
     with pytest.raises(Misconfigured, match=r"observation\.toml: row\.name_column"):
         build_virtual_table(load.parse_map(text, "observation.toml"), "abc", KNOWN)
+
+
+def test_options_without_an_external_value_are_for_a_person(observation: EntityMap) -> None:
+    table = build_virtual_table(observation, "abc", KNOWN)
+    (choice, *_) = [column for column in table.columns if column.type == "Picklist"]
+    found = {
+        column.name: {"AttributeType": column.type, "ExternalName": column.external_name}
+        for column in table.columns
+    }
+    requirements = Requirements(
+        prefix="abc",
+        solution="s",
+        custom_tables=(),
+        virtual_tables=(table,),
+        feed=None,
+        role=Role("r", {}, ()),
+    )
+    for unnamed, tasks in ((frozenset[str](), 0), (frozenset({choice.name}), 1)):
+        existing = ExistingTable(id="1", columns=found, unnamed_options=unnamed)
+        items = list(plan_virtual_columns(requirements, {table.name: existing}))
+        told = [item for item in items if isinstance(item, ManualTask)]
+        assert len(told) == tasks
+        assert all("external value" in item.description for item in told)
