@@ -182,7 +182,8 @@ async def external_poison(msg: func.QueueMessage) -> None:
 async def job_slice(msg: func.QueueMessage) -> None:
     """Do a slice of a job that an operator has started."""
     parts = await wiring.get_parts()
-    await job_verbs.do_slice(parts.jobs, parse_work_item(msg.get_body()))
+    async with parts.fhir.upstream.activities.track():  # the calls of a slice are one operation
+        await job_verbs.do_slice(parts.jobs, parse_work_item(msg.get_body()))
 
 
 @app.queue_trigger("msg", f"{JOB_QUEUE}-poison", STORAGE)

@@ -239,7 +239,8 @@ async def _answer(
         arguments=arguments,
         fields=fields,
     )
-    reply = await page.show(view)
+    async with parts.fhir.upstream.activities.track():  # what it asks upstreams is one operation
+        reply = await page.show(view)
     if known is not None:
         return reply
     return replace(reply, headers={**reply.headers, "Set-Cookie": build_cookie(request, token)})

@@ -219,3 +219,14 @@ async def test_an_empty_page_says_what_that_means(route: Route) -> None:
 async def test_the_page_needs_the_role_of_a_reader(route: Route) -> None:
     for path in ("activity", "senders", "senders/lab"):
         assert (await Visitor(make_parts(route), ("phi",)).get(path)).status == 403
+
+
+async def test_what_a_page_asks_upstreams_is_one_operation(route: Route) -> None:
+    name = route.fhir_double.add(patient(id="p1"))
+    page = await Visitor(make_parts(route)).get(f"patients/{name.partition('/')[2]}")
+    assert page.status == 200
+    await route.activities.flush()
+    entries = list(route.activity.entries)
+    assert len(entries) > 1
+    assert {entry.operation is None for entry in entries} == {False}
+    assert len({entry.operation for entry in entries}) == 1
