@@ -274,9 +274,11 @@ class DataverseDouble(httpx.AsyncBaseTransport):
         answer = await self._own.request(method, path, json=body)
         assert answer.status_code < 300, answer.text
 
-    async def send(self, method: str, path: str, body: Any = None) -> httpx.Response:
+    async def send(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> httpx.Response:
         """As if somebody else had sent it."""
-        return await self._own.request(method, path, json=body)
+        return await self._own.request(method, path, json=body, headers=headers)
 
     async def rows(self, entity_set: str) -> list[Body]:
         """The rows of a table; the query may follow its name."""

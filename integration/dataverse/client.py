@@ -88,6 +88,7 @@ class Dataverse:
     options: Mapping[str, str] = field(default_factory=dict)
     _: KW_ONLY
     clock: Callable[[], float] = time.monotonic
+    _user_id: str | None = None
     _columns: dict[str, _Columns] = field(default_factory=dict)
     _column_reads: dict[str, asyncio.Task[Columns]] = field(default_factory=dict)
     _pending_reads: deque[_PendingRead] = field(default_factory=deque)
@@ -231,6 +232,17 @@ class Dataverse:
         """
         if hint.isascii() and hint.isdigit() and len(hint) <= 6:
             self.upstream.limiter.set_advice(int(hint))
+
+    async def get_user_id(self) -> str:
+        """Return the id of this app's user. Raises as `send` does."""
+        if self._user_id is None:
+            with add_activity_context(action="who am I"):
+                response = await self.send(requests.build_who_am_i(), "metadata")
+            body = decimal_json.decode_object(response.body) or {}
+            if response.status != 200 or "UserId" not in body:
+                raise Unavailable(self.upstream.name, f"WhoAmI was answered {response.status}")
+            self._user_id = str(body["UserId"])
+        return self._user_id
 
     async def get_columns(self, table: str) -> Columns:
         """Return the columns of a table. All that ask for them at once share one request.

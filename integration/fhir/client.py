@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from integration.core import decimal_json
 from integration.core.activity_recorder import add_activity_context
@@ -62,6 +62,20 @@ class FhirServer:
         """
         response = await self._get(identity, delivery)
         return None if response.status in (404, 410) else self._parse_resource(response)
+
+    async def read_version(
+        self, identity: str, version: str, delivery: str
+    ) -> FhirResource | None:
+        """Return a version of Type/id; None where the server does not show it: it was a deletion,
+        or the server keeps no histories. Raises Unavailable when it does not answer.
+        https://hl7.org/fhir/R4/http.html#vread"""
+        with add_activity_context(action="read version", resource=identity):
+            path = f"{identity}/_history/{quote(version, safe='')}"
+            response = await self.send(Request("GET", path, headers=_JSON), delivery)
+        if response.status >= 500 or response.status in (408, 429):
+            why = f"a read of a version returned status {response.status}"
+            raise Unavailable(self.upstream.name, why)
+        return self._parse_resource(response) if response.status == 200 else None
 
     async def read_current(self, item: WorkItem) -> CurrentState:
         """Return the current state of `item.resource`: no earlier one than the item has heard of.

@@ -169,6 +169,17 @@ def find_concepts(mapped: MappedRows) -> set[tuple[int, str]]:
     return {(value.type, value.code) for value in values if isinstance(value, Concept)}
 
 
+def list_differences(
+    values: Mapping[str, Any], row: Row, columns: Iterable[str]
+) -> Iterator[str]:
+    """Yield those of these columns in which a row differs from mapped values, but for lookups."""
+    for name in columns:
+        value = values.get(name)
+        is_link = isinstance(value, Lookup | Concept)
+        if name in values and not is_link and not _is_same(value, _get_column_value(row, name)):
+            yield name
+
+
 def derive_key(*parts: Any) -> str:
     """Return a primary key that follows from what the row is: writing it twice makes one row."""
     return str(uuid5(_NAMESPACE, decimal_json.encode(parts).decode()))

@@ -21,6 +21,7 @@ from integration.mapping.concepts import CONCEPT_TABLE
 from integration.mapping.model import EntityMap, ExpandMap, LongId, MappedRows
 from integration.mapping.primary_keys import ServerKeys, derive_primary_key, fit_fhir_id
 from integration.mirror import row_diff
+from integration.mirror.replaced_edits import AUTHORS
 from integration.mirror.row_diff import MERGED, ExistingRows
 from integration.mirror.row_sink import MirrorJob
 
@@ -131,8 +132,8 @@ async def _read_rows(
 
 def list_row_columns(entity: EntityMap, columns: Columns) -> list[str]:
     """List what a query selects of a row so that changes to it can be planned."""
-    state = ("statecode", MERGED) if MERGED in columns else ("statecode",)
-    return row_diff.select_columns((*entity.columns, *state), columns)
+    others = [name for name in (MERGED, *AUTHORS) if name in columns]
+    return row_diff.select_columns((*entity.columns, "statecode", *others), columns)
 
 
 def list_child_columns(expand: ExpandMap, columns: Columns) -> list[str]:

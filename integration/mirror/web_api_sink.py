@@ -32,6 +32,7 @@ from integration.mapping.row_version import build_deletion_mark, compare_with_ro
 from integration.mapping.schema_mismatches import find_schema_mismatches
 from integration.mirror import lookup_waits, row_diff, row_lookup
 from integration.mirror.refused_changes import Refusal, RefusedChanges
+from integration.mirror.replaced_edits import describe_replaced_edits, find_replaced_edits
 from integration.mirror.row_diff import ChangePlan, ExistingRows, Target
 from integration.mirror.row_order import is_current
 from integration.mirror.row_sink import MirrorJob
@@ -261,6 +262,7 @@ class WebApiSink:
         written: RowResult | None = None
         cut: tuple[str, ...] = ()
         removed: Counter[str] = Counter()
+        replaced: tuple[str, ...] = ()
         while True:
             plan = row_diff.plan_changes(
                 job.entity,
@@ -277,6 +279,10 @@ class WebApiSink:
                     return None
                 notes = _describe_unmirrored({*plan.missing} - waiting)
                 await self._prepare_links(job, existing, plan)
+                if existing.row is not None and plan.changes:
+                    replaced = await find_replaced_edits(
+                        self.fhir, self.dataverse, job, existing.row, plan, self.today()
+                    )
             is_cut = len(plan.changes) > MAX_REQUESTS
             if is_cut:
                 plan = row_diff.cut_plan(job.entity, plan, existing, MAX_REQUESTS)
@@ -311,7 +317,7 @@ class WebApiSink:
                 notes=(*mapped.notes, *plan.notes, *notes, *written.notes, *cut),
                 waits=tuple(sorted(waiting)),
                 left_out=len(refused.refused),
-                remarks=_describe_removed(removed),
+                remarks=(*_describe_removed(removed), *describe_replaced_edits(replaced)),
             )
 
     async def _apply(

@@ -17,6 +17,9 @@ USER = "5f1c2f0e-7a4b-4c0e-9d55-0a1b2c3d4e01"
 BUSINESS_UNIT = "5f1c2f0e-7a4b-4c0e-9d55-0a1b2c3d4e02"
 ORGANIZATION = "5f1c2f0e-7a4b-4c0e-9d55-0a1b2c3d4e03"
 
+# The header of a test that names the user whose token the caller has, if it is not the app's.
+CALLER = "x-stand-in-caller"
+
 # A user to impersonate: the object id in Entra, and the user id in Dataverse.
 NURSE = "5f1c2f0e-7a4b-4c0e-9d55-0a1b2c3d4e11"
 NURSE_USER = "5f1c2f0e-7a4b-4c0e-9d55-0a1b2c3d4e12"
@@ -42,13 +45,14 @@ class OptionalParameters:
     """The optional parameters of one request, checked."""
 
     user: str = USER  # the user shown as the row's author
+    caller: str = USER
     detect_duplicates: bool = False
     bypass: tuple[str, ...] = ()
 
     @property
     def on_behalf(self) -> str | None:
         """The calling user, if it impersonates another."""
-        return USER if self.user != USER else None
+        return self.caller if self.user != self.caller else None
 
     def as_log_entry(self) -> dict[str, object]:
         """Return the parameters that differ from the defaults, for the list of recent writes."""
@@ -65,19 +69,21 @@ DEFAULT_PARAMETERS = OptionalParameters()
 
 def parse_parameters(organization: Organization, headers: Mapping[str, str]) -> OptionalParameters:
     """Parse the headers (names in lower case). Raises Refusal for one that is not allowed."""
+    caller = headers.get(CALLER, USER)
     return OptionalParameters(
-        _find_user(organization, headers),
+        _find_user(organization, headers) or caller,
+        caller,
         _parse_flag(headers, "mscrm.suppressduplicatedetection") is False,
         _parse_bypass(organization, headers),
     )
 
 
-def _find_user(organization: Organization, headers: Mapping[str, str]) -> str:
-    """Return the user to act as: `CallerObjectId` is an Entra id, `MSCRMCallerID` a user id."""
+def _find_user(organization: Organization, headers: Mapping[str, str]) -> str | None:
+    """Return the user to act as, if any: `CallerObjectId` is an Entra id, `MSCRMCallerID` a user id."""
     by_object_id, by_user = headers.get("callerobjectid"), headers.get("mscrmcallerid")
     given = by_object_id or by_user
     if not given:
-        return USER
+        return None
     if not is_guid(given):
         raise refusals.bad_argument("The id of the user to act for is not a GUID.")
     if ACT_FOR not in organization.privileges:

@@ -266,6 +266,8 @@ class Server:
         path, mark, query = url.partition("?")
         if path.endswith("/_history"):
             return self._history(path.removesuffix("/_history"))
+        if "/_history/" in path:
+            return self._version(*path.split("/_history/"))
         if mark or "/" not in path:
             return self._searched(path, query)
         if path in self.stored:
@@ -277,6 +279,13 @@ class Server:
             return 404, _outcome(Refused(404, "never there"))
         versions = self.past[identity][::-1]
         return 200, {"resourceType": "Bundle", "type": "history", "entry": versions}
+
+    def _version(self, identity: str, version: str) -> tuple[int, Body]:
+        for entry in self.past.get(identity, ()):
+            if entry["response"]["etag"] == f'W/"{version}"':
+                deleted = 410, _outcome(Refused(410, "deleted"))
+                return (200, entry["resource"]) if "resource" in entry else deleted
+        return 404, _outcome(Refused(404, "no such version"))
 
     def _searched(self, type_: str, query: str) -> tuple[int, Body]:
         """In the order of the last update where `_sort` says so, a page at a time."""
