@@ -48,6 +48,7 @@ SETTINGS = {
     "UPSTREAM_TIMEOUT": "4",
     "HOST_USE_FUNC": "0",
     "HOST_LEASE_SECONDS": "30",
+    "FHIR_MAX_READ_LAG": "6",  # more than `conditions` makes
     "HOST_LOG_LEVEL": "WARNING",
     "AzureFunctionsJobHost__extensions__queues__visibilityTimeout": "00:00:01",
     "AzureFunctionsJobHost__extensions__queues__maxPollingInterval": "00:00:00.200",

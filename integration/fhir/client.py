@@ -63,9 +63,7 @@ class FhirServer:
         response = await self._get(identity, delivery)
         return None if response.status in (404, 410) else self._parse_resource(response)
 
-    async def read_version(
-        self, identity: str, version: str, delivery: str
-    ) -> FhirResource | None:
+    async def read_version(self, identity: str, version: str, delivery: str) -> FhirResource | None:
         """Return a version of Type/id; None where the server does not show it: it was a deletion,
         or the server keeps no histories. Raises Unavailable when it does not answer.
         https://hl7.org/fhir/R4/http.html#vread"""

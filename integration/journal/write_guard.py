@@ -102,6 +102,7 @@ class HeldLocks:
     previous_claim: Claim | None = None
     newest_delete: str = ""
     recent: frozenset[bytes] = frozenset()  # names that were written just now, as of then
+    recent_until: float = 0.0  # when reads must show even those
     is_next: bool = False  # it keeps its claim while it waits: see `claim`
     claimed: dict[bytes, Write] = field(default_factory=dict)
     waits_for: str = ""  # why no lock could be had, where that is known
@@ -211,10 +212,10 @@ def is_held(held: HeldLocks, name: str) -> bool:
     return _hash_name(name) in held.locks or _shorten_name(name) in held.claimed
 
 
-def was_written_just_now(held: HeldLocks, name: str) -> bool:
+def was_written_just_now(guard: WriteGuard, held: HeldLocks, name: str) -> bool:
     """Whether a read that shows no such resource proves nothing: it was made just now, and a read
     may come from a copy that lags. The name is claimed."""
-    return _shorten_name(name) in held.recent
+    return guard.now() < held.recent_until and _shorten_name(name) in held.recent
 
 
 async def renew(guard: WriteGuard, held: HeldLocks) -> None:
@@ -334,6 +335,7 @@ async def _try_claim(guard: WriteGuard, held: HeldLocks, writes: Sequence[Write]
     table = await guard.store.read_claims(now - guard.read_lag)
     held.newest_delete = table.newest_delete
     held.recent = table.recent.union(*_list_ended(table, now - guard.read_lag, now))
+    held.recent_until = now + guard.read_lag
     rivals = _find_rivals(held, table, required.keys(), now)
     held.is_next = bool(rivals) and held.attempted_by < min(rivals)
     return not rivals

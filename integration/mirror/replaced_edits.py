@@ -26,7 +26,13 @@ AUTHORS = ("modifiedby", "modifiedonbehalfby")
 
 
 async def find_replaced_edits(
-    fhir: FhirServer, dataverse: Dataverse, job: MirrorJob, row: Row, plan: ChangePlan, today: date
+    fhir: FhirServer,
+    dataverse: Dataverse,
+    job: MirrorJob,
+    *,
+    row: Row,
+    plan: ChangePlan,
+    today: date,
 ) -> tuple[str, ...]:
     """Return the columns in which `plan` replaces what somebody has changed. Lookups are left out.
 
@@ -60,4 +66,3 @@ def describe_replaced_edits(columns: Iterable[str]) -> tuple[str, ...]:
     """Return the remark on these columns; none for none."""
     names = ", ".join(sorted(columns))
     return (f"replaced what somebody has changed in Dataverse: {names}",) if names else ()
-

@@ -169,9 +169,7 @@ def find_concepts(mapped: MappedRows) -> set[tuple[int, str]]:
     return {(value.type, value.code) for value in values if isinstance(value, Concept)}
 
 
-def list_differences(
-    values: Mapping[str, Any], row: Row, columns: Iterable[str]
-) -> Iterator[str]:
+def list_differences(values: Mapping[str, Any], row: Row, columns: Iterable[str]) -> Iterator[str]:
     """Yield those of these columns in which a row differs from mapped values, but for lookups."""
     for name in columns:
         value = values.get(name)

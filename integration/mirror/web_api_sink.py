@@ -281,7 +281,12 @@ class WebApiSink:
                 await self._prepare_links(job, existing, plan)
                 if existing.row is not None and plan.changes:
                     replaced = await find_replaced_edits(
-                        self.fhir, self.dataverse, job, existing.row, plan, self.today()
+                        self.fhir,
+                        self.dataverse,
+                        job,
+                        row=existing.row,
+                        plan=plan,
+                        today=self.today(),
                     )
             is_cut = len(plan.changes) > MAX_REQUESTS
             if is_cut:

@@ -17,8 +17,15 @@ from integration.mapping import row_version
 from integration.mapping.model import EntityMap, LongId, MappedRows
 from integration.mapping.primary_keys import ServerKeys
 from integration.mirror import row_diff, row_lookup
+from integration.mirror.replaced_edits import AUTHORS
 from integration.mirror.row_diff import ExistingRows, Target
-from integration.reconcile.differences import ID, Difference, DifferenceKind, build_difference
+from integration.reconcile.differences import (
+    ID,
+    Difference,
+    DifferenceKind,
+    Why,
+    build_difference,
+)
 
 # https://learn.microsoft.com/power-apps/developer/data-platform/reference/entities/contact
 _DEACTIVATE = {"statecode": 1, "statuscode": 2}
@@ -31,6 +38,7 @@ class Organization:
     tables: Tables
     targets: Mapping[str, Target]
     server_keys: ServerKeys
+    app_user: str = ""  # the id of this app's user
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +106,19 @@ def compare_content(
     )
     is_behind = entity.version_column in columns
     kind = DifferenceKind.BEHIND if is_behind else DifferenceKind.DIFFERENT
-    return _build(entity, subject, kind, row, columns)
+    difference = _build(entity, subject, kind, row, columns)
+    return replace(difference, why=_find_why(columns, row, organization.app_user, kind))
+
+
+def _find_why(columns: Sequence[str], row: Row, app_user: str, kind: DifferenceKind) -> Why:
+    """Return what has changed since the row was right. Who wrote it last tells whether it was
+    edited; that of child rows is not told by their parent."""
+    if kind is DifferenceKind.BEHIND:
+        return Why.FHIR
+    if all("." in name or ":" in name for name in columns):
+        return Why.CHILDREN
+    authors = {row.get(f"_{name}_value") for name in AUTHORS} - {None}
+    return Why.EDITED if authors and app_user not in authors else Why.MAP
 
 
 def _is_ahead(entity: EntityMap, subject: Subject, row: Row, *, fhir_is_right: bool) -> bool:

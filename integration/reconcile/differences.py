@@ -35,13 +35,23 @@ class DifferenceKind(StrEnum):
     ORPHANED = "orphaned"  # a child row of no row
 
 
+class Why(StrEnum):
+    """What has changed since a row was right."""
+
+    FHIR = "FHIR has changed"
+    EDITED = "somebody has changed it in Dataverse"
+    MAP = "the map has changed, or what is in use on this day"
+    CHILDREN = "child rows have changed, or their map"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
     """A row that is missing or wrong.
 
     `resource`: Type/id; of an orphaned child, which shows none, the table. `columns`: names of what
-    differs. `steps`: changes that the mirror does not make and that must precede it, each with a
-    condition. `also`: Type/id of another resource that has to be mirrored after them.
+    differs. `why`: what has changed since the row was right, as far as the row tells. `steps`:
+    changes that the mirror does not make and that must precede it, each with a condition. `also`:
+    Type/id of another resource that has to be mirrored after them.
     """
 
     resource: str
@@ -50,6 +60,7 @@ class Difference:
     fhir_version: str | None = None
     row_version: str | None = None
     columns: tuple[str, ...] = ()
+    why: Why | None = None
     steps: tuple[Change, ...] = ()
     also: str | None = None
     is_repairable: bool = True
@@ -77,6 +88,7 @@ class Repair:
             difference.fhir_version or "",
             difference.row_version or "",
             ", ".join(difference.columns),
+            difference.why or "",
             result.action if result else "",
             "; ".join(result.notes) if result else "",
         )
@@ -89,6 +101,7 @@ HEADINGS = (
     "fhir_version",
     "row_version",
     "columns",
+    "why",
     "action",
     "notes",
 )

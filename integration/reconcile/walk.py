@@ -239,6 +239,7 @@ async def _compare_content(
         tables=reader.tables,
         targets=run.get_web_api().list_targets(),
         server_keys=reader.server_keys,
+        app_user=await retry_while_unavailable(run, run.dataverse.get_user_id),
     )
     for subject, row in to_compare:
         existing = ExistingRows(

@@ -199,7 +199,7 @@ class Preflight:
             for candidate in candidates
             if candidate.state is None
             and not candidate.entry.created
-            and write_guard.was_written_just_now(self.locks, candidate.name)
+            and write_guard.was_written_just_now(self.guard, self.locks, candidate.name)
         ]
         if found.unlocked or found.unseen:
             return found

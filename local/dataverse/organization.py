@@ -79,7 +79,8 @@ def parse_parameters(organization: Organization, headers: Mapping[str, str]) -> 
 
 
 def _find_user(organization: Organization, headers: Mapping[str, str]) -> str | None:
-    """Return the user to act as, if any: `CallerObjectId` is an Entra id, `MSCRMCallerID` a user id."""
+    """Return the user to act as, if any: `CallerObjectId` is an Entra id, `MSCRMCallerID` one of
+    Dataverse."""
     by_object_id, by_user = headers.get("callerobjectid"), headers.get("mscrmcallerid")
     given = by_object_id or by_user
     if not given:
