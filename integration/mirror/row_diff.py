@@ -98,6 +98,7 @@ def plan_changes(
     Dataverse refused to change a child or a concept: it stays as it is, and a note says so.
     """
     planner = _Planner(targets, tables, existing, refused)
+    own_key = key
     if existing.row is not None:
         key = str(existing.row[entity.key])
     row_changes = list(_plan_row_changes(planner, entity, key, mapped.values))
@@ -106,7 +107,7 @@ def plan_changes(
         for position, expand in enumerate(entity.expands)
         for change in _plan_child_changes(
             planner,
-            _Parent(entity, key),
+            _Parent(entity, key, own_key),
             expand,
             [child for child in mapped.children if child.expand_map is expand],
             existing.children.get(position, ()),
@@ -340,10 +341,12 @@ def _plan_row_changes(
 
 @dataclass(frozen=True, slots=True)
 class _Parent:
-    """The row that child rows belong to."""
+    """The row that child rows belong to. `own_key`: what its key would be if this app had made it.
+    Who merges the app's row into another one moves the child rows that were made for it."""
 
     entity: EntityMap
     key: str
+    own_key: str
 
 
 def _plan_child_changes(
@@ -389,7 +392,7 @@ def _plan_child_changes(
                 etag="*",  # whoever has deleted it meanwhile did not want half a row
             )
     for row in existing:
-        is_unwanted = row[expand.key] not in kept and _is_removable(expand, parent.key, row)
+        is_unwanted = row[expand.key] not in kept and _is_removable(expand, parent, row)
         if is_unwanted and not planner.leave_out(row[expand.key]):
             yield Change(method="DELETE", entity_set=expand.entity_set, key=row[expand.key])
 
@@ -404,8 +407,10 @@ def _is_unresolved(
     return is_refused or (isinstance(value, Lookup) and resolved.get(name) is None)
 
 
-def _is_removable(expand: ExpandMap, parent: str, row: Row) -> bool:
-    ours = row[expand.key] == derive_key(parent, expand.table, _encode_row_match(expand, row))
+def _is_removable(expand: ExpandMap, parent: _Parent, row: Row) -> bool:
+    match = _encode_row_match(expand, row)
+    keys = {derive_key(key, expand.table, match) for key in (parent.key, parent.own_key)}
+    ours = row[expand.key] in keys
     return expand.remove is ChildRemoval.ALL or (expand.remove is ChildRemoval.OURS and ours)
 
 

@@ -85,6 +85,27 @@ async def test_a_number_that_staff_have_typed_stays(route: Route) -> None:
     assert noted.remarks == ()
 
 
+async def test_a_number_that_a_merge_has_moved_is_removed_with_its_identifier(
+    route: Route,
+) -> None:
+    """The row of the mirror was merged into another one of the same person."""
+    await mirror(route, anna(identifier=[number("1"), number("2")]))
+    double = route.dataverse_double
+    survivor = await double.send("POST", "contacts", {"msemr_contacttype": 935000000})
+    key = survivor.headers["odata-entityid"].rpartition("(")[2].rstrip(")")
+    kind = {"@odata.type": "Microsoft.Dynamics.CRM.contact"}
+    merge = {
+        "Target": {**kind, "contactid": key},
+        "Subordinate": {**kind, "contactid": ANNA},
+        "PerformParentingChecks": False,
+    }
+    await double.change("POST", "Merge", merge)
+    noted = await mirror(route, anna(identifier=[number("2")]))
+    assert noted.row == key
+    rows = await double.rows("msemr_medicalidentifiers")
+    assert [(row["msemr_value"], row["_msemr_assignee_value"]) for row in rows] == [("2", key)]
+
+
 async def test_children_are_added_changed_and_removed_with_their_row(route: Route) -> None:
     await mirror(route, anna(identifier=[number("1"), number("2")]))
     before = {row["msemr_value"]: row for row in await children(route)}
