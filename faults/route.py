@@ -33,9 +33,6 @@ _PAUSE = 0.2
 _MAX_PAUSE = 2.0
 _SHORT_PAUSE = 0.05
 
-# After a kill, first writes wait for so many seconds more. On a busy machine, the request of a
-# killed host arrives later than its short lease says.
-_KILLED_READ_LAG = "3"
 
 _QUEUES = ("relay", "mirror", "relay-poison", "mirror-poison")
 
@@ -104,11 +101,12 @@ class Route:
 
     async def shorten_leases(self, seconds: int = 1) -> None:
         """Restart the host with short leases, so that work of a killed host resumes. On a busy
-        machine, leases of one second end while their work is still under way."""
+        machine, leases of one second end while their work is still under way, and a request of a
+        killed host arrives later than they say."""
         await self.restart(
             HOST_LEASE_SECONDS=str(seconds),
             UPSTREAM_TIMEOUT=str(seconds),
-            FHIR_MAX_READ_LAG=_KILLED_READ_LAG,
+            FHIR_MAX_READ_LAG=str(seconds),
         )
 
     async def wait_until_ready(self) -> None:

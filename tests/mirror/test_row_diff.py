@@ -100,6 +100,8 @@ async def test_a_number_that_a_merge_has_moved_is_removed_with_its_identifier(
         "PerformParentingChecks": False,
     }
     await double.change("POST", "Merge", merge)
+    await double.write(ANNA, msemr_azurefhirid=None)
+    await double.write(key, msemr_azurefhirid=ANNA)
     noted = await mirror(route, anna(identifier=[number("2")]))
     assert noted.row == key
     rows = await double.rows("msemr_medicalidentifiers")
