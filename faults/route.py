@@ -33,7 +33,6 @@ _PAUSE = 0.2
 _MAX_PAUSE = 2.0
 _SHORT_PAUSE = 0.05
 
-
 _QUEUES = ("relay", "mirror", "relay-poison", "mirror-poison")
 
 # The reason of a parked row in the response bundle, as function_app.py words it.
@@ -99,14 +98,15 @@ class Route:
             await asyncio.to_thread(other.start)
         await self.restart(**settings)
 
-    async def shorten_leases(self, seconds: int = 1) -> None:
-        """Restart the host with short leases, so that work of a killed host resumes. On a busy
-        machine, leases of one second end while their work is still under way, and a request of a
-        killed host arrives later than they say."""
+    async def shorten_leases(self, messages: int = 1, requests: int = 1) -> None:
+        """Restart the host with short leases, so that work of a killed host resumes. `messages`:
+        seconds of their leases; `requests`: of UPSTREAM_TIMEOUT. On a busy machine, leases of one
+        second end while their work is still under way, and a request of a killed host arrives later
+        than they say."""
         await self.restart(
-            HOST_LEASE_SECONDS=str(seconds),
-            UPSTREAM_TIMEOUT=str(seconds),
-            FHIR_MAX_READ_LAG=str(seconds),
+            HOST_LEASE_SECONDS=str(messages),
+            UPSTREAM_TIMEOUT=str(requests),
+            FHIR_MAX_READ_LAG=str(requests),
         )
 
     async def wait_until_ready(self) -> None:

@@ -121,7 +121,7 @@ async def test_other_limits_and_broken_replays_leave_no_entry_out(route: Route) 
 
 
 async def test_a_host_that_is_killed_again_and_again_loses_nothing(route: Route) -> None:
-    await route.shorten_leases(4)  # other tests run beside this one
+    await route.shorten_leases(15, 4)  # other tests run beside this one
     found = make_report(route)
     kills = Kills(route, found)
     assert await kills.run_with_kills(
