@@ -26,7 +26,7 @@ _SLOW = 100  # milliseconds of each request of the FHIR server
 _LONGEST_START = 1.5  # seconds until the FHIR server fails
 _REQUESTS = 7  # that a replay sends, at most
 _LATER = timedelta(hours=2)
-_SETTINGS = {"HOST_LEASE_SECONDS": "1", "MAX_AGE": _MAX_AGE}
+_SETTINGS = {"HOST_LEASE_SECONDS": "5", "MAX_AGE": _MAX_AGE}
 
 
 class Replays:

@@ -46,53 +46,52 @@ async def check_dataverse(
         mirrored, used.map_set, used.map_prefix or "", keys=False
     )
     by_toolkit = used.target == "healthcare-api"
-    return list(
-        await asyncio.gather(
+    checks = [
+        run_check(
+            _USER,
+            _check_user(connections),
+            if_unreachable=remedies.DATAVERSE_UNREACHABLE,
+            if_refused=remedies.PROVISION,
+        ),
+        run_check(
+            _WRITE_BACK,
+            _check_write_back(connections),
+            if_unreachable=remedies.DATAVERSE_UNREACHABLE,
+            if_refused=None,
+        ),
+        check_clock(
+            connections,
+            "clock of Dataverse",
+            lambda: send(connections, requests.build_who_am_i()),
+        ),
+        run_check(
+            _PRIVILEGES,
+            _check_privileges(connections, maps, mirrored, event_tables),
+            if_unreachable=remedies.DATAVERSE_UNREACHABLE,
+            if_refused=None,
+        ),
+        *(
             run_check(
-                _USER,
-                _check_user(connections),
+                _name_columns_check(entity),
+                _check_columns(connections, entity, by_toolkit=by_toolkit),
                 if_unreachable=remedies.DATAVERSE_UNREACHABLE,
                 if_refused=remedies.PROVISION,
-            ),
+                max_seconds=_COLUMNS_TIMEOUT,
+            )
+            for entity in mirrored
+        ),
+        *(
             run_check(
-                _WRITE_BACK,
-                _check_write_back(connections),
+                _name_keys_check(table.table),
+                _check_keys(connections, table),
                 if_unreachable=remedies.DATAVERSE_UNREACHABLE,
-                if_refused=None,
-            ),
-            check_clock(
-                connections,
-                "clock of Dataverse",
-                lambda: send(connections, requests.build_who_am_i()),
-            ),
-            run_check(
-                _PRIVILEGES,
-                _check_privileges(connections, maps, mirrored, event_tables),
-                if_unreachable=remedies.DATAVERSE_UNREACHABLE,
-                if_refused=None,
-            ),
-            *(
-                run_check(
-                    _name_columns_check(entity),
-                    _check_columns(connections, entity, by_toolkit=by_toolkit),
-                    if_unreachable=remedies.DATAVERSE_UNREACHABLE,
-                    if_refused=remedies.PROVISION,
-                    max_seconds=_COLUMNS_TIMEOUT,
-                )
-                for entity in mirrored
-            ),
-            *(
-                run_check(
-                    _name_keys_check(table.table),
-                    _check_keys(connections, table),
-                    if_unreachable=remedies.DATAVERSE_UNREACHABLE,
-                    if_refused=remedies.PROVISION,
-                )
-                for table in custom_tables
-                if table.keys
-            ),
-        )
-    )
+                if_refused=remedies.PROVISION,
+            )
+            for table in custom_tables
+            if table.keys
+        ),
+    ]
+    return list(await asyncio.gather(*checks))
 
 
 async def send(connections: Connections, request: Request) -> Response:

@@ -44,7 +44,8 @@ def find_label(body: Body, default: str, language: int) -> str:
     """Return the label in the base language: those in languages that the organisation has not got
     may be dropped, as others have found (real organisations were not asked)."""
     labels = (body.get("DisplayName") or {}).get("LocalizedLabels") or []
-    return next((str(one["Label"]) for one in labels if one["LanguageCode"] == language), default)
+    found = [label for label in labels if label["LanguageCode"] == language]
+    return str(found[0]["Label"]) if found else default
 
 
 def _parse_details(type_: str, schema: str, body: Body, language: int) -> dict[str, Any]:

@@ -89,7 +89,9 @@ def test_a_command_uses_the_settings_of_the_file(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     patient = tmp_path / "patient.json"
-    patient.write_text('{"resourceType": "Patient", "id": "p1"}', "utf-8")
+    patient.write_text(
+        '{"resourceType": "Patient", "id": "p1", "name": [{"family": "A"}]}', "utf-8"
+    )
     os.environ["MAP_SET"] = "healthcare"
     with keep_settings_file(file, {**SETTINGS, "MAP_SET": "plain", "MAP_PREFIX": "abc"}):
         assert main(["map", str(patient), "--local"]) == 0

@@ -31,7 +31,7 @@ from integration.journal.azure_row_keys import AzureRowKeys
 from integration.journal.azure_store import AzureJournal
 from integration.journal.concern import ConcernKind, build_delivery_concern
 from integration.journal.delivery_filter import DeliveryFilter
-from integration.journal.guard_store import Claim, WriteLock
+from integration.journal.guard_store import MEMORY, Claim, WriteLock
 from integration.journal.pending_lookups import LookupState
 from integration.journal.store import Payload
 from integration.journal.table_keys import make_delivery_id
@@ -133,7 +133,7 @@ async def test_no_other_store_scans_a_partition(recorded: Recorded) -> None:
         "unit", Claim(holder="", expires_at=0.0, names=frozenset({b"12345678"}))
     )
     assert len((await guard.read_claims(0)).claims) == 1
-    assert await guard.delete_old("ffff", 1.0, 10) == 2
+    assert await guard.delete_old("ffff", MEMORY + 1.0, 10) == 2
     log = AzureActivityLog(opened("activity"))
     await log.add(
         [

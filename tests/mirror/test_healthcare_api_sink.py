@@ -543,17 +543,27 @@ async def test_nobody_sends_a_resource_while_dataverse_may_be_at_it_still(
     assert (await route.dataverse_double.contact())["lastname"] == MARKER
 
 
-async def test_a_turn_that_is_nearly_over_is_not_used(route: Route) -> None:
-    """Another may take it while the request is under way."""
+async def test_a_turn_that_is_over_is_not_used(route: Route) -> None:
+    """Another may have taken it."""
 
     async def slowly() -> None:
-        route.clock.later(LEASE / 2)
+        route.clock.later(LEASE + 1)
 
     resource = route.fhir_double.add(anna())
     route.fhir_double.will_wait_for(slowly)
     await mirror(route, resource)
     assert sent(route) == []
     await hand_out_queued(route)
+    assert len(sent(route)) == 1
+
+
+async def test_a_turn_that_is_nearly_over_is_extended(route: Route) -> None:
+    async def slowly() -> None:
+        route.clock.later(LEASE / 2)
+
+    resource = route.fhir_double.add(anna())
+    route.fhir_double.will_wait_for(slowly)
+    await mirror(route, resource)
     assert len(sent(route)) == 1
 
 

@@ -424,6 +424,8 @@ async def build_world(dataverse: DataverseDouble) -> AsyncIterator[World]:
     async with routed(fhir, rows_gate, clock, **ends, most=50, fhir_transport=fhir_gate) as route:
         route.row_waits, route.deletions = lookups, deletions
         route.maps = every_map()
+        # A worker asks once who it is: each schedule begins when that is known.
+        await route.dataverse.get_user_id()
         yield World(
             route=route,
             fhir=fhir,

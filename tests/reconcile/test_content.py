@@ -17,9 +17,11 @@ import pytest
 from integration.cli import reconcile_command as command
 from integration.cli.reconcile_report import Report, format_progress
 from integration.cli.saved_state import SavedState
+from integration.core import decimal_json
 from integration.core.errors import Misconfigured
 from integration.core.model import WorkItem
 from integration.mirror import mirror as mirroring
+from integration.mirror import row_diff
 from integration.mirror.healthcare_api_sink import HealthcareApiSink
 from integration.queues.names import MIRROR_QUEUE
 from integration.reconcile import walk
@@ -171,12 +173,15 @@ async def plant_missing_child(it: Command) -> None:
 
 
 async def plant_surplus_child(it: Command) -> None:
+    """One that the mirror made, as if its removal had been lost."""
+    match = decimal_json.encode(["urn:mrn", "9"]).decode()
+    key = row_diff.derive_key(ANNA, "msemr_medicalidentifier", match)
     body = {
         "msemr_value": "9",
         "msemr_identifiersystem": "urn:mrn",
         "msemr_Assignee@odata.bind": f"contacts({ANNA})",
     }
-    await change_row(it, "POST", NUMBERS, body)
+    await change_row(it, "PATCH", f"{NUMBERS}({key})", body)
 
 
 async def plant_missing_row(it: Command) -> None:
@@ -441,9 +446,9 @@ async def test_many_patients_take_few_requests(route: Route, tmp_path: Path) -> 
     assert await it.run("--all") == (0, [])
     # How many there are, one page of them, and who of those that have rows is there.
     assert len(route.fhir_double.received) == 3
-    # Rows; children; two kinds of children without a row; rows by their ids.
+    # Rows; children; two kinds of children without a row; rows by their ids; who this app is.
     asked = [each for each in route.dataverse_double.received if "Definitions" not in each.path]
-    assert len(asked) == 5
+    assert len(asked) == 6
 
 
 async def test_a_work_item_that_comes_in_between_is_not_overtaken(planted: Command) -> None:
