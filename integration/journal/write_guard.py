@@ -224,9 +224,11 @@ async def renew(guard: WriteGuard, held: HeldLocks) -> None:
     What was looked at stays as it was found only if nobody could take a lock meanwhile. So an
     extension counts if it is known before the old lease ends. Raises Unavailable otherwise.
     """
-    expires_at = _find_end(held)
+    expires_at, late = _find_end(held), "the lock ended before the request could start"
     if expires_at - guard.now() >= guard.lease * 5 / 6:
         return
+    if guard.now() >= expires_at:  # somebody may have it
+        raise Unavailable("write guard", late)
     extended = guard.now() + guard.lease
     if held.claim is not None:
         claim = replace(held.claim, expires_at=extended)
@@ -236,7 +238,7 @@ async def renew(guard: WriteGuard, held: HeldLocks) -> None:
     is_lost = (held.claim is None and bool(held.claimed)) or len(stored) < len(locks)
     held.locks |= stored
     if is_lost or guard.now() >= expires_at:
-        raise Unavailable("write guard", "the lock ended before the request could start")
+        raise Unavailable("write guard", late)
 
 
 def _find_end(held: HeldLocks) -> float:

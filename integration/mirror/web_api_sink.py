@@ -280,7 +280,7 @@ class WebApiSink:
                 notes = _describe_unmirrored({*plan.missing} - waiting)
                 await self._prepare_links(job, existing, plan)
                 if existing.row is not None and plan.changes:
-                    replaced = await find_replaced_edits(
+                    replaced += await find_replaced_edits(
                         self.fhir,
                         self.dataverse,
                         job,
@@ -317,12 +317,13 @@ class WebApiSink:
             if written.action in ("created", "updated"):
                 shown = mapped.values.get(job.entity.version_column)
                 written = replace(written, version=shown)
+            edits = replaced if written.action == "updated" else ()
             return replace(
                 written,
                 notes=(*mapped.notes, *plan.notes, *notes, *written.notes, *cut),
                 waits=tuple(sorted(waiting)),
                 left_out=len(refused.refused),
-                remarks=(*_describe_removed(removed), *describe_replaced_edits(replaced)),
+                remarks=(*_describe_removed(removed), *describe_replaced_edits(edits)),
             )
 
     async def _apply(

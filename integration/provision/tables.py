@@ -9,6 +9,7 @@ from typing import Any
 from integration.dataverse.virtual_table_names import build_entity_set
 from integration.provision import definitions
 from integration.provision.model import (
+    Body,
     CustomColumn,
     CustomTable,
     Existing,
@@ -81,12 +82,8 @@ def _plan_custom_table(
         path = f"{_DEFINITIONS}(LogicalName='{custom_table.table}')/Keys"
         status = existing.keys.get(frozenset(key.columns))
         if status is None:
-            yield Step(
-                description=what,
-                method="POST",
-                path=path,
-                body=definitions.build_key(key, requirements.language),
-                solution=requirements.solution,
+            yield _make_component(
+                requirements, what, path, definitions.build_key(key, requirements.language)
             )
             continue
         yield Existing(what if status == "Active" else f"{what}; its index is {status}")
@@ -103,22 +100,21 @@ def _plan_custom_column(
         yield from _compare_column(what, existing.columns[column.name], column.type)
     elif column.target is not None:
         body = definitions.build_custom_lookup(table, column, column.target, requirements.language)
-        yield Step(
-            description=f"{what}, to {column.target}",
-            method="POST",
-            path="RelationshipDefinitions",
-            body=body,
-            solution=requirements.solution,
+        yield _make_component(
+            requirements, f"{what}, to {column.target}", "RelationshipDefinitions", body
         )
     else:
         path = f"{_DEFINITIONS}(LogicalName='{table}')/Attributes"
-        yield Step(
-            description=what,
-            method="POST",
-            path=path,
-            body=definitions.build_custom_column(column, requirements.language),
-            solution=requirements.solution,
+        yield _make_component(
+            requirements, what, path, definitions.build_custom_column(column, requirements.language)
         )
+
+
+def _make_component(requirements: Requirements, what: str, path: str, body: Body) -> Step:
+    """Return the step that adds something to the solution."""
+    return Step(
+        description=what, method="POST", path=path, body=body, solution=requirements.solution
+    )
 
 
 def plan_virtual_tables(
@@ -135,13 +131,7 @@ def plan_virtual_tables(
                 source or make_placeholder("the data source"),
                 requirements.language,
             )
-            yield Step(
-                description=what,
-                method="POST",
-                path=_DEFINITIONS,
-                body=body,
-                solution=requirements.solution,
-            )
+            yield _make_component(requirements, what, _DEFINITIONS, body)
             continue
         yield Existing(what)
         required = {
@@ -177,28 +167,25 @@ def plan_tried_lookups(requirements: Requirements, tables: Tables) -> Iterator[I
         for lookup in table.tried_lookups:
             if lookup.target not in names:
                 continue
-            for item in _plan_virtual_lookup(table.name, lookup, existing, requirements):
-                yield (
-                    replace(item, trial="lookups between virtual tables")
-                    if isinstance(item, Step)
-                    else item
-                )
+            yield from _plan_virtual_lookup(
+                table.name, lookup, existing, requirements, trial="lookups between virtual tables"
+            )
 
 
 def _plan_virtual_lookup(
-    table: str, lookup: VirtualLookup, existing: ExistingTable, requirements: Requirements
+    table: str,
+    lookup: VirtualLookup,
+    existing: ExistingTable,
+    requirements: Requirements,
+    *,
+    trial: str | None = None,
 ) -> Iterator[Item]:
     what = f"lookup {lookup.name} of {table}, to {lookup.target}"
     found = existing.columns.get(lookup.name)
     if found is None:
         body = definitions.build_virtual_lookup(table, lookup, requirements.language)
-        yield Step(
-            description=what,
-            method="POST",
-            path="RelationshipDefinitions",
-            body=body,
-            solution=requirements.solution,
-        )
+        component = _make_component(requirements, what, "RelationshipDefinitions", body)
+        yield replace(component, trial=trial)
         return
     yield Existing(what)
     yield from _compare_column(what, found, "Lookup", lookup.external_name)
@@ -230,12 +217,11 @@ def _plan_virtual_column(
     found = existing.columns.get(column.name)
     if found is None:
         path = f"{_DEFINITIONS}(LogicalName='{table}')/Attributes"
-        yield Step(
-            description=what,
-            method="POST",
-            path=path,
-            body=definitions.build_virtual_column(column, requirements.language),
-            solution=requirements.solution,
+        yield _make_component(
+            requirements,
+            what,
+            path,
+            definitions.build_virtual_column(column, requirements.language),
         )
         return
     yield Existing(what)

@@ -80,3 +80,11 @@ async def test_an_edit_that_says_what_fhir_says_now_is_not_replaced(route: Route
     await edit(route, telephone2="2")
     noted = await mirror(route, anna(**phone("2")))
     assert noted.remarks == ()
+
+
+async def test_a_row_that_is_refused_has_replaced_nothing(route: Route) -> None:
+    await mirror(route, anna(**phone("1")))
+    await edit(route, telephone2="9")
+    route.dataverse_double.will_fail(kind="status", status=400, code="0x80040265", method="PATCH")
+    noted = await mirror(route, anna(**phone("2")))
+    assert (noted.action, noted.remarks) == ("refused", ())
