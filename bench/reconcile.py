@@ -29,7 +29,7 @@ import httpx
 import psutil
 
 from bench.watch import watch_peak_memory
-from integration.app.wiring import utc_now
+from integration.app.services import utc_now
 from integration.cli import reconcile_command as command
 from integration.core.activity_recorder import ActivityRecorder
 from integration.core.http import Upstream, build_limiter

@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx
 
-from integration.app.wiring import utc_now
+from integration.app.services import utc_now
 from integration.core.http import Upstream, build_limiter
 from integration.core.model import WorkItem
 from integration.dataverse.client import Dataverse

@@ -22,7 +22,7 @@ from faults.deliveries import Delivery, DeliveryFactory
 from faults.injected import REFUSED_FOR_HOURS
 from faults.judge import Report
 from faults.verdict import AcceptedDelivery, EntryAnswer
-from integration.app.wiring import utc_now
+from integration.app.services import utc_now
 from integration.core.http import Upstream
 from integration.core.model import Status, WorkItem
 from integration.core.rate_limiter import Limiter, build_full_limit

@@ -32,6 +32,7 @@ var roles = loadJsonContent('../roles.json')
 
 // The last two are of the Functions host.
 var containers = [
+  'configuration'
   'deliveries'
   'deployments'
   'event-dead-letters'
@@ -60,7 +61,7 @@ var tables = [
   'activity'
   'attention'
   'audit'
-  'dataroutes'
+  'configuration'
   'deliveries'
   'deliverykeys'
   'flow'

@@ -3,24 +3,20 @@ issuers whose tokens they prove themselves with."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from urllib.parse import urlsplit
 
 from integration.app.http_clients import ClientContext, open_upstream
+from integration.app.services import Services, make_token
 from integration.app.settings import Settings, UpstreamSettings, read_setting
 from integration.core.errors import Misconfigured, Unavailable
 from integration.core.model import Delivery, DeliveryRequest, Request
-from integration.fhir.grammar import RESOURCE_TYPES
 from integration.intake.accept import Intake, judge_anew
 from integration.intake.identify import AddKeys, Identification
-from integration.intake.quotas import Quotas
-from integration.journal.store import Journal
 from integration.operations.deliveries import Judge, ReplayTerms
 from integration.senders.jwks import MAX_BYTES, Fetch, KeySet
-from integration.senders.load import read_senders
 from integration.senders.model import Sender, make_unlisted_sender
 from integration.senders.proofs.json_web_token import JsonWebToken, read_key_id
 from integration.senders.proofs.proof import Proof, Secrets, SignedRequest
@@ -31,26 +27,23 @@ _TIMEOUT = 5
 
 
 def build_identification(
-    settings: Settings,
-    journal: Journal,
-    context: ClientContext,
-    *,
-    now: Callable[[], datetime],
-    new_token: Callable[[], str],
+    services: Services, senders: Mapping[str, Sender] | None
 ) -> Identification:
-    """Read the senders and their secrets. Raises Misconfigured with all that is wrong."""
-    file = settings.senders.senders_file
-    senders = read_senders(file, RESOURCE_TYPES) if file else None
+    """Build what identifies senders, and read their secrets. `senders`: None: there is no list of
+    them. Raises Misconfigured with all that is wrong."""
+    settings = services.settings
     listed = list((senders or {}).values())
     _check_bases(listed, settings.fetch_from)
     return Identification(
         senders=senders,
         secrets=collect_secrets(listed, read_setting, easy_auth=settings.senders.easy_auth),
-        journal=journal,
-        now=now,
-        add_keys=open_key_sets((sender.proof for sender in listed), context),
-        new_token=new_token,
-        quotas=Quotas(time.monotonic),
+        journal=services.stores.journal,
+        now=services.now,
+        add_keys=open_key_sets(
+            (sender.proof for sender in listed), services.context, services.key_sets
+        ),
+        new_token=make_token,
+        quotas=services.quotas,
         sender_header=settings.senders.sender_header,
         is_hosted=settings.senders.site_url is not None,
         max_bytes=settings.deliveries.max_delivery_bytes,
@@ -100,11 +93,15 @@ def _check_bases(senders: Iterable[Sender], bases: Collection[str]) -> None:
         )
 
 
-def open_key_sets(proofs: Iterable[Proof], context: ClientContext) -> AddKeys:
+def open_key_sets(
+    proofs: Iterable[Proof], context: ClientContext, key_sets: dict[str, KeySet]
+) -> AddKeys:
     """Return what adds the keys of its issuer to the secrets of a sender, if its scheme needs
-    them. It raises Unavailable where an issuer has never given its keys."""
+    them. It raises Unavailable where an issuer has never given its keys. `key_sets`: those that are
+    open already, by address; others are added."""
     urls = {proof.jwks_url for proof in proofs if isinstance(proof, JsonWebToken)}
-    key_sets = {url: KeySet(url, _open_fetch(url, context)) for url in urls}
+    for url in urls - key_sets.keys():
+        key_sets[url] = KeySet(url, _open_fetch(url, context))
 
     async def add_keys(proof: Proof, secrets: Secrets, request: SignedRequest) -> Secrets:
         if not isinstance(proof, JsonWebToken):

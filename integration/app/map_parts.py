@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import UTC, date
 from functools import cache, partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from integration.app.services import Services
 from integration.app.shared_parts import SharedParts
 from integration.core.errors import Misconfigured
 from integration.journal.jobs import Comparison, Job
 from integration.journal.write_guard import WriteGuard
-from integration.mapping.files import MapFile
 from integration.mirror.mirror import Mirror
 from integration.mirror.row_sink import RowSink
 from integration.operations.job_work import Part
@@ -20,26 +20,13 @@ from integration.operations.reconcile_jobs import ReconcileWork
 
 if TYPE_CHECKING:  # these import the mapping engine
     from integration.change_events.to_dataverse import ExternalEvents
-    from integration.mapping.load import Maps
     from integration.mirror.web_api_sink import WebApiSink
     from integration.reconcile.job import ReconcileParts
     from integration.virtual_tables.answer import VirtualTables
 
 
-def build_maps_loader(map_files: Iterable[MapFile]) -> Callable[[], Maps]:
-    """Build a function that loads the maps at its first call."""
-
-    @cache
-    def load_maps() -> Maps:
-        from integration.mapping import load
-
-        return load.build_maps(map_files)
-
-    return load_maps
-
-
-def _get_today(shared: SharedParts) -> date:
-    return shared.now().astimezone(UTC).date()
+def _get_today(services: Services) -> date:
+    return services.now().astimezone(UTC).date()
 
 
 def build_mirror(shared: SharedParts) -> Mirror:
@@ -47,16 +34,17 @@ def build_mirror(shared: SharedParts) -> Mirror:
     from integration.mapping.model import Route
     from integration.mirror.web_api_sink import WebApiSink
 
-    maps, settings, stores = shared.load_maps(), shared.settings.mirror, shared.stores
+    maps, services = shared.maps.load(), shared.services
+    settings, stores = services.settings.mirror, services.stores
     web_api = WebApiSink(
-        fhir=shared.fhir,
-        dataverse=shared.dataverse,
+        fhir=services.fhir,
+        dataverse=services.dataverse,
         pending_lookups=stores.waits,
         deletions=stores.deletions,
         due_days=stores.due_days,
         queue=stores.queue,
         all_maps=maps.available,
-        today=partial(_get_today, shared),
+        today=partial(_get_today, services),
         on_delete=settings.on_delete,
         change_queues=shared.data_routes.get_change_queues,
         former_urls=settings.former_urls,
@@ -65,17 +53,17 @@ def build_mirror(shared: SharedParts) -> Mirror:
     return Mirror(
         journal=stores.journal,
         queue=stores.queue,
-        sink=choose_sink(settings.target, web_api, shared.guard),
+        sink=choose_sink(settings.target, web_api, services.guard),
         maps={
             name: entity.select_route(Route.DATAVERSE)
             for name, entity in maps.entities.items()
             if Route.DATAVERSE in entity.routes
         },
         broken_maps=maps.broken,
-        now=shared.now,
-        max_age=shared.max_age,
-        activities=shared.activities,
-        flow=shared.flow,
+        now=services.now,
+        max_age=services.max_age,
+        activities=services.activities,
+        flow=services.flow,
         change_queues=shared.data_routes.get_change_queues,
         current_queues=shared.data_routes.read_change_queues,
         row_keys=stores.row_keys,
@@ -90,8 +78,8 @@ def build_reconcile(shared: SharedParts, load_mirror: Callable[[], Mirror]) -> R
         from integration.reconcile.job import ReconcileParts
 
         return ReconcileParts(
-            fhir=shared.fhir,
-            dataverse=shared.dataverse,
+            fhir=shared.services.fhir,
+            dataverse=shared.services.dataverse,
             load_mirror=load_mirror,
             change_queues=shared.data_routes.get_change_queues,
         )
@@ -119,30 +107,31 @@ def build_virtual_tables(shared: SharedParts) -> VirtualTables:
     from integration.virtual_tables.row_keys import RowKeyResolver
     from integration.virtual_tables.write import FeedWriter
 
+    services = shared.services
     entity_types = {
         entity.resource: build_entity_type(entity)
-        for entity in shared.load_maps().entities.values()
+        for entity in shared.maps.load().entities.values()
         if Route.VIRTUAL in entity.routes
     }
     keys = RowKeyResolver(
-        shared.stores.row_keys,
+        services.stores.row_keys,
         lambda type_: type_ not in entity_types,
-        server_keys=ServerKeys(shared.settings.fhir.url),
+        server_keys=ServerKeys(services.settings.fhir.url),
     )
-    feed = shared.settings.feed
+    feed = services.settings.feed
     return VirtualTables(
         data_routes=shared.data_routes,
         entity_types=entity_types,
-        reader=FeedReader(shared.fhir, keys, feed.max_scanned, partial(_get_today, shared)),
+        reader=FeedReader(services.fhir, keys, feed.max_scanned, partial(_get_today, services)),
         writer=FeedWriter(
-            fhir=shared.fhir,
+            fhir=services.fhir,
             keys=keys,
-            guard=shared.guard,
-            new_run_id=lambda: shared.new_id(shared.now()),
+            guard=services.guard,
+            new_run_id=lambda: services.new_id(services.now()),
             new_key=uuid4,
-            today=partial(_get_today, shared),
+            today=partial(_get_today, services),
         ),
-        audit=shared.audit,
+        audit=services.audit,
         max_page_size=feed.page_size,
         timeout=float(feed.timeout),
     )
@@ -152,18 +141,19 @@ def build_external_events(shared: SharedParts) -> ExternalEvents:
     """Build what tells Dataverse of changes. Raises Misconfigured without MAP_PREFIX."""
     from integration.change_events.to_dataverse import ExternalEvents, list_virtual_tables
 
-    prefix = shared.settings.mirror.map_prefix
+    services = shared.services
+    prefix = services.settings.mirror.map_prefix
     if prefix is None:
         raise Misconfigured("set MAP_PREFIX: EXTERNAL_EVENTS needs the names of virtual tables")
     return ExternalEvents(
-        queue=shared.stores.queue,
-        fhir=shared.fhir,
-        dataverse=shared.dataverse,
-        guard=shared.guard,
+        queue=services.stores.queue,
+        fhir=services.fhir,
+        dataverse=services.dataverse,
+        guard=services.guard,
         tables=list_virtual_tables(shared.data_routes.tables, prefix),
-        now=shared.now,
-        max_age=shared.max_age,
-        activities=shared.activities,
+        now=services.now,
+        max_age=services.max_age,
+        activities=services.activities,
     )
 
 

@@ -23,7 +23,7 @@ _STORAGE = "AzureWebJobsStorage"
 _CONTAINER = re.compile(r"(?=.{3,63})[a-z0-9]+(?:-[a-z0-9]+)*")
 
 # Containers that hold something else: see infra/modules/storage.bicep, and the answers to files.
-_TAKEN = ("deliveries", "deployments", "event-dead-letters", "results")
+_TAKEN = ("configuration", "deliveries", "deployments", "event-dead-letters", "results")
 
 # Settings by their names in earlier versions, which are not read: see CHANGELOG.md.
 _RENAMED = {

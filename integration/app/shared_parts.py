@@ -1,44 +1,49 @@
-"""What several parts of the app are made of."""
+"""What several parts are made of: the services, and what follows from the configuration."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING
 
-from integration.app.settings import Settings
-from integration.core.activity_recorder import ActivityRecorder
-from integration.core.flow_recorder import FlowRecorder
-from integration.dataverse.client import Dataverse
-from integration.fhir.client import FhirServer
-from integration.journal.audit_recorder import AuditRecorder
-from integration.journal.write_guard import WriteGuard
+from integration.app.services import Services
+from integration.journal.configuration import ConfigurationVersion
+from integration.mapping.files import MapFile
+from integration.senders.model import Sender
 from integration.virtual_tables.data_routes import DataRoutes
 
-if TYPE_CHECKING:  # these import SDKs and the mapping engine, which take long to load
-    from integration.app.storage_clients import Stores
+if TYPE_CHECKING:  # it imports the mapping engine, which takes long to load
     from integration.mapping.load import Maps
+
+
+@dataclass(slots=True)
+class LazyMaps:
+    """The maps of these files, which are compiled at their first use: that takes seconds."""
+
+    files: Sequence[MapFile]
+    _maps: Maps | None = None
+
+    def load(self) -> Maps:
+        """Return the maps."""
+        if self._maps is None:
+            from integration.mapping import load
+
+            self._maps = load.build_maps(self.files)
+        return self._maps
+
+    @property
+    def are_loaded(self) -> bool:
+        """Whether they were used."""
+        return self._maps is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedParts:
-    """What several parts are made of. `load_maps` loads the maps at its first call."""
+    """What several parts are made of. `version`: of the configuration; `senders`: None: there is no
+    list of them."""
 
-    settings: Settings
-    stores: Stores
-    fhir: FhirServer
-    dataverse: Dataverse
-    guard: WriteGuard
+    services: Services
+    version: ConfigurationVersion
+    senders: Mapping[str, Sender] | None
     data_routes: DataRoutes
-    activities: ActivityRecorder
-    flow: FlowRecorder
-    audit: AuditRecorder
-    load_maps: Callable[[], Maps]
-    now: Callable[[], datetime]
-    new_id: Callable[[datetime], str]
-
-    @property
-    def max_age(self) -> float:
-        """Seconds after which work is parked."""
-        return float(self.settings.max_age)
+    maps: LazyMaps

@@ -20,7 +20,7 @@ from integration.journal import (
     azure_activity,
     azure_audit,
     azure_blobs,
-    azure_data_routes,
+    azure_configuration,
     azure_deletions,
     azure_due_days,
     azure_flow,
@@ -36,7 +36,7 @@ from integration.journal.activity_log import ActivityLog
 from integration.journal.audit_log import AuditLog
 from integration.journal.azure_errors import translate_storage_errors
 from integration.journal.azure_tables import open_table
-from integration.journal.data_routes import DataRouteStore
+from integration.journal.configuration import ConfigurationStore
 from integration.journal.deletions import Deletions
 from integration.journal.due_days import DueDays
 from integration.journal.flow_log import FlowLog
@@ -71,10 +71,15 @@ CONTAINER = azure_blobs.CONTAINER
 # The tables of stores that have one each, in the order in which they are opened.
 _SINGLE_TABLES = (
     *(azure_pending_lookups.TABLE, azure_activity.TABLE, azure_audit.TABLE),
-    *(azure_row_keys.TABLE, azure_data_routes.TABLE, azure_flow.TABLE, azure_jobs.TABLE),
+    *(azure_row_keys.TABLE, azure_flow.TABLE, azure_jobs.TABLE),
     *(azure_deletions.TABLE, azure_due_days.TABLE),
 )
-TABLES = (*azure_store.TABLES, *azure_guard_store.TABLES, *_SINGLE_TABLES)
+TABLES = (
+    *azure_store.TABLES,
+    *azure_guard_store.TABLES,
+    *_SINGLE_TABLES,
+    azure_configuration.TABLE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +104,10 @@ class Stores:
     activity: ActivityLog
     audit: AuditLog
     row_keys: RowKeys
-    data_routes: DataRouteStore
     runs: HousekeepingRuns
     flow: FlowLog
     jobs: Jobs
+    configuration: ConfigurationStore
     queue_reader: QueueReader
     inbox: InboxFiles | None = None
 
@@ -167,13 +172,14 @@ async def open_stores(
     blobs, tables = clients.blobs, clients.tables
     names = (RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE, INBOX_QUEUE, ANSWER_QUEUE, JOB_QUEUE)
     queues = {name: build_queue_client(clients, name) for name in names}
-    journal, guard_store, opened, _ = await asyncio.gather(
+    journal, guard_store, configuration, opened, _ = await asyncio.gather(
         azure_store.open_journal(blobs, tables),
         azure_guard_store.open_guard_store(tables),
+        azure_configuration.open_configuration_store(blobs, tables),
         asyncio.gather(*(open_table(tables, name) for name in _SINGLE_TABLES)),
         asyncio.gather(*(_ensure_queue(queue) for queue in queues.values())),
     )
-    waits, activity, audit, row_keys, data_routes, flow, jobs, deletions, due_days = opened
+    waits, activity, audit, row_keys, flow, jobs, deletions, due_days = opened
     return Stores(
         journal=journal,
         queue=AzureQueueSender(queues.__getitem__),
@@ -184,10 +190,10 @@ async def open_stores(
         activity=azure_activity.AzureActivityLog(activity),
         audit=azure_audit.AzureAuditLog(audit),
         row_keys=azure_row_keys.AzureRowKeys(row_keys),
-        data_routes=azure_data_routes.AzureDataRouteStore(data_routes),
         runs=_build_runs(clients),
         flow=azure_flow.AzureFlowLog(flow),
         jobs=azure_jobs.AzureJobs(jobs),
+        configuration=configuration,
         queue_reader=_build_queue_reader(clients),
         inbox=await _open_inbox(blobs, inbox, credential, exit_stack),
     )

@@ -7,6 +7,11 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
+from integration.app.package_documents import (
+    find_senders_text,
+    parse_configured_maps,
+    read_package_documents,
+)
 from integration.app.settings import find_renamed_settings
 from integration.check import dataverse, fhir, remedies, senders, virtual_tables
 from integration.check.connections import Connections, open_connections
@@ -21,12 +26,16 @@ from integration.check.report import (
 )
 from integration.core.errors import IntegrationError
 from integration.dataverse.virtual_table_names import build_table_name
+from integration.journal.configuration import ConfigurationVersion
+from integration.journal.configured_routes import ConfiguredRoutes
+from integration.journal.live_configuration import Configuration, LiveConfiguration
 from integration.mapping import files, load
 from integration.mapping.load import Maps
 from integration.mapping.model import EntityMap, Route
 from integration.virtual_tables.data_routes import DATAVERSE, VIRTUAL, DataRoutes
 
 _NAMES, _ROUTES, _MAPS, _IDENTITY = "names of settings", "data routes", "maps", "identity"
+_CONFIGURATION = "configuration"
 _STORAGE_SCOPE = "https://storage.azure.com/.default"
 
 # Prints one line on the terminal.
@@ -74,16 +83,21 @@ async def check_all(connections: Connections) -> list[CheckResult]:
     Raises Misconfigured if a setting or an entity map is wrong.
     """
     from integration.check import storage  # its SDKs are slow to import
-    from integration.journal import azure_data_routes
+    from integration.journal import azure_configuration
 
     used = connections.settings.mirror
-    read = files.read_map_files(used.map_set, used.map_prefix, used.maps_folder, used.enabled_maps)
+    live = LiveConfiguration(
+        store=azure_configuration.build_configuration_store(
+            connections.storage.blobs, connections.storage.tables
+        ),
+        package=read_package_documents(connections.settings),
+    )
+    configuration, report_version = await _read_configuration(live)
+    read = parse_configured_maps(configuration.documents, used)
     maps = load.build_maps(read)
-    table_of_routes = connections.storage.tables.get_table_client(azure_data_routes.TABLE)
-    route_store = azure_data_routes.AzureDataRouteStore(table_of_routes)
     event_types = frozenset(connections.settings.feed.event_types)
     routes = DataRoutes(
-        store=route_store,
+        store=ConfiguredRoutes(live),
         tables=files.list_tables(read),
         is_mirroring=used.target != "off",
         event_types=event_types,
@@ -104,11 +118,29 @@ async def check_all(connections: Connections) -> list[CheckResult]:
     return [
         identity,
         _check_setting_names(find_renamed_settings()),
-        *senders.report_senders(connections.settings.senders, connections.settings.fetch_from),
+        report_version,
+        *senders.report_senders(
+            connections.settings.senders,
+            connections.settings.fetch_from,
+            find_senders_text(configuration.documents),
+        ),
         *(result for results in services for result in results),
         *(_check_maps(maps), routes_result),
         *(result for results in tables for result in results),
     ]
+
+
+async def _read_configuration(live: LiveConfiguration) -> tuple[Configuration, CheckResult]:
+    """Return the configuration in use, and the result. If it cannot be read, return the package's,
+    with which a new app begins."""
+    try:
+        configuration = await live.refresh()
+    except IntegrationError:
+        found = "it cannot be read: see the check of its table. Below, the files of the package"
+        return await live.read(ConfigurationVersion()), report_skip(_CONFIGURATION, found)
+    number, documents = configuration.version.number, len(configuration.version.documents)
+    found = f"version {number}: {documents} documents differ from the package's"
+    return configuration, report_ok(_CONFIGURATION, found)
 
 
 def _check_setting_names(renamed: Mapping[str, str]) -> CheckResult:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from integration.app import wiring
+from integration.app import services
 from integration.app.http_clients import ClientContext, open_upstream
 from integration.app.settings import (
     Settings,
@@ -58,7 +58,7 @@ async def open_connections(max_skew: float) -> AsyncIterator[Connections]:
 
     settings, provisioning = read_settings(), read_provision_settings()
     async with AsyncExitStack() as stack:
-        credential = wiring.build_credential(settings, stack)
+        credential = services.build_credential(settings, stack)
         caller = ClientContext(credential, ActivityRecorder(), stack)
         feed = provisioning.feed_url and UpstreamSettings(
             provisioning.feed_url.rstrip("/"), None, 1, 30
@@ -74,10 +74,10 @@ async def open_connections(max_skew: float) -> AsyncIterator[Connections]:
             inbox=replace(storage, blobs=inbox_blobs),
             fhir=FhirServer(open_upstream("FHIR server", settings.fhir, caller)),
             dataverse=Dataverse(open_upstream("Dataverse", settings.dataverse, caller)),
-            sources=wiring.open_sources(settings, caller).upstreams,
+            sources=services.open_sources(settings, caller).upstreams,
             feed=open_upstream("the feed", feed, caller, _MAX_FEED_BYTES) if feed else None,
             feed_key=provisioning.feed_key,
             credential=credential,
-            now=wiring.utc_now,
+            now=services.utc_now,
             max_skew=max_skew,
         )

@@ -6,12 +6,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from integration.app.identification import find_missing_bases
+from integration.app.package_documents import SendersText
 from integration.app.settings import SenderSettings, read_setting
 from integration.check import remedies
 from integration.check.report import CheckResult, report_failure, report_ok, report_warning
 from integration.core.errors import Misconfigured
 from integration.fhir.grammar import RESOURCE_TYPES
-from integration.senders.load import find_lines, read_senders
+from integration.senders.load import find_lines, parse_senders
 from integration.senders.model import Sender
 from integration.senders.render import describe_rights, list_secret_names
 from integration.senders.schemes import FUNCTION_KEY, collect_secrets, get_scheme
@@ -38,11 +39,11 @@ def check_senders(
     *,
     settings: SenderSettings,
     bases: Collection[str],
+    document: SendersText,
 ) -> list[SenderLine]:
-    """Return a line for each sender. `bases`: those of FETCH_FROM."""
+    """Return a line for each sender of a document. `bases`: those of FETCH_FROM."""
     listed = list(senders)
-    lines = _find_lines(settings)
-    file = settings.senders_file.name if settings.senders_file else "senders.toml"
+    lines, file = find_lines(document.text), document.name
     stopped = collect_secrets(listed, read_setting, easy_auth=settings.easy_auth).problems
     missing = find_missing_bases(listed, bases)
     root = settings.public_url or "{PUBLIC_URL}"
@@ -73,12 +74,6 @@ def check_senders(
     return found
 
 
-def _find_lines(settings: SenderSettings) -> dict[tuple[str, str], int]:
-    if settings.senders_file is None:
-        return {}
-    return find_lines(settings.senders_file.read_text("utf-8"))
-
-
 def _find_secret_problems(
     sender: Sender, read_setting: ReadSetting, settings: SenderSettings, stopped: Collection[str]
 ) -> Iterator[str]:
@@ -92,15 +87,22 @@ def _find_secret_problems(
             yield f"the setting {name} is not set: the other one serves alone"
 
 
-def report_senders(settings: SenderSettings, bases: Collection[str]) -> list[CheckResult]:
-    """Return the results for `python -m integration check`: of the file, or of each sender."""
-    if settings.senders_file is None:
+def report_senders(
+    settings: SenderSettings,
+    bases: Collection[str],
+    document: SendersText | None,
+) -> list[CheckResult]:
+    """Return the results for `python -m integration check`: of the document, or of each sender.
+    `document`: that of the configuration in use."""
+    if document is None:
         return [report_warning(_NAME, "there is no senders.toml", remedies.SENDERS)]
     try:
-        senders = read_senders(settings.senders_file, RESOURCE_TYPES)
+        senders = parse_senders(document.text, RESOURCE_TYPES, document.name)
     except Misconfigured as error:
         return [report_failure(_NAME, str(error), remedies.SENDERS)]
-    checked = check_senders(senders.values(), read_setting, settings=settings, bases=bases)
+    checked = check_senders(
+        senders.values(), read_setting, settings=settings, bases=bases, document=document
+    )
     return [_report_line(line) for line in checked]
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from integration.app.package_documents import SendersText
 from integration.app.settings import (
     find_senders_file,
     read_delivery_settings,
@@ -105,7 +106,7 @@ async def fetch_keys(proof: Proof, secrets: Secrets, request: SignedRequest) -> 
 
     async with AsyncExitStack() as stack:
         context = ClientContext(None, ActivityRecorder(), stack)
-        return await open_key_sets([proof], context)(proof, secrets, request)
+        return await open_key_sets([proof], context, {})(proof, secrets, request)
 
 
 def run(
@@ -184,9 +185,14 @@ def _run_check(print_line: PrintLine) -> int:
             "senders.sample.toml (docs/senders.md)"
         )
         return 2
-    senders = read_senders(settings.senders_file, RESOURCE_TYPES)
+    file = settings.senders_file
+    senders = read_senders(file, RESOURCE_TYPES)
     checked = check_senders(
-        senders.values(), read_setting, settings=settings, bases=read_fetch_bases()
+        senders.values(),
+        read_setting,
+        settings=settings,
+        bases=read_fetch_bases(),
+        document=SendersText(file.name, file.read_text("utf-8")),
     )
     for line in checked:
         print_line(line.text)

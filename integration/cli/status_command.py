@@ -13,14 +13,14 @@ from contextlib import AsyncExitStack
 import msgspec
 
 from integration.app.operations_parts import build_status_check
+from integration.app.package_documents import parse_configured_senders, read_package_documents
 from integration.app.settings import read_settings
 from integration.cli.status_table import find_concerns, render_status
 from integration.cli.terminal import PrintLine
 from integration.core.errors import IntegrationError
-from integration.fhir.grammar import RESOURCE_TYPES
+from integration.journal.live_configuration import LiveConfiguration
 from integration.operations.status import StatusReport, report_status
 from integration.operations.status_views import describe_status
-from integration.senders.load import read_senders
 
 _FROM_STORAGE = (
     *("time", "queues", "deliveries", "senders", "upstreams", "housekeeping"),
@@ -53,18 +53,22 @@ def run(chosen: argparse.Namespace, print_line: PrintLine) -> int:
 
 async def _read_report() -> StatusReport:
     # Their SDKs are slow to import.
-    from integration.app import storage_clients, wiring
+    from integration.app import services, storage_clients
+    from integration.journal.azure_configuration import build_configuration_store
 
     settings = read_settings()
-    file = settings.senders.senders_file
-    senders = read_senders(file, RESOURCE_TYPES) if file else {}
     async with AsyncExitStack() as exit_stack:
-        credential = wiring.build_credential(settings, exit_stack)
+        credential = services.build_credential(settings, exit_stack)
         clients = storage_clients.open_clients(settings.storage, credential, exit_stack)
+        live = LiveConfiguration(
+            store=build_configuration_store(clients.blobs, clients.tables),
+            package=read_package_documents(settings),
+        )
+        senders = parse_configured_senders((await live.get()).documents)
         return await report_status(
             build_status_check(
                 storage_clients.build_status_stores(clients),
-                senders,
-                now=wiring.utc_now,
+                senders or {},
+                now=services.utc_now,
             )
         )

@@ -85,6 +85,23 @@ LOG_EVENTS = {
         "delivery status work_items",
         "housekeeping queued `work_items` that were lost",
     ),
+    "configuration.published": _event(
+        logging.INFO,
+        "version restores documents",
+        "somebody has published `documents` changed documents of the configuration; `restores`: "
+        "the version that was rolled back to",
+    ),
+    "configuration.used": _event(
+        logging.INFO,
+        "version",
+        "a worker works by another version of the configuration from now on",
+    ),
+    "configuration.not_refreshed": _event(
+        _BY_CAUSE,
+        "reason",
+        "a worker could not look for a later version of the configuration, and works by the one "
+        "that it knows; it looks again",
+    ),
     "inbox.taken": _event(
         logging.INFO,
         "sender deliveries refused",

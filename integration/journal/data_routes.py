@@ -23,8 +23,8 @@ class DataRouteStore(Protocol):
     async def list_routes(self) -> Mapping[str, ChosenRoute]:
         """Return the chosen routes by resource type."""
 
-    async def set_route(self, type_: str, chosen: ChosenRoute) -> None:
-        """Choose the route of a resource type. Repeating it changes nothing."""
+    async def set_routes(self, chosen: Mapping[str, ChosenRoute]) -> None:
+        """Choose the routes of resource types: all of them or none."""
 
 
 @dataclass(slots=True)
@@ -36,5 +36,5 @@ class MemoryDataRouteStore:
     async def list_routes(self) -> Mapping[str, ChosenRoute]:
         return dict(self.routes)
 
-    async def set_route(self, type_: str, chosen: ChosenRoute) -> None:
-        self.routes[type_] = chosen
+    async def set_routes(self, chosen: Mapping[str, ChosenRoute]) -> None:
+        self.routes |= chosen

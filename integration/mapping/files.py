@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ TomlTable = dict[str, Any]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapFile:
     """The file of a map, or of additions to one. `problem`: why nothing can be read from it.
-    `origin`: the shipped set that has it; None: the organisation's own folder has it."""
+    `origin`: the shipped set that has it, or "version" and a number where it was published; None:
+    the organisation's own folder has it."""
 
     name: str
     text: str
@@ -48,6 +49,14 @@ class MapFile:
 
 
 @dataclass(frozen=True, slots=True)
+class MapText:
+    """The text of a file, and its `origin`: see MapFile."""
+
+    text: str
+    origin: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class MappedTable:
     """The table of a resource type, and its possible routes, the default first."""
 
@@ -63,28 +72,43 @@ def read_map_files(
     own_folder: Path | None = None,
     enabled: Collection[str] = (),
 ) -> list[MapFile]:
-    """Read every file of a set of maps, and of an organisation's own folder.
+    """Read every file of a set of maps, and of an organisation's own folder: see `read_map_texts`
+    and `parse_map_files`."""
+    return parse_map_files(read_map_texts(set_, own_folder), prefix, enabled)
 
-    `prefix` is the publisher's, for {prefix}. A file in `own_folder` replaces the one of the same
-    name. `enabled` names files that are not in use otherwise. Raises Misconfigured for a wrong
-    setting.
-    """
+
+def read_map_texts(set_: str, own_folder: Path | None = None) -> dict[str, MapText]:
+    """Read the text of every file of a set of maps, and of an organisation's own folder, by name. A
+    file in `own_folder` replaces the one of the same name. Raises Misconfigured for a wrong
+    setting."""
     paths = _find_paths(set_, own_folder)
+    return {
+        name: MapText(path.read_text("utf-8"), _find_origin(path, own_folder))
+        for name, path in paths.items()
+    }
+
+
+def parse_map_files(
+    texts: Mapping[str, MapText], prefix: str | None = None, enabled: Collection[str] = ()
+) -> list[MapFile]:
+    """Parse the files with these texts, by name. `prefix` is the publisher's, for {prefix}.
+    `enabled` names files that are not in use otherwise. Raises Misconfigured for a wrong
+    setting."""
     named = {_get_stem(name) for name in enabled}
-    unknown = sorted(named - {_get_stem(name) for name in paths})
-    if unknown:
-        names = sorted({_get_stem(name) for name in paths})
+    names = sorted({_get_stem(name) for name in texts})
+    if unknown := sorted(named - {*names}):
         raise Misconfigured(
             f"there is no map {', '.join(unknown)} to enable; there are {', '.join(names)}"
         )
-    texts = {name: path.read_text("utf-8") for name, path in paths.items()}
     return [
-        replace(
-            parse_map_file(name, text.replace("{prefix}", prefix) if prefix else text, named),
-            origin=_find_origin(paths[name], own_folder),
-        )
-        for name, text in texts.items()
+        replace(parse_map_file(name, fill_prefix(given.text, prefix), named), origin=given.origin)
+        for name, given in texts.items()
     ]
+
+
+def fill_prefix(text: str, prefix: str | None) -> str:
+    """Return the text of a file with the publisher's prefix; None: there is none to fill in."""
+    return text.replace("{prefix}", prefix) if prefix else text
 
 
 def _find_origin(path: Path, own_folder: Path | None) -> str | None:

@@ -140,9 +140,11 @@ async def change_routes(routes: DataRoutes, requested: Any, changed_by: str) -> 
         for name, route in requested.items()
     }
     changed = [name for name, route in requested.items() if current[name] != route]
-    for name in changed:
-        chosen = ChosenRoute(requested[name], changed_by, routes.now())
-        await routes.store.set_route(name, chosen)
+    if changed:
+        now = routes.now()
+        await routes.store.set_routes(
+            {name: ChosenRoute(requested[name], changed_by, now) for name in changed}
+        )
     routes.clear_cache()
     if changed:
         await routes.pause(_SPREAD_SECONDS)

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from integration.app import wiring
+from integration.app import services, wiring
 from integration.app.http_clients import ClientContext, open_upstream
 from integration.app.settings import Settings, UpstreamSettings, read_settings
 from integration.core.activity_recorder import ActivityRecorder
@@ -121,39 +121,47 @@ assert any(one is shown for one in mirrored)
 
 
 async def test_a_setting_of_the_maps_that_is_wrong_stops_every_endpoint(
+    azurite: Running,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Else changes would be queued that nobody can mirror."""
-    for name in ("FHIR", "DATAVERSE"):
-        monkeypatch.setenv(f"{name}_URL", "http://127.0.0.1:1")
-        monkeypatch.setenv(f"{name}_SCOPE", "none")
-    monkeypatch.setenv("AzureWebJobsStorage", "UseDevelopmentStorage=true")
+    for name, value in stated(azurite).items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("MAPS_ENABLED", "nobody")
-    with pytest.raises(Misconfigured, match="there is no map nobody to enable"):
-        await wiring.get_parts()
+    try:
+        with pytest.raises(Misconfigured, match="there is no map nobody to enable"):
+            await wiring.get_parts()
+    finally:
+        await wiring.close_parts()
 
 
 async def test_a_misspelt_type_of_external_events_stops_every_endpoint(
+    azurite: Running,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Else nobody would ever hear of it, and nobody would know why."""
-    for name in ("FHIR", "DATAVERSE"):
-        monkeypatch.setenv(f"{name}_URL", "http://127.0.0.1:1")
-        monkeypatch.setenv(f"{name}_SCOPE", "none")
-    monkeypatch.setenv("AzureWebJobsStorage", "UseDevelopmentStorage=true")
+    for name, value in stated(azurite).items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("EXTERNAL_EVENTS", "Observation,Observatoin,Patient")
     monkeypatch.setenv("MAP_PREFIX", "abc")
-    with pytest.raises(Misconfigured, match="there is no virtual table of Observatoin, Patient"):
-        await wiring.get_parts()
+    try:
+        with pytest.raises(
+            Misconfigured, match="there is no virtual table of Observatoin, Patient"
+        ):
+            await wiring.get_parts()
+    finally:
+        await wiring.close_parts()
 
 
 def test_a_laptop_needs_no_identity() -> None:
-    assert wiring.build_credential(settings(FHIR_SCOPE="none", DATAVERSE_SCOPE="none")) is None
+    chosen = settings(FHIR_SCOPE="none", DATAVERSE_SCOPE="none")
+    assert services.build_credential(chosen, AsyncExitStack()) is None
 
 
 @pytest.mark.parametrize("open_", ["FHIR_SCOPE", "DATAVERSE_SCOPE"])
 async def test_one_upstream_that_wants_a_token_is_enough_for_an_identity(open_: str) -> None:
-    async with wiring.build_credential(settings(**{open_: "none"})) as credential:
+    async with AsyncExitStack() as stack:
+        credential = services.build_credential(settings(**{open_: "none"}), stack)
         assert hasattr(credential, "get_token")
 
 
@@ -199,9 +207,7 @@ async def test_a_source_that_wants_a_token_is_enough_for_an_identity(
 ) -> None:
     laptop = {"FHIR_SCOPE": "none", "DATAVERSE_SCOPE": "none"}
     async with AsyncExitStack() as stack:
-        credential = wiring.build_credential(settings(**laptop, **given))
-        if credential is not None:
-            await stack.enter_async_context(credential)
+        credential = services.build_credential(settings(**laptop, **given), stack)
         assert (credential is not None) is identity
 
 
@@ -213,7 +219,7 @@ async def test_sources_are_asked_with_their_own_token_within_bounds_and_not_led_
         MAX_DELIVERY_BYTES="1000",
     )
     async with AsyncExitStack() as stack:
-        made = wiring.open_sources(chosen, ClientContext(object(), ActivityRecorder(), stack))
+        made = services.open_sources(chosen, ClientContext(object(), ActivityRecorder(), stack))
         first, second = (
             made.upstreams[base] for base in ("https://a.example/fhir", "https://b.example")
         )
@@ -225,10 +231,10 @@ async def test_sources_are_asked_with_their_own_token_within_bounds_and_not_led_
 
 
 def test_the_clock_is_in_utc_and_ids_are_deliveries() -> None:
-    now = wiring.utc_now()
+    now = services.utc_now()
     assert now.tzinfo is UTC
     assert abs((now - datetime.now(UTC)).total_seconds()) < 5
-    ids = {wiring.new_delivery_id(now) for _ in range(100)}
+    ids = {services.new_delivery_id(now) for _ in range(100)}
     assert len(ids) == 100
     assert all(is_delivery_id(id_) for id_ in ids)
 

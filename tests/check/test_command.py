@@ -15,17 +15,21 @@ from typing import Any
 import httpx
 import pytest
 from azure.data.tables import TableServiceClient
+from azure.data.tables.aio import TableServiceClient as AsyncTableServiceClient
 from azure.storage.blob import (
     AccountSasPermissions,
     BlobServiceClient,
     ResourceTypes,
     generate_account_sas,
 )
+from azure.storage.blob.aio import BlobServiceClient as AsyncBlobServiceClient
 from azure.storage.queue import QueueServiceClient
 
 from integration.check import command, connections, remedies
 from integration.check.connections import Connections
 from integration.cli.main import main
+from integration.journal.azure_configuration import open_configuration_store
+from integration.journal.configuration import DATA_ROUTES, ConfigurationVersion
 from integration.mapping import files
 from local.host.emulator import ACCOUNT, KEY
 from local.processes import PROJECT
@@ -201,7 +205,7 @@ def test_a_deployment_that_is_whole_is_told_so(env: pytest.MonkeyPatch) -> None:
     told = check()
     assert (told.status, told.failed) == (0, [])
     for name in (
-        *("container deliveries", "queue relay", "queue fhir-events-poison", "table dataroutes"),
+        *("container deliveries", "queue relay", "queue fhir-events-poison", "table configuration"),
         *("clock of storage", "FHIR metadata", "FHIR read", "FHIR write", "clock of FHIR"),
         *("maps", "data routes", "Dataverse user", "clock of Dataverse", "Dataverse privileges"),
         *("columns for Patient", "virtual tables", "data source", "external events", "feed"),
@@ -328,14 +332,23 @@ def test_a_queue_that_is_not_there_is_named_with_the_command_that_makes_it(
     assert "--name other-events" in mend(told, "queue other-events")
 
 
+async def publish(running: Running, documents: dict[str, str]) -> None:
+    async with (
+        AsyncTableServiceClient.from_connection_string(running.storage) as tables,
+        AsyncBlobServiceClient.from_connection_string(running.storage) as blobs,
+    ):
+        store = await open_configuration_store(blobs, tables)
+        number = (await store.read_latest()).number + 1
+        digests = {name: await store.add_document(text) for name, text in documents.items()}
+        assert await store.add_version(ConfigurationVersion(number=number, documents=digests))
+
+
 def test_a_route_that_was_chosen_for_what_has_no_map_is_told(
     env: pytest.MonkeyPatch, running: Running
 ) -> None:
-    with TableServiceClient.from_connection_string(running.storage) as tables:
-        routes = tables.get_table_client("dataroutes")
-        routes.create_entity({"PartitionKey": "route", "RowKey": "Group", "route": "virtual"})
-        told = check()
-        routes.delete_entity("route", "Group")
+    asyncio.run(publish(running, {DATA_ROUTES: '[Group]\nroute = "virtual"\n'}))
+    told = check()
+    asyncio.run(publish(running, {}))
     assert told.failed == ["data routes"]
     assert "Group" in told["data routes"][1]
 

@@ -22,7 +22,7 @@ from integration.journal.audit_log import AuditFilter
 from integration.journal.audit_recorder import record
 from integration.journal.azure_activity import AzureActivityLog
 from integration.journal.azure_audit import AzureAuditLog
-from integration.journal.azure_data_routes import AzureDataRouteStore
+from integration.journal.azure_configuration import AzureConfigurationStore
 from integration.journal.azure_flow import AzureFlowLog
 from integration.journal.azure_guard_store import AzureGuardStore
 from integration.journal.azure_housekeeping_runs import AzureHousekeepingRuns
@@ -30,6 +30,7 @@ from integration.journal.azure_pending_lookups import AzurePendingLookups
 from integration.journal.azure_row_keys import AzureRowKeys
 from integration.journal.azure_store import AzureJournal
 from integration.journal.concern import ConcernKind, build_delivery_concern
+from integration.journal.configuration import ConfigurationVersion
 from integration.journal.delivery_filter import DeliveryFilter
 from integration.journal.guard_store import MEMORY, Claim, WriteLock
 from integration.journal.pending_lookups import LookupState
@@ -48,8 +49,8 @@ from tests.journal.store_work import DELIVERY, EVERYTHING, NOON
 pytestmark = pytest.mark.azurite
 
 USES = ("deliveries", "open", "attention", "keys", "rows", "subs")
-# Partitions of one delivery, or of what is open.
-SMALL = ("open", "rows", "routes", "lookups", "claims")
+# Partitions of one delivery, of what is open, or of what people write one by one.
+SMALL = ("open", "rows", "configuration", "lookups", "claims")
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ async def recorded(azurite: Running, namespace: str) -> AsyncIterator[Recorded]:
             "activity",
             "audit",
             "flow",
-            "routes",
+            "configuration",
             "lookups",
             "rowkeys",
             "locks",
@@ -122,7 +123,6 @@ async def test_no_other_store_scans_a_partition(recorded: Recorded) -> None:
     lookups = AzurePendingLookups(opened("lookups"))
     await lookups.add("Patient/p1", "Patient/p2", LookupState.WAITING)
     assert len(await lookups.list_resources("Patient/p1", LookupState.WAITING)) == 1
-    assert await AzureDataRouteStore(opened("routes")).list_routes() == {}
     flow = AzureFlowLog(opened("flow"))
     await flow.save_flows([HourFlow(hour=NOON, worker="a")])
     assert len((await flow.list_flows(NOON - timedelta(days=7))).flows) == 1
@@ -149,6 +149,21 @@ async def test_no_other_store_scans_a_partition(recorded: Recorded) -> None:
     page = await log.list_entries(ActivityFilter(upstream="FHIR server"), 10, None)
     assert len(page.entries) == 1
     assert await log.delete_before(NOON + timedelta(days=2), 10) == 1
+
+
+async def test_what_is_configured_is_a_range_of_keys(recorded: Recorded) -> None:
+    """The version in use is one operation, however many there were before it."""
+    store = AzureConfigurationStore(
+        recorded.tables.get_table_client(f"{recorded.namespace}configuration"),
+        recorded.journal.container,
+    )
+    for number in range(1, 4):
+        assert await store.add_version(ConfigurationVersion(number=number))
+    before = recorded.queries.operations
+    assert (await store.read_latest()).number == 3
+    assert recorded.queries.operations == before + 1
+    assert [version.number for version in await store.list_versions(2, 3)] == [2, 1]
+    assert await store.list_drafts() == []
 
 
 async def test_no_question_about_who_was_shown_what_scans_a_partition(recorded: Recorded) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 import httpx
 import pytest
@@ -138,7 +139,7 @@ async def test_storage_that_does_not_answer_is_a_page(route: Route) -> None:
         async def list_routes(self) -> dict[str, ChosenRoute]:
             raise Unavailable("storage", "ServiceRequestError")
 
-        async def set_route(self, type_: str, chosen: ChosenRoute) -> None:
+        async def set_routes(self, chosen: Mapping[str, ChosenRoute]) -> None:
             raise Unavailable("storage", "ServiceRequestError")
 
     visitor = visit(route, "reader")

@@ -169,8 +169,8 @@ async def test_a_choice_that_the_map_has_no_room_for_any_more_does_not_count(
     workers: Workers,
 ) -> None:
     """An upgrade, or an organisation's own map, may take a route away."""
-    await workers.kept.set_route("Patient", ChosenRoute("virtual"))
-    await workers.kept.set_route("Basic", ChosenRoute("virtual"))
+    await workers.kept.set_routes({"Patient": ChosenRoute("virtual")})
+    await workers.kept.set_routes({"Basic": ChosenRoute("virtual")})
     current = await workers.one().get_routes()
     assert current["Patient"] == "dataverse"
     assert "Basic" not in current
@@ -197,7 +197,7 @@ async def test_a_table_is_told_with_who_chose_its_route_and_when(workers: Worker
     await change_routes(routes, {"Observation": "dataverse"}, "anna@example.org")
     (found,) = [item for item in await list_routes(routes) if item["resource"] == "Observation"]
     assert (found["changed"], found["changedBy"]) == (moment, "anna@example.org")
-    await workers.kept.set_route("Goal", ChosenRoute("dataverse", "bert@example.org", moment))
+    await workers.kept.set_routes({"Goal": ChosenRoute("dataverse", "bert@example.org", moment)})
     (goal,) = [item for item in await list_routes(workers.one()) if item["resource"] == "Goal"]
     assert (goal["route"], goal["changedBy"]) == ("virtual", None)  # its map allows no other
 
