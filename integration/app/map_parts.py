@@ -8,6 +8,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from integration.app.configuration_parts import find_changes
 from integration.app.services import Services
 from integration.app.shared_parts import SharedParts
 from integration.core.errors import Misconfigured
@@ -67,6 +68,7 @@ def build_mirror(shared: SharedParts) -> Mirror:
         change_queues=shared.data_routes.get_change_queues,
         current_queues=shared.data_routes.read_change_queues,
         row_keys=stores.row_keys,
+        configuration=shared.version.number,
     )
 
 
@@ -94,7 +96,12 @@ def build_reconcile(shared: SharedParts, load_mirror: Callable[[], Mirror]) -> R
 
         return job.work(get_parts(), asked)
 
-    return ReconcileWork(list_comparisons=list_comparisons, work=work)
+    def preview(asked: Job) -> AsyncGenerator[Part, None]:
+        from integration.reconcile import preview
+
+        return preview.preview(get_parts(), partial(find_changes, shared.services), asked)
+
+    return ReconcileWork(list_comparisons=list_comparisons, work=work, preview=preview)
 
 
 def build_virtual_tables(shared: SharedParts) -> VirtualTables:

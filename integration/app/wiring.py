@@ -12,6 +12,7 @@ from datetime import datetime
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
+from integration.app.configuration_parts import build_configuration
 from integration.app.http_clients import ClientContext, open_credential, open_upstream
 from integration.app.identification import build_identification, build_replay_terms
 from integration.app.inbox_parts import build_answers, build_inbox
@@ -55,6 +56,7 @@ from integration.mapping import files
 from integration.mapping.files import MappedTable
 from integration.mirror.mirror import Mirror
 from integration.operations.answers import Answers
+from integration.operations.configuration import ConfigurationParts
 from integration.operations.deliveries import ReplayTerms
 from integration.operations.health import UpstreamCheck
 from integration.operations.housekeeping import Housekeeping
@@ -103,6 +105,7 @@ class Parts:
     identification: Identification
     replay_terms: ReplayTerms
     jobs: JobParts
+    configuration: ConfigurationParts
     inbox: Inbox | None
     answers: Answers
     site_url: str | None
@@ -165,6 +168,8 @@ async def _rebuild(services: Services, configuration: Configuration, old: Parts 
     parts = _build_parts(services, configuration, old)
     if old is not None:
         log_event("configuration.used", version=configuration.version.number)
+        if parts.maps is not old.maps:
+            services.dataverse.expire_columns()  # a map may fill a column that is new
         if old.maps.are_loaded and not parts.maps.are_loaded:
             # Else the first work item would keep the event loop while it compiles the maps.
             await asyncio.to_thread(parts.maps.load)
@@ -247,6 +252,7 @@ def _build_parts(services: Services, configuration: Configuration, old: Parts | 
         identification=identification,
         replay_terms=replay_terms,
         jobs=jobs,
+        configuration=build_configuration(services),
         inbox=build_inbox(settings, stores, services.intake, identification),
         answers=build_answers(settings, stores, services.now),
         site_url=settings.senders.site_url,

@@ -255,6 +255,10 @@ class RowResult:
     waits: tuple[str, ...] = ()  # Type/id of each resource whose row a lookup of this one waits for
     left_out: int = 0  # rows of children and concepts that Dataverse refused
     remarks: tuple[str, ...] = ()  # what was done besides, that somebody may ask about
+    # Which map has made the row, not what became of it: the version of the configuration, and what
+    # tells apart the maps of a type.
+    configuration: int = field(default=0, compare=False)
+    map_digest: str = field(default="", compare=False)
 
     @property
     def is_replayable(self) -> bool:

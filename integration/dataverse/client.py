@@ -265,6 +265,11 @@ class Dataverse:
                 raise
             return known.columns
 
+    def expire_columns(self) -> None:
+        """Ask Dataverse for the columns of all tables again at their next use."""
+        now = self.clock()
+        self._columns = {table: replace(known, until=now) for table, known in self._columns.items()}
+
     def get_known_columns(self, table: str) -> Columns | None:
         """Return the columns of a table as Dataverse told them last; None: it was not asked."""
         known = self._columns.get(table)

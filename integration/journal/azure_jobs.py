@@ -39,6 +39,7 @@ from integration.journal.jobs import (
     JobKind,
     JobPage,
     JobState,
+    PreviewSummary,
     bound_job,
 )
 from integration.journal.table_keys import get_day_partition, is_audit_id, parse_activity_time
@@ -55,6 +56,7 @@ _COUNTS = ("found", "looked_at", "done", "left_out", "failed")
 _TEXTS = ("started_by", "reason", "waiting", "cursor", "worker")
 
 _filter_decoder = msgspec.json.Decoder(JobFilter)
+_summary_decoder = msgspec.json.Decoder(PreviewSummary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,8 @@ def _to_entity(job: Job) -> dict[str, Any]:
     bounded = bound_job(job)
     partition, row = _build_key(job.id)
     values = {name: getattr(bounded, name) for name in (*_MOMENTS, *_COUNTS, *_TEXTS)}
+    if bounded.summary is not None:
+        values["summary"] = msgspec.json.encode(bounded.summary).decode()
     return {
         "PartitionKey": partition,
         "RowKey": row,
@@ -150,6 +154,8 @@ def _from_entity(entity: Mapping[str, Any]) -> Job:
     for name in _MOMENTS:
         if name in values:
             values[name] = datetime.fromisoformat(values[name].isoformat())
+    if "summary" in entity:
+        values["summary"] = _summary_decoder.decode(entity["summary"])
     return Job(
         id=entity["RowKey"],
         kind=JobKind(entity["kind"]),

@@ -7,7 +7,7 @@ docs/decisions/0039-a-job-is-a-row-and-a-cursor.md
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -30,6 +30,7 @@ class JobKind(StrEnum):
     REPLAY = "replay"
     CANCEL = "cancel"
     RECONCILE = "reconcile"
+    PREVIEW = "preview"
 
 
 class JobState(StrEnum):
@@ -63,15 +64,36 @@ class ReconcileFilter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PreviewFilter:
+    """What a preview works on: all resources of a type, with the map that changes of the
+    configuration would make. `base`: the version that they are made on; `changes`: see Draft."""
+
+    type: str
+    base: int
+    changes: Mapping[str, str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreviewSummary:
+    """What a preview has found so far: how many rows would change in each column, how many
+    resources have no row, and some whose rows would change, as `Type/id`."""
+
+    columns: Mapping[str, int] = field(default_factory=dict)
+    without_row: int = 0
+    examples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobFilter:
     """What a job works on: deliveries that match `criteria`. `group`: of those only what needs
-    attention in this way; `concern`: of that group this kind alone. `reconcile`: of that kind of
-    job, which works on no deliveries."""
+    attention in this way; `concern`: of that group this kind alone. `reconcile`, `preview`: of
+    those kinds of jobs, which work on no deliveries."""
 
     criteria: DeliveryFilter = field(default_factory=DeliveryFilter)
     group: ConcernGroup | None = None
     concern: ConcernKind | None = None
     reconcile: ReconcileFilter | None = None
+    preview: PreviewFilter | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,9 +108,10 @@ class Job:
     state: JobState = JobState.RUNNING
     found: int | None = None  # how many things it works on; None: they are not counted yet
     looked_at: int = 0
-    done: int = 0  # replayed, cancelled or mended
+    done: int = 0  # replayed, cancelled or mended; of a preview: would change
     left_out: int = 0  # did not match any more, or is as it should be
-    failed: int = 0  # of a reconcile: differs still
+    failed: int = 0  # of a reconcile: differs still; of a preview: cannot be compared
+    summary: PreviewSummary | None = None  # of a preview
     reason: str | None = None  # why the last one failed, or the job itself
     waiting: str | None = None  # for whom it waits, while it cannot go on
     progressed: datetime | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 from integration.core.errors import Misconfigured
@@ -153,6 +154,7 @@ def _build_entity_map(file: MapFile) -> EntityMap:
         expands=_build_expand_maps(data, lines),
         enabled=data.get("enabled", True),
         file=file.name,
+        digest=_compute_digest(file.text),
         unmapped_elements=_build_noted_elements(data, "rest", lines),
         expected_elements=_build_noted_elements(data, "expected", lines),
         routes=tuple(map(Route, row.get("routes", [Route.DATAVERSE]))),
@@ -193,10 +195,16 @@ def _extend_entity_map(entity: EntityMap | None, file: MapFile) -> EntityMap:
         attributes=entity.attributes + attributes,
         expands=entity.expands + _build_expand_maps(data, lines),
         file=f"{entity.file}, {file.name}",
+        digest=_compute_digest(entity.digest + file.text),
         # With the columns it adds, a file knows best what is left of an element.
         unmapped_elements=_replace_elements(entity.unmapped_elements, unmapped),
         expected_elements=_replace_elements(entity.expected_elements, expected),
     )
+
+
+def _compute_digest(text: str) -> str:
+    """Return what tells apart maps that are not the same: 48 bits in hexadecimal."""
+    return sha256(text.encode()).hexdigest()[:12]
 
 
 def _replace_elements(

@@ -171,6 +171,7 @@ class EntityMap:
     expands: tuple[ExpandMap, ...]
     enabled: bool
     file: str = field(compare=False)
+    digest: str = field(default="", compare=False)  # of the texts of its files
     unmapped_elements: tuple[NotedElement, ...] = ()
     expected_elements: tuple[NotedElement, ...] = ()
     routes: tuple[Route, ...] = (Route.DATAVERSE,)  # possible ones, the default first

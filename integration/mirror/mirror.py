@@ -44,6 +44,7 @@ class Mirror:
 
     `maps`: the entity maps in use, by resource type. `broken_maps`: why the others cannot be used,
     by resource type. `max_age`: seconds after which a failing work item is parked.
+    `configuration`: the version that has the maps.
     """
 
     journal: Journal
@@ -58,6 +59,7 @@ class Mirror:
     current_queues: ChangeQueues | None = None  # the same, as they are now: without a cache
     row_keys: RowKeys = field(default_factory=MemoryRowKeys)
     flow: FlowRecorder = field(default_factory=FlowRecorder)
+    configuration: int = 0
 
 
 async def mirror_resource(mirror: Mirror, item: WorkItem) -> None:
@@ -121,7 +123,12 @@ async def _is_mirrored(mirror: Mirror, item: WorkItem) -> bool:
 
 async def _write_rows(mirror: Mirror, item: WorkItem) -> tuple[RowResult, RecordedRow]:
     """Return the result, and what is recorded of the row."""
-    result = await mirror.sink.bring_up_to_date(_get_entity_map(mirror, item), item)
+    entity = _get_entity_map(mirror, item)
+    result = replace(
+        await mirror.sink.bring_up_to_date(entity, item),
+        configuration=mirror.configuration,
+        map_digest=entity.digest,
+    )
     # Before the result is recorded: if this fails, the work item comes again and repeats it.
     if _is_first_row(item, result):
         return result, RecordedRow()  # so nothing of it needed attention either

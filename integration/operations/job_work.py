@@ -11,7 +11,7 @@ from integration.core.errors import Misconfigured, Unavailable
 from integration.core.model import OPEN, Delivery, Status, WorkItem
 from integration.journal.concern import Concern, ConcernGroup, ConcernKind
 from integration.journal.delivery_filter import matches
-from integration.journal.jobs import Job, JobKind
+from integration.journal.jobs import Job, JobKind, PreviewSummary
 from integration.journal.store import Journal
 from integration.operations.deliveries import (
     ReplayTerms,
@@ -86,7 +86,7 @@ class Tools:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """What a part of the work came to. `cursor`: where it goes on; `found`: None: not known;
-    `error`: why it cannot go on now, or at all."""
+    `summary`: of a preview, with all parts before; `error`: why it cannot go on now, or at all."""
 
     cursor: str
     found: int | None = None
@@ -95,6 +95,7 @@ class Part:
     left_out: int = 0
     failed: int = 0
     reason: str | None = None
+    summary: PreviewSummary | None = None
     is_last: bool = False
     error: Unavailable | Misconfigured | None = None
 

@@ -216,6 +216,8 @@ async def _work(parts: JobParts, job: Job, item: WorkItem) -> tuple[Job | None, 
 def _begin_work(parts: JobParts, job: Job) -> AsyncGenerator[Part, None]:
     if job.kind is JobKind.RECONCILE:
         return get_reconcile_work(parts.reconcile).work(job)
+    if job.kind is JobKind.PREVIEW:
+        return get_reconcile_work(parts.reconcile).preview(job)
     tools = Tools(journal=parts.journal, queue=parts.queue, now=parts.now, terms=parts.terms)
     return work_through(tools, job)
 
@@ -243,6 +245,7 @@ def _add_part(job: Job, part: Part, now: datetime) -> Job:
         left_out=job.left_out + part.left_out,
         failed=job.failed + part.failed,
         reason=part.reason or job.reason,
+        summary=part.summary or job.summary,
         waiting=None,
         progressed=now,
         ended=now if part.is_last else None,

@@ -19,15 +19,23 @@ class ReconcileWork:
     """How a reconcile is done.
 
     `list_comparisons`: returns what can be compared of a type; raises Rejected with 409 for one
-    whose rows are not mirrored. `work`: works on a job from its cursor on, part by part.
+    whose rows are not mirrored. `work`: works on a job from its cursor on, part by part;
+    `preview`: on one that looks what a changed map would change.
     """
 
     list_comparisons: Callable[[str], Awaitable[Sequence[Comparison]]]
     work: Callable[[Job], AsyncGenerator[Part, None]]
+    preview: Callable[[Job], AsyncGenerator[Part, None]]
 
 
 async def check_reconcile(work: ReconcileWork | None, job_filter: JobFilter) -> None:
     """Raise Rejected for a reconcile that cannot be done."""
+    if job_filter.preview is not None:
+        compared = await get_reconcile_work(work).list_comparisons(job_filter.preview.type)
+        if Comparison.CONTENT not in compared:
+            text = "its rows cannot be compared (MIRROR_TO=healthcare-api, or row.long_id)"
+            raise Rejected(Issue("conflict", text), status=409)
+        return
     chosen = job_filter.reconcile
     if chosen is None:
         return

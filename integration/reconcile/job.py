@@ -43,6 +43,7 @@ class ReconcileParts:
     load_mirror: Callable[[], Mirror]
     change_queues: ChangeQueues
     page_size: int = PAGE
+    preview_page_size: int = 1000  # resources: nothing is saved that a repeated page does again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,7 @@ async def list_comparisons(parts: ReconcileParts, type_: str) -> Sequence[Compar
     """Return what can be compared of a type. Raises Rejected with 409 for one whose rows are not
     mirrored."""
     try:
-        mirror, entity = await _find_map(parts, type_)
+        mirror, entity = await find_map(parts, type_)
     except Misconfigured as error:
         raise Rejected(Issue("conflict", str(error)), status=409) from None
     # Of another sink it is not known what its rows should show. A digest is no id of FHIR: its
@@ -96,7 +97,7 @@ async def work(parts: ReconcileParts, job: Job) -> AsyncGenerator[Part, None]:
         yield Part(cursor=saved, error=error)
 
 
-async def _find_map(parts: ReconcileParts, type_: str) -> tuple[Mirror, EntityMap]:
+async def find_map(parts: ReconcileParts, type_: str) -> tuple[Mirror, EntityMap]:
     """Raises Misconfigured for a type whose map is broken, or whose rows are not mirrored."""
     mirror = await asyncio.to_thread(parts.load_mirror)
     if type_ in mirror.broken_maps:
@@ -113,7 +114,7 @@ async def _open_run(parts: ReconcileParts, job: Job) -> tuple[ReconcileRun, list
     chosen = job.filter.reconcile
     if chosen is None:
         raise Misconfigured("the job does not say what it compares")
-    mirror, entity = await _find_map(parts, chosen.type)
+    mirror, entity = await find_map(parts, chosen.type)
     run = ReconcileRun(
         mirror=mirror,
         fhir=parts.fhir,

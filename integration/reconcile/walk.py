@@ -73,10 +73,10 @@ async def walk_content(
 
     Raises Unavailable or Misconfigured.
     """
-    reader = await _open_reader(run, entity)
-    async for found, position in _read_ahead(read_pages(run, entity, begin, "")):
+    reader = await open_reader(run, entity)
+    async for found, position in read_ahead(read_pages(run, entity, begin, "")):
         parts = split(found, bulk_rows.MAX_VALUES)
-        compared = await asyncio.gather(*(_compare_content(run, entity, reader, p) for p in parts))
+        compared = await asyncio.gather(*(compare_resources(run, entity, reader, p) for p in parts))
         repairs = await repair_all(run, [difference for part in compared for difference in part])
         yield Page(len(found), repairs, position, is_last=position.path is None)
 
@@ -121,7 +121,7 @@ async def walk_orphans(
     The mirror takes those that a resource still needs as its own again, so walk through the
     resources first. Raises Unavailable or Misconfigured.
     """
-    reader = await _open_reader(run, entity)
+    reader = await open_reader(run, entity)
     for position, expand in enumerate(entity.expands):
         if expand.remove is ChildRemoval.NEVER:
             continue
@@ -190,8 +190,9 @@ async def _compare_versions(
     )
 
 
-async def _open_reader(run: ReconcileRun, entity: EntityMap) -> Reader:
-    """Raises Misconfigured where the map does not fit the tables, or does not make the rows."""
+async def open_reader(run: ReconcileRun, entity: EntityMap) -> Reader:
+    """Return what reads the rows of a map, with the columns of its tables. Raises Misconfigured
+    where the map does not fit the tables, or does not make the rows."""
     run.get_web_api()
     tables = {
         name: await retry_while_unavailable(run, partial(run.dataverse.get_columns, name))
@@ -206,7 +207,7 @@ async def _open_reader(run: ReconcileRun, entity: EntityMap) -> Reader:
     return Reader(run.dataverse, send, tables, run.get_web_api().server_keys)
 
 
-async def _compare_content(
+async def compare_resources(
     run: ReconcileRun, entity: EntityMap, reader: Reader, resources: Sequence[FhirResource]
 ) -> list[Difference]:
     """Compare some resources with their rows: two requests to Dataverse for all of them."""
@@ -333,7 +334,7 @@ async def _classify_missing(run: ReconcileRun, resource: str) -> DifferenceKind 
     raise Misconfigured(f"{name} answered a read with {response.status}")
 
 
-async def _read_ahead(pages: AsyncIterator[T]) -> AsyncIterator[T]:
+async def read_ahead(pages: AsyncIterator[T]) -> AsyncGenerator[T, None]:
     """Yield the items; the next one is read while the caller works on one."""
 
     async def read_next() -> T | None:

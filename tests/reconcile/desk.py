@@ -10,7 +10,9 @@ from typing import Any
 
 from integration.core.errors import Unavailable
 from integration.core.model import WorkItem
-from integration.journal.jobs import Job, JobKind, MemoryJobs
+from integration.journal.jobs import Job, JobFilter, JobKind, MemoryJobs, PreviewFilter
+from integration.mapping.map_changes import MapChanges, find_map_changes
+from integration.mapping.model import EntityMap
 from integration.mirror import mirror as mirroring
 from integration.operations import jobs
 from integration.operations.job_request import JobRequest, build_reconcile_filter
@@ -19,7 +21,7 @@ from integration.operations.reconcile_jobs import ReconcileWork
 from integration.queues.names import MIRROR_QUEUE
 from integration.queues.queue_sender import MemoryQueueSender
 from integration.reconcile import job as reconcile_job
-from integration.reconcile import walk
+from integration.reconcile import preview, walk
 from integration.reconcile.differences import DifferenceKind
 from integration.reconcile.job import ReconcileParts
 from integration.reconcile.run import ReconcileRun
@@ -57,6 +59,7 @@ class Desk:
     queues: dict[str, str] = field(default_factory=lambda: {"Patient": MIRROR_QUEUE})
     limits: dict[str, Any] = field(default_factory=dict)
     mirror: mirroring.Mirror | None = None
+    changed: EntityMap | None = None
     _numbers: Any = field(default_factory=lambda: count(1))
 
     @property
@@ -70,6 +73,7 @@ class Desk:
             load_mirror=lambda: self.mirror or self.route.mirror,
             change_queues=get_queues,
             page_size=self.page_size,
+            preview_page_size=self.page_size,
         )
         return JobParts(
             jobs=self.jobs,
@@ -80,9 +84,23 @@ class Desk:
             reconcile=ReconcileWork(
                 list_comparisons=partial(reconcile_job.list_comparisons, work),
                 work=partial(reconcile_job.work, work),
+                preview=partial(preview.preview, work, self.find_changes),
             ),
             **self.limits,
         )
+
+    async def find_changes(self, _: PreviewFilter) -> MapChanges:
+        assert self.changed is not None
+        return find_map_changes(PATIENT, self.changed)
+
+    async def preview(self, changed: EntityMap) -> Job:
+        """What a changed map would change."""
+        self.changed = changed
+        job_filter = JobFilter(preview=PreviewFilter(type="Patient", base=0, changes={}))
+        request = JobRequest(kind=JobKind.PREVIEW, filter=job_filter, started_by="an admin")
+        job = await jobs.start_job(self.parts, request)
+        await self.work()
+        return await self.get(job)
 
     async def start(self, compare: str = "content", *, dry_run: bool = False) -> Job:
         job_filter = build_reconcile_filter("Patient", compare, dry_run=dry_run)
