@@ -32,6 +32,13 @@ from integration.operations.attention import PARAMETERS as ATTENTION_PARAMETERS
 from integration.operations.attention import find_concerns
 from integration.operations.audit import PARAMETERS as AUDIT_PARAMETERS
 from integration.operations.audit import find_audit_entries, record_answer, record_correction
+from integration.operations.configuration_requests import (
+    change_configuration,
+    preview_changes,
+    show_configuration,
+)
+from integration.operations.configuration_views import PARAMETERS as CONFIGURATION_PARAMETERS
+from integration.operations.configuration_views import parse_configuration_request
 from integration.operations.delivery_list import LIST_PARAMETERS, list_deliveries
 from integration.operations.flow import PARAMETERS as FLOW_PARAMETERS
 from integration.operations.flow import find_flow
@@ -220,6 +227,28 @@ async def data_routes(req: func.HttpRequest, query: Query) -> func.HttpResponse:
             changed = await change_routes(parts.data_routes, requested, FUNCTION_KEY)
             return responses.build_changed_routes(changed)
     raise MethodNotAllowed("GET", "PATCH")
+
+
+@app.route("configuration", methods=METHODS)
+@endpoint(CONFIGURATION_PARAMETERS)
+async def configuration(req: func.HttpRequest, query: Query) -> func.HttpResponse:
+    """Show maps, senders and data routes in use, and their versions. POST publishes others."""
+    parts = await wiring.get_parts()
+    match req.method:
+        case "GET":
+            return responses.build_configuration(
+                await show_configuration(parts.configuration, query)
+            )
+        case "POST":
+            reader = responses.build_reader(req, parts.reader_headers)
+            wanted = parse_configuration_request(responses.parse_json_body(req), reader.user)
+            if "preview" in query:
+                job = await preview_changes(parts.configuration, parts.jobs, wanted, query)
+                return responses.build_started_job(responses.find_root(req, parts.public_url), job)
+            is_dry_run = responses.is_dry_run(query)
+            answer = await change_configuration(parts.configuration, wanted, dry_run=is_dry_run)
+            return responses.build_configuration(answer)
+    raise MethodNotAllowed("GET", "POST")
 
 
 # Not `{id}`: where routes overlap, the names of their functions decide which one is used.

@@ -160,6 +160,12 @@ def build_changed_routes(meanings: Mapping[str, str]) -> func.HttpResponse:
     return _build_json({"routes": meanings}, 200, media="application/json")
 
 
+def build_configuration(described: Mapping[str, Any], status: int = 200) -> func.HttpResponse:
+    """Show the configuration, or what became of changes of it."""
+    headers = {"Cache-Control": "no-store"}
+    return _build_json(described, status, headers, media="application/json")
+
+
 def is_dry_run(query: Mapping[str, str]) -> bool:
     """Whether the request asks for a dry run. Raises Rejected."""
     value = query.get("dry-run", "false")

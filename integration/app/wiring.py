@@ -187,15 +187,15 @@ async def open_dataverse() -> AsyncIterator[Dataverse]:
         yield Dataverse(open_upstream("Dataverse", settings.dataverse, context))
 
 
-def _build_parts(services: Services, configuration: Configuration, old: Parts | None) -> Parts:
+def _build_parts(services: Services, in_use: Configuration, old: Parts | None) -> Parts:
     settings, stores = services.settings, services.stores
-    map_files = parse_configured_maps(configuration.documents, settings.mirror)
+    map_files = parse_configured_maps(in_use.documents, settings.mirror)
     tables = files.list_tables(map_files)
     _check_event_types(settings.feed.event_types, tables)
     shared = SharedParts(
         services=services,
-        version=configuration.version,
-        senders=parse_configured_senders(configuration.documents),
+        version=in_use.version,
+        senders=parse_configured_senders(in_use.documents),
         data_routes=DataRoutes(
             store=ConfiguredRoutes(services.configuration),
             tables=tables,
@@ -216,6 +216,7 @@ def _build_parts(services: Services, configuration: Configuration, old: Parts | 
         flow=services.live_flow,
     )
     load_mirror = cache(partial(build_mirror, shared))
+    configuration = build_configuration(services)
     jobs = JobParts(
         jobs=stores.jobs,
         journal=stores.journal,
@@ -226,7 +227,7 @@ def _build_parts(services: Services, configuration: Configuration, old: Parts | 
         reconcile=build_reconcile(shared, load_mirror),
     )
     return Parts(
-        version=configuration.version,
+        version=in_use.version,
         journal=stores.journal,
         queue=stores.queue,
         fhir=services.fhir,
@@ -252,7 +253,7 @@ def _build_parts(services: Services, configuration: Configuration, old: Parts | 
         identification=identification,
         replay_terms=replay_terms,
         jobs=jobs,
-        configuration=build_configuration(services),
+        configuration=configuration,
         inbox=build_inbox(settings, stores, services.intake, identification),
         answers=build_answers(settings, stores, services.now),
         site_url=settings.senders.site_url,
@@ -265,6 +266,7 @@ def _build_parts(services: Services, configuration: Configuration, old: Parts | 
             replay_terms=replay_terms,
             status_check=status_check,
             jobs=jobs,
+            configuration=configuration,
             load_mirror=load_mirror,
         ),
         maps=shared.maps,
@@ -281,6 +283,7 @@ def _build_pages(
     replay_terms: ReplayTerms,
     status_check: StatusCheck,
     jobs: JobParts,
+    configuration: ConfigurationParts,
     load_mirror: Callable[[], Mirror],
 ) -> PagesParts:
     services = shared.services
@@ -295,6 +298,7 @@ def _build_pages(
         replay_terms=replay_terms,
         status_check=status_check,
         jobs=jobs,
+        configuration=configuration,
         flow=services.live_flow,
         budget=services.pages_budget,
         dataverse_url=settings.dataverse.url,

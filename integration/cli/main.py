@@ -33,6 +33,11 @@ _COMMANDS = (
         "try a request of a vendor's (sender try FILE), and check senders.toml (sender check)",
     ),
     (
+        "config",
+        "integration.cli.config_command",
+        "show, try, publish and roll back maps, senders and data routes",
+    ),
+    (
         "provision",
         "integration.provision.command",
         "set Dataverse up: add what the relay needs there",

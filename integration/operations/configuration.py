@@ -197,10 +197,7 @@ async def save_draft(
     Raises Rejected, with 409 where somebody else has saved the draft meanwhile."""
     current = await parts.live.get()
     _apply(parts, current, changes)
-    digests: dict[str, str | None] = {
-        name: text if not text else await parts.live.store.add_document(text)
-        for name, text in changes.items()
-    }
+    digests = await keep_changes(parts, changes)
     now = parts.now()
     draft = Draft(
         id=build_audit_id(now, parts.new_token()),
@@ -219,6 +216,17 @@ async def save_draft(
         text = "somebody else has saved this draft meanwhile: open it again"
         raise Rejected(Issue("conflict", text), status=409)
     return saved
+
+
+async def keep_changes(
+    parts: ConfigurationParts, changes: Mapping[str, str | None]
+) -> dict[str, str | None]:
+    """Keep the texts of changes, and return their digests."""
+    digests = _list_digests(parts, changes)
+    for name, text in changes.items():
+        if text and digests[name]:
+            await parts.live.store.add_document(text)
+    return digests
 
 
 async def find_draft(parts: ConfigurationParts, id_: str) -> Draft:
@@ -434,7 +442,7 @@ async def _add(
     if checked.unchecked is not None:
         raise Unavailable("Dataverse", f"whether the map fits is not known: {checked.unchecked}")
     for item in checked.changed:
-        if item.after and item.name in digests:
+        if item.after and digests.get(item.name):
             await parts.live.store.add_document(item.after)
     version = ConfigurationVersion(
         number=checked.base.number + 1,

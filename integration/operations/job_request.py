@@ -21,6 +21,7 @@ from integration.journal.jobs import (
     Job,
     JobFilter,
     JobKind,
+    PreviewSummary,
     ReconcileFilter,
 )
 from integration.operations import query_parameters
@@ -51,8 +52,10 @@ def parse_job_request(body: Any, user: str | None = None) -> JobRequest:
     the app says so: that counts for more than the body. Raises Rejected."""
     fields = _parse_object(body, "the body", _FIELDS)
     kind = query_parameters.parse_choice(_parse_text(fields, "kind"), JobKind, "kind")
-    if kind is None:
-        raise Rejected(Issue("required", f"kind must be one of {', '.join(JobKind)}", "kind"))
+    if kind is None or kind is JobKind.PREVIEW:
+        kinds = ", ".join(name for name in JobKind if name is not JobKind.PREVIEW)
+        text = f"kind must be one of {kinds}; a preview begins at /api/configuration"
+        raise Rejected(Issue("required", text, "kind"))
     known = _RECONCILE_FIELDS if kind is JobKind.RECONCILE else _FILTER_FIELDS
     params = _parse_object(fields.get("filter", {}), "filter", known)
     name = _parse_text(fields, "started_by", limit=MAX_NAME_LENGTH)
@@ -68,8 +71,8 @@ def build_job_filter(kind: JobKind, params: Mapping[str, str | None]) -> JobFilt
     """Build the filter of a job from texts by name, as the lists of deliveries take them: status,
     attention, sender, reason, kind, since, until; and `concern`, one kind of what needs attention.
     Raises Rejected, also for a reconcile, which works on no deliveries."""
-    if kind is JobKind.RECONCILE:
-        raise Rejected(Issue("value", "a reconcile works on no deliveries", "kind"))
+    if kind in (JobKind.RECONCILE, JobKind.PREVIEW):
+        raise Rejected(Issue("value", f"a {kind} works on no deliveries", "kind"))
     given = {name: value for name, value in params.items() if value is not None}
     for name, value in given.items():
         _check_text(value, name, f"filter.{name}")
@@ -147,9 +150,12 @@ def _check_target(kind: JobKind, status: Status | None, group: ConcernGroup | No
 
 def describe_job(job: Job) -> dict[str, Any]:
     """Return a job as JSON shows it."""
-    criteria, reconcile = job.filter.criteria, job.filter.reconcile
+    criteria, reconcile, preview = job.filter.criteria, job.filter.reconcile, job.filter.preview
+    walked = reconcile or preview
     chosen = {
-        "type": None if reconcile is None else reconcile.type,
+        "type": None if walked is None else walked.type,
+        "base": None if preview is None else preview.base,
+        "documents": None if preview is None else sorted(preview.changes),
         "compare": None if reconcile is None else reconcile.compare,
         "dry_run": None if reconcile is None else reconcile.dry_run,
         "status": criteria.status,
@@ -173,6 +179,7 @@ def describe_job(job: Job) -> dict[str, Any]:
         "done": job.done,
         "left_out": job.left_out,
         "failed": job.failed,
+        "summary": None if job.summary is None else describe_summary(job.summary),
         "reason": job.reason,
         "waiting": job.waiting,
         "delivery": get_run_id(job),
@@ -180,6 +187,15 @@ def describe_job(job: Job) -> dict[str, Any]:
         "ended": job.ended,
     }
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def describe_summary(summary: PreviewSummary) -> dict[str, Any]:
+    """Return what a preview has found as JSON shows it."""
+    return {
+        "columns": dict(sorted(summary.columns.items())),
+        "without_row": summary.without_row,
+        "examples": list(summary.examples),
+    }
 
 
 def _parse_object(value: Any, name: str, known: tuple[str, ...]) -> dict[str, Any]:

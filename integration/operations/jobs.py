@@ -64,9 +64,9 @@ class JobParts:
     reconcile: ReconcileWork | None = None
 
 
-async def start_job(parts: JobParts, request: JobRequest) -> Job:
-    """Start a job, and return it. Raises Rejected for a reconcile that cannot be done; Unavailable:
-    if the job was saved and only the queue failed, housekeeping starts it."""
+async def start_job(parts: JobParts, request: JobRequest, *, delay: float = 0.0) -> Job:
+    """Start a job after so many seconds, and return it. Raises Rejected for a reconcile that cannot
+    be done; Unavailable: if the job was saved and only the queue failed, housekeeping starts it."""
     await check_reconcile(parts.reconcile, request.filter)
     now = parts.now()
     job = await parts.jobs.add_job(
@@ -79,7 +79,7 @@ async def start_job(parts: JobParts, request: JobRequest) -> Job:
         )
     )
     log_event("job.started", job=job.id, kind=job.kind)
-    await _queue_slice(parts.queue, job.id)
+    await _queue_slice(parts.queue, job.id, delay)
     return job
 
 
@@ -172,8 +172,8 @@ async def queue_lost_jobs(jobs: Jobs, queue: QueueSender, now: datetime) -> int:
     return queued
 
 
-async def _queue_slice(queue: QueueSender, id_: str) -> None:
-    await queue.send(JOB_QUEUE, WorkItem("", job=id_))
+async def _queue_slice(queue: QueueSender, id_: str, delay: float = 0.0) -> None:
+    await queue.send(JOB_QUEUE, WorkItem("", job=id_), delay)
 
 
 async def _claim(parts: JobParts, id_: str) -> Job | None:

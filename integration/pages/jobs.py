@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from integration.core.errors import Rejected
 from integration.journal.concern import ConcernGroup
-from integration.journal.jobs import OPEN_STATES, JobKind
+from integration.journal.jobs import OPEN_STATES, Job, JobKind
 from integration.operations.job_request import JobRequest, build_job_filter, describe_job
 from integration.operations.jobs import count_targets, get_job, list_jobs, start_job, stop_job
 from integration.operations.query_parameters import parse_choice
@@ -24,6 +24,8 @@ FILTER_FIELDS = ("status", "attention", "concern", "sender", "reason", "kind", "
 NEW_FIELDS = ("do", *FILTER_FIELDS)
 
 TITLES = {JobKind.REPLAY: "Replay", JobKind.CANCEL: "Cancel", JobKind.RECONCILE: "Reconcile"}
+# A preview begins on the page of a draft.
+_ALL_TITLES = {**TITLES, JobKind.PREVIEW: "Preview"}
 
 
 def list_offers(view: View, filters: Mapping[str, str]) -> list[tuple[JobKind, str]]:
@@ -52,7 +54,7 @@ async def show_jobs(view: View) -> Reply:
         jobs=page.jobs,
         after=page.after,
         is_first="after" not in view.fields,
-        titles=TITLES,
+        titles=_ALL_TITLES,
     )
 
 
@@ -94,12 +96,23 @@ async def show_job(view: View) -> Reply:
         view,
         "job.html",
         job=job,
-        title=TITLES[job.kind],
+        title=_ALL_TITLES[job.kind],
+        examples=_list_examples(view, job),
         filters=described["filter"],
         delivery=described.get("delivery"),
         is_dry_run=job.filter.reconcile is not None and job.filter.reconcile.dry_run,
         is_open=job.state in OPEN_STATES,
     )
+
+
+def _list_examples(view: View, job: Job) -> list[tuple[str, str | None]]:
+    """Return the names of resources, each with the path of its page for whoever may see it."""
+    examples = job.summary.examples if job.summary is not None else ()
+    return [
+        (name, f"patients/{id_}" if type_ == "Patient" and view.person.can(Role.PHI) else None)
+        for name in examples
+        for type_, _, id_ in [name.partition("/")]
+    ]
 
 
 async def end_job(view: View) -> Reply:

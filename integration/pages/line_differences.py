@@ -36,3 +36,36 @@ def mark_differences(
 
 def _strip_commas(lines: Sequence[str]) -> list[str]:
     return [line.removesuffix(",") for line in lines]
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedLine:
+    """A line of two texts. `sign`: "-" of the first alone, "+" of the second alone, " " of both,
+    "@" where lines of both are left out; `number`: in its text, from 1."""
+
+    sign: str
+    number: int
+    text: str
+
+
+def list_changed_lines(before: str, after: str, around: int = 3) -> list[ChangedLine] | None:
+    """Return the lines in which two texts differ, with some around them; None: they are too long
+    to be compared."""
+    lines, others = before.splitlines(), after.splitlines()
+    if max(len(lines), len(others)) > MAX_LINES:
+        return None
+    found: list[ChangedLine] = []
+    for group in SequenceMatcher(a=lines, b=others, autojunk=False).get_grouped_opcodes(around):
+        if found:
+            found.append(ChangedLine("@", 0, ""))
+        for tag, begin, end, other_begin, other_end in group:
+            if tag == "equal":
+                found += _number(" ", lines[begin:end], other_begin)
+                continue
+            found += _number("-", lines[begin:end], begin)
+            found += _number("+", others[other_begin:other_end], other_begin)
+    return found
+
+
+def _number(sign: str, lines: Sequence[str], begin: int) -> list[ChangedLine]:
+    return [ChangedLine(sign, number, line) for number, line in enumerate(lines, begin + 1)]

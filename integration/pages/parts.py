@@ -19,6 +19,7 @@ from integration.journal.row_keys import RowKeys
 from integration.journal.store import Journal
 from integration.mapping.files import MapFile
 from integration.mirror.mirror import Mirror
+from integration.operations.configuration import ConfigurationParts
 from integration.operations.deliveries import ReplayTerms
 from integration.operations.jobs import JobParts
 from integration.operations.status import StatusCheck
@@ -91,6 +92,7 @@ class PagesParts:
     replay_terms: ReplayTerms
     status_check: StatusCheck
     jobs: JobParts
+    configuration: ConfigurationParts
     flow: FlowReader
     budget: ByteBudget  # of planning what is shown
     dataverse_url: str

@@ -34,6 +34,7 @@ MENU = (
     ("maps", "Maps", Role.READER),
     ("data-routes", "Data routes", Role.READER),
     ("senders", "Senders", Role.READER),
+    ("configuration", "Configuration", Role.READER),
     ("settings", "Settings", Role.READER),
 )
 

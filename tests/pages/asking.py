@@ -37,6 +37,7 @@ from integration.pages.people import Role, SignIn
 from integration.queues.queue_reader import MemoryQueueReader
 from integration.virtual_tables.data_routes import DataRoutes
 from tests.audits import make_recorder
+from tests.configured import build_parts as build_configuration
 from tests.conftest import Route, patients_followed
 
 SITE = "https://relay.example"
@@ -106,6 +107,7 @@ def make_parts(
             now=route.clock,
             new_token=lambda: f"{next(numbers):016x}",
         ),
+        "configuration": build_configuration(route),
         "flow": flow,
         "budget": ByteBudget(),
         "dataverse_url": DATAVERSE,

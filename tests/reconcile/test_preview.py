@@ -100,7 +100,9 @@ async def test_what_staff_have_typed_into_a_new_column_is_told_to_change(desk: D
     """A column that the map begins to fill is cleared where FHIR has nothing for it."""
     await plant(desk)
     await desk.route.dataverse_double.write(IDS[0], department="typed by somebody")
-    job = await desk.preview(with_column("department", "name.where(use = 'nickname').given.first()"))
+    job = await desk.preview(
+        with_column("department", "name.where(use = 'nickname').given.first()")
+    )
     assert job.summary is not None
     assert job.summary.columns == {"department": 4}
     assert f"Patient/{IDS[0]}" in job.summary.examples
@@ -117,7 +119,9 @@ async def test_a_resource_without_a_row_is_counted_by_itself(desk: Desk) -> None
 async def test_a_row_that_is_behind_counts_only_where_the_change_is(desk: Desk) -> None:
     await plant(desk)
     desk.route.fhir_double.add(patient(id=IDS[0], name=[{"family": "Later"}]))
-    job = await desk.preview(with_column("department", "name.where(use = 'nickname').given.first()"))
+    job = await desk.preview(
+        with_column("department", "name.where(use = 'nickname').given.first()")
+    )
     assert job.summary is not None
     assert job.summary.columns == {"department": 3}
 

@@ -22,7 +22,8 @@ if (current) current.closest("nav").scrollLeft = current.offsetLeft - 48;
 // A page that nobody sees asks for nothing, and what is being typed into is not replaced.
 document.body.addEventListener("htmx:beforeRequest", (event) => {
   const region = event.detail.elt;
-  const isTyping = document.activeElement.matches("input, select, textarea");
+  const isTyping =
+    !region.hasAttribute("data-checked") && document.activeElement.matches("input, select, textarea");
   if (document.hidden || (isTyping && region.contains(document.activeElement))) {
     event.preventDefault();
   }
