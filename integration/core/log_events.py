@@ -97,7 +97,7 @@ LOG_EVENTS = {
         "a worker works by another version of the configuration from now on",
     ),
     "configuration.not_refreshed": _event(
-        _BY_CAUSE,
+        logging.WARNING,
         "reason",
         "a worker could not look for a later version of the configuration, and works by the one "
         "that it knows; it looks again",

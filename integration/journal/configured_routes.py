@@ -44,7 +44,9 @@ class ConfiguredRoutes:
                 why=f"data routes: {names}",
             )
             if await self.live.store.add_version(version):
-                log_event("configuration.published", version=version.number, documents=1)
+                log_event(
+                    "configuration.published", version=version.number, restores=None, documents=1
+                )
                 await self.live.refresh()
                 return
         raise Unavailable("the configuration", "others kept publishing versions of it")

@@ -115,5 +115,5 @@ class LiveConfiguration:
         except Unavailable as error:
             # What works with the configuration needs the storage, too, and says so itself. Looking
             # must not be what fails a work item, which would be counted as an attempt.
-            log_event("configuration.not_refreshed", error, reason=str(error))
+            log_event("configuration.not_refreshed", reason=str(error))
             self._looked_at = self.clock()

@@ -177,7 +177,8 @@ def _add_row(entry: dict[str, Any], row: RowResult) -> None:
         _add_issue(entry, "incomplete", text, "warning")
         return
     if row.row is not None:
-        _add_issue(entry, "informational", f"{row.table} row {row.row}: {row.action}")
+        by = f", by version {row.configuration} of the configuration" if row.configuration else ""
+        _add_issue(entry, "informational", f"{row.table} row {row.row}: {row.action}{by}")
     for note in row.notes:
         _add_issue(entry, "incomplete", f"{row.table} row: {note}")
     for remark in row.remarks:

@@ -32,6 +32,7 @@ from integration.core.model import Delivery, DeliveryRequest, Status
 from integration.journal.concerns import park_open
 from integration.journal.store import Payload
 from integration.journal.table_keys import make_delivery_id
+from integration.mapping.files import MAPS_FOLDER
 from integration.operations.flow import report_flow
 from integration.queues.queue_sender import parse_work_item
 from local.dataverse.app import create_app
@@ -74,6 +75,7 @@ ADDRESSES: dict[str, list[dict[str, str]]] = {
     "upstreams": [{}],
     "status": [{}],
     "data_routes": [{}],
+    "configuration": [{}],
     "odata": [
         {"path": path}
         for path in (
@@ -579,7 +581,9 @@ async def test_a_fhir_server_in_trouble_is_an_error_of_odata(
 
 @one_worker
 @pytest.mark.azurite
-async def test_a_table_is_switched_from_the_feed_to_the_mirror_and_back(worker: Worker) -> None:
+async def test_a_table_is_switched_from_the_feed_to_the_mirror_and_back(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def do_nothing(_: float) -> None:
         """Nobody waits in a test."""
 
@@ -589,6 +593,10 @@ async def test_a_table_is_switched_from_the_feed_to_the_mirror_and_back(worker: 
         return str(route)
 
     worker.parts[0].data_routes.pause = do_nothing
+    # A choice is a version of the configuration, for which the worker builds its parts anew.
+    monkeypatch.setattr(
+        wiring, "DataRoutes", functools.partial(wiring.DataRoutes, pause=do_nothing)
+    )
     assert await route_of("Observation") == "virtual"
     chosen = await routed(Observation="dataverse")
     try:
@@ -604,6 +612,43 @@ async def test_a_table_is_switched_from_the_feed_to_the_mirror_and_back(worker: 
         await routed(Observation="virtual")
     assert await route_of("Observation") == "virtual"
     assert (await feed("msemr_observations")).status_code == 200
+
+
+@one_worker
+@pytest.mark.azurite
+async def test_a_map_is_published_and_the_next_patient_has_the_column(worker: Worker) -> None:
+    """The same worker goes on, with the new map: nothing is deployed or started again."""
+
+    async def change(body: dict[str, Any], query: str = "") -> func.HttpResponse:
+        content = json.dumps(body).encode()
+        address = f"configuration{query}"
+        return await knock(function_app.configuration, "POST", address, content)
+
+    shipped = (MAPS_FOLDER / "healthcare" / "patient.toml").read_text("utf-8")
+    column = '\n[[attribute]]\ncolumn = "department"\npath = "id"\n'
+    changes = {"maps/patient.toml": shipped + column}
+    checked = await change({"changes": changes}, "?dry-run=true")
+    assert read(checked)["maps"] == ["Patient"]
+    published = await change({"changes": changes, "why": "the ward", "by": "anna"})
+    assert published.status_code == 200
+    number = read(published)["version"]
+    try:
+        told = read(await knock(function_app.configuration, "GET", "configuration"))
+        assert (told["version"], told["history"][0]["why"]) == (number, "the ward")
+        parts = await wiring.get_parts()
+        delivery = make_delivery_id(parts.now(), 7)
+        resource = worker.fhir_double.add(patient(id="of-the-ward"))
+        await function_app.mirror(message(delivery=delivery, resource=resource))
+        rows = await parts.journal.list_row_results(delivery)
+        assert [(row.action, row.configuration) for row in rows] == [("created", number)]
+        started = await change({"changes": {"maps/patient.toml": None}}, "?preview=Patient")
+        assert started.status_code == 202
+        assert "/api/jobs/" in started.headers["Location"]
+    finally:
+        back = await change({"restore": number - 1, "why": "the test is over"})
+    assert read(back)["restores"] == number - 1
+    refused = await change({"changes": {"maps/patient.toml": "["}, "why": "x"})
+    assert "not valid TOML" in outcome(refused, 422)["diagnostics"]
 
 
 @one_worker
@@ -672,6 +717,7 @@ async def test_a_refusal_is_an_operation_outcome_and_queues_nothing(
         ("delivery", "POST", {"id": UNKNOWN}, "GET, DELETE"),
         ("deliveries", "DELETE", {}, "GET"),
         ("data_routes", "PUT", {}, "GET, PATCH"),
+        ("configuration", "PATCH", {}, "GET, POST"),
     ],
 )
 async def test_a_wrong_method_is_told_the_right_ones(
@@ -726,6 +772,8 @@ WRONG_QUERIES = [
     ("upstreams", "GET", {}, "deep=1"),
     ("status", "GET", {}, "part=queues"),
     ("data_routes", "GET", {}, "type=Observation"),
+    *(("configuration", "GET", {}, query) for query in ("version=", "version=x", "dry-run=true", "type=x")),
+    *(("configuration", "POST", {}, query) for query in ("dry-run", "dry-run=yes", "deep=1")),
     ("health", "GET", {}, "deep"),
     ("health", "GET", {}, "deep=1"),
     ("health", "GET", {}, "depth=1"),
