@@ -48,6 +48,7 @@ _KEYS_OF_KIND = {
     Kind.DEFAULT: set[str](),
     Kind.LOOKUP: {"path"},
     Kind.CONCEPT: {"path", "concept"},
+    Kind.MAP: set[str](),
 }
 
 # What virtual tables can hold: https://learn.microsoft.com/power-apps/maker/data-platform/virtual-entity-odata-provider-requirements
@@ -253,6 +254,8 @@ def _check_expand(
     if not items or not _is_block_list(items):
         yield f"{where}: it has no [[expand.attribute]]; add at least one below it"
         return
+    if any(item.get("kind") == Kind.MAP for item in items):
+        yield f"{where}: kind map is for the row itself, which its children belong to"
     match = expand.get("match")
     columns = {item.get("column") for item in items if isinstance(item.get("column"), str)}
     if not isinstance(match, list) or not match or not all(isinstance(item, str) for item in match):
@@ -308,11 +311,11 @@ def _check_attribute(item: Block, where: str, variables: Sequence[str]) -> Itera
     if kind is Kind.DEFAULT:
         if "default" not in item:
             yield f"{where}: default is missing; write the value that every row gets"
-    else:
+    elif kind is not Kind.MAP:
         yield from _check_path(item.get("path"), where, variables)
     if isinstance(item.get("default"), dict | list):
         yield f"{where}: default must be one value, not a list or a table"
-    if kind in (Kind.LOOKUP, Kind.CONCEPT) and "default" in item:
+    if kind in (Kind.LOOKUP, Kind.CONCEPT, Kind.MAP) and "default" in item:
         yield f"{where}: default is not for kind {kind}; remove it"
     yield from _check_options(item, kind, where)
 

@@ -20,6 +20,7 @@ from integration.mapping.model import (
     ChildRow,
     EntityMap,
     ExpandMap,
+    Kind,
     MappedRows,
 )
 from integration.mapping.primary_keys import fit_fhir_id
@@ -53,7 +54,9 @@ def map_resource(
     evaluation = Evaluation(entity.variables, resource, notes, today=today)
     mapper = _Mapper(evaluation, notes, base)
     for attribute in entity.attributes:
-        if attribute.path is None or evaluation.is_empty(attribute.path):
+        if attribute.kind is Kind.MAP:
+            value = entity.digest
+        elif attribute.path is None or evaluation.is_empty(attribute.path):
             value = attribute.default
         else:
             value = mapper.map_attribute(attribute, columns[attribute.column])

@@ -31,6 +31,7 @@ _ASSUMED_COLUMNS = {
     Kind.DEFAULT: Column("", "String"),
     Kind.LOOKUP: Column("", "Lookup"),
     Kind.CONCEPT: Column("", "Lookup"),
+    Kind.MAP: Column("", "String"),
 }
 
 

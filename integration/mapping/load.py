@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -154,7 +155,7 @@ def _build_entity_map(file: MapFile) -> EntityMap:
         expands=_build_expand_maps(data, lines),
         enabled=data.get("enabled", True),
         file=file.name,
-        digest=_compute_digest(file.text),
+        digest=_compute_digest(data),
         unmapped_elements=_build_noted_elements(data, "rest", lines),
         expected_elements=_build_noted_elements(data, "expected", lines),
         routes=tuple(map(Route, row.get("routes", [Route.DATAVERSE]))),
@@ -195,15 +196,17 @@ def _extend_entity_map(entity: EntityMap | None, file: MapFile) -> EntityMap:
         attributes=entity.attributes + attributes,
         expands=entity.expands + _build_expand_maps(data, lines),
         file=f"{entity.file}, {file.name}",
-        digest=_compute_digest(entity.digest + file.text),
+        digest=_compute_digest([entity.digest, data]),
         # With the columns it adds, a file knows best what is left of an element.
         unmapped_elements=_replace_elements(entity.unmapped_elements, unmapped),
         expected_elements=_replace_elements(entity.expected_elements, expected),
     )
 
 
-def _compute_digest(text: str) -> str:
-    """Return what tells apart maps that are not the same: 48 bits in hexadecimal."""
+def _compute_digest(data: object) -> str:
+    """Return what tells apart maps that say something else, whatever their comments: 48 bits in
+    hexadecimal."""
+    text = json.dumps(data, default=str)  # TOML has dates
     return sha256(text.encode()).hexdigest()[:12]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from integration.mapping.fhirpath.compile import compile_path
-from integration.mapping.model import AttributeMap, EntityMap
+from integration.mapping.model import AttributeMap, EntityMap, Kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +36,7 @@ def find_map_changes(before: EntityMap | None, after: EntityMap) -> MapChanges:
     attributes = tuple(
         item
         for item in after.attributes
+        if item.kind is not Kind.MAP
         if item not in before.attributes or _uses(_list_paths([item]), changed)
     )
     # It tells whose row it is.

@@ -19,6 +19,7 @@ class Kind(StrEnum):
     DEFAULT = "default"  # a constant, whatever the resource says
     LOOKUP = "lookup"  # a reference becomes a lookup of the row that shows the resource
     CONCEPT = "concept"  # a code becomes a lookup of a row of the codeable concepts
+    MAP = "map"  # which map has written the row: a digest of it
 
 
 class LongText(StrEnum):
@@ -189,6 +190,11 @@ class EntityMap:
     def version_columns(self) -> tuple[str, str, str]:
         """The columns of id, version and last update."""
         return self.id_column, self.version_column, self.updated_column
+
+    @property
+    def map_column(self) -> str | None:
+        """The column that says which map has written a row; None: none does."""
+        return next((item.column for item in self.attributes if item.kind is Kind.MAP), None)
 
     @property
     def kind_value(self) -> Any:

@@ -19,6 +19,7 @@ _SUITABLE_TYPES = {
     Kind.CHOICE: CHOICE_TYPES,
     Kind.LOOKUP: LOOKUP_TYPES,
     Kind.CONCEPT: LOOKUP_TYPES,
+    Kind.MAP: TEXT_TYPES,
 }
 
 # Columns of these types may be required, but the platform fills them.

@@ -39,7 +39,7 @@ async def find_replaced_edits(
     Raises Unavailable when a service does not answer.
     """
     columns = job.tables[job.entity.table]
-    hidden = {*job.entity.version_columns, "statuscode"}
+    hidden = {*job.entity.version_columns, job.entity.map_column, "statuscode"}
     changed = [
         name
         for name in plan.changes[plan.row_position].columns or ()

@@ -326,7 +326,8 @@ def _plan_row_changes(
         )
         resolved = {name: value for name, value in resolved.items() if name not in _STATE}
     differences = _find_differences(resolved, row)
-    if differences:
+    # Another map that makes the same row is no reason to write it.
+    if differences.keys() - {entity.map_column}:
         yield Change(
             method="PATCH",
             entity_set=entity.entity_set,

@@ -171,6 +171,8 @@ def describe_column(attribute: AttributeMap) -> str:
             return f"the row of the {target or 'resource'} that it refers to"
         case Kind.CONCEPT:
             return f"a codeable concept of type {attribute.concept}"
+        case Kind.MAP:
+            return "which map has written the row: a digest of it"
 
 
 def _describe_column(attribute: AttributeMap, comments: _Comments) -> ColumnLine:

@@ -107,14 +107,20 @@ def compare_content(
     is_behind = entity.version_column in columns
     kind = DifferenceKind.BEHIND if is_behind else DifferenceKind.DIFFERENT
     difference = _build(entity, subject, kind, row, columns)
-    return replace(difference, why=_find_why(columns, row, organization.app_user, kind))
+    why = _find_why(entity, columns, row, organization.app_user, kind)
+    return replace(difference, why=why)
 
 
-def _find_why(columns: Sequence[str], row: Row, app_user: str, kind: DifferenceKind) -> Why:
-    """Return what has changed since the row was right. Who wrote it last tells whether it was
-    edited; that of child rows is not told by their parent."""
+def _find_why(
+    entity: EntityMap, columns: Sequence[str], row: Row, app_user: str, kind: DifferenceKind
+) -> Why:
+    """Return what has changed since the row was right. A row that says which map has written it
+    tells whether that has changed; else who wrote it last tells whether it was edited, and that of
+    child rows is not told by their parent."""
     if kind is DifferenceKind.BEHIND:
         return Why.FHIR
+    if entity.map_column is not None and row.get(entity.map_column) not in (None, entity.digest):
+        return Why.MAP
     if all("." in name or ":" in name for name in columns):
         return Why.CHILDREN
     authors = {row.get(f"_{name}_value") for name in AUTHORS} - {None}
@@ -214,7 +220,8 @@ def _name_differences(
     if change.entity_set == entity.entity_set and change.key == row.get(entity.key):
         for name in _name_columns(change, tables[entity.table]):
             # A change of children writes the version again, as it is.
-            if name != entity.version_column or (change.columns or {})[name] != row[name]:
+            is_same = name == entity.version_column and (change.columns or {})[name] == row[name]
+            if not is_same and name != entity.map_column:
                 yield name
         return
     for position, expand in enumerate(entity.expands):

@@ -43,6 +43,7 @@ _TYPES = {
     Kind.CHOICE: Type.INT32,
     Kind.LOOKUP: Type.GUID,
     Kind.CONCEPT: Type.STRING,
+    Kind.MAP: Type.STRING,
 }
 
 
