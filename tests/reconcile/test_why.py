@@ -12,6 +12,7 @@ from integration.mirror import mirror as mirroring
 from integration.reconcile import walk
 from integration.reconcile.differences import Why
 from integration.reconcile.run import ReconcileRun
+from local.dataverse.organization import CALLER, NURSE_USER
 from tests.builders import patient
 from tests.conftest import Route
 from tests.reconcile.desk import PATIENT, RUN
