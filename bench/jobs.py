@@ -22,9 +22,9 @@ from azure.data.tables.aio import TableClient
 from bench.route import MeasuredRoute, encode
 from bench.watch import count_storage_operations
 from integration.app import storage_clients
+from integration.app.services import utc_now
 from integration.app.settings import read_settings
 from integration.app.storage_clients import Stores
-from integration.app.services import utc_now
 from integration.core.model import Delivery, DeliveryRequest, Status, WorkItem
 from integration.journal.azure_day_rows import split_into_transactions
 from integration.journal.azure_store import AzureJournal

@@ -20,8 +20,8 @@ from bench.jobs import put_all
 from bench.route import MeasuredRoute
 from bench.watch import count_storage_operations
 from integration.app import storage_clients
-from integration.app.settings import read_settings
 from integration.app.services import utc_now
+from integration.app.settings import read_settings
 from integration.core.model import Delivery, Status
 from integration.journal.azure_store import AzureJournal
 from integration.journal.concern import ConcernKind, build_delivery_concern

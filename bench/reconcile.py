@@ -1,4 +1,5 @@
-"""Measure `reconcile --all` against the local FHIR server and the Dataverse stand-in.
+"""Measure `reconcile --all`, and the preview of a changed map, against the local FHIR server and
+the Dataverse stand-in.
 
 python -m bench.reconcile [PATIENTS]   (100,000 by default)
 
@@ -21,6 +22,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
@@ -38,13 +40,19 @@ from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
 from integration.journal.deletions import MemoryDeletions
 from integration.journal.due_days import MemoryDueDays
+from integration.journal.jobs import Job, JobFilter, JobKind, PreviewFilter
 from integration.journal.pending_lookups import MemoryPendingLookups
 from integration.journal.store import MemoryJournal
 from integration.mapping import load
+from integration.mapping.map_changes import MapChanges, find_map_changes
+from integration.mapping.model import AttributeMap, Kind
 from integration.mapping.values import format_utc, parse_instant
 from integration.mirror.mirror import Mirror, mirror_or_raise
 from integration.mirror.web_api_sink import WebApiSink
+from integration.queues.names import MIRROR_QUEUE
 from integration.queues.queue_sender import MemoryQueueSender
+from integration.reconcile.job import ReconcileParts
+from integration.reconcile.preview import preview
 from integration.reconcile.run import ReconcileRun
 from local.dataverse.rows import fold
 from local.services import Running, find_free_ports, run_services
@@ -217,7 +225,7 @@ async def measure(patients: int, folder: Path) -> None:
                 "fhir": psutil.Process(running.parts["fhir"].pid),
                 "dataverse": psutil.Process(running.parts["dataverse"].pid),
             }
-            for name in ("one by one", "reconcile --all"):
+            for name in ("one by one", "preview", "reconcile --all"):
                 to_fhir.requests = to_dataverse.requests = 0
                 before = {key: sum(process.cpu_times()[:2]) for key, process in processes.items()}
                 started = time.perf_counter()
@@ -225,6 +233,9 @@ async def measure(patients: int, folder: Path) -> None:
                     if name == "one by one":
                         count = min(500, patients)
                         await mirror_some(opened, count)
+                    elif name == "preview":
+                        count = patients
+                        await look(opened, patients)
                     else:
                         count = patients
                         await reconcile(opened)
@@ -258,6 +269,46 @@ async def mirror_some(opened: ReconcileRun, count: int) -> None:
             assert result.action == "unchanged", result
 
     await asyncio.gather(*(mirror_one(number) for number in range(count)))
+
+
+async def look(opened: ReconcileRun, patients: int) -> None:
+    """Preview a map that fills one column more and another one otherwise: for half of the patients
+    each."""
+    shipped = opened.mirror.maps["Patient"]
+    added = AttributeMap(column="department", kind=Kind.COPY, path="iif(gender = 'female', 'Ward')")
+    changed = replace(
+        shipped,
+        attributes=(
+            *(
+                replace(item, path="iif(gender = 'male', %name.family.upper(), %name.family)")
+                if item.column == "lastname"
+                else item
+                for item in shipped.attributes
+            ),
+            added,
+        ),
+    )
+
+    async def load_changes(_: PreviewFilter) -> MapChanges:
+        return find_map_changes(shipped, changed)
+
+    async def get_queues() -> dict[str, str]:
+        return {"Patient": MIRROR_QUEUE}
+
+    parts = ReconcileParts(
+        fhir=opened.fhir,
+        dataverse=opened.dataverse,
+        load_mirror=lambda: opened.mirror,
+        change_queues=get_queues,
+    )
+    chosen = JobFilter(preview=PreviewFilter(type="Patient", base=0, changes={}))
+    job = Job(id="preview", kind=JobKind.PREVIEW, filter=chosen, started=utc_now())
+    summary = None
+    async for part in preview(parts, load_changes, job):
+        assert part.error is None, part.error
+        summary = part.summary or summary
+    assert summary is not None
+    assert summary.columns == {"department": patients // 2, "lastname": patients // 2}
 
 
 async def reconcile(opened: ReconcileRun) -> None:

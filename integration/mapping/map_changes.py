@@ -6,11 +6,11 @@ then, which for one column of forty takes a fraction of the time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from integration.mapping.fhirpath.compile import compile_path
-from integration.mapping.model import AttributeMap, EntityMap, Kind
+from integration.mapping.model import AttributeMap, EntityMap, ExpandMap, Kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +53,7 @@ def find_map_changes(before: EntityMap | None, after: EntityMap) -> MapChanges:
     return MapChanges(
         reduced=replace(
             after,
+            variables=_select_variables(after.variables, (*attributes, *kinds), expands),
             attributes=attributes + kinds,
             expands=expands,
             unmapped_elements=(),
@@ -95,6 +96,23 @@ def _find_changed_variables(before: Mapping[str, str], after: Mapping[str, str])
         if not others:
             return frozenset(changed)
         changed |= others
+
+
+def _select_variables(
+    variables: Mapping[str, str],
+    attributes: Sequence[AttributeMap],
+    expands: Sequence[ExpandMap],
+) -> dict[str, str]:
+    """Return the variables that these use, themselves or through others: each is evaluated for
+    every resource."""
+    paths = [*_list_paths(attributes), *(expand.path for expand in expands)]
+    paths += [path for expand in expands for path in _list_paths(expand.attributes)]
+    used: set[str] = set()
+    while paths:
+        found = compile_path(paths.pop()).variables & variables.keys() - used
+        used |= found
+        paths += [variables[name] for name in found]
+    return {name: path for name, path in variables.items() if name in used}
 
 
 def _uses(paths: Iterable[str], changed: frozenset[str]) -> bool:

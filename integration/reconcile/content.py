@@ -240,10 +240,13 @@ def _name_differences(
 
 def _name_columns(change: Change, columns: Columns) -> Iterator[str]:
     """Name the columns of a change: a lookup is written by its navigation property."""
-    lookups = {
-        f"{navigation}@odata.bind": column.name
-        for column in columns.values()
-        for navigation in (column.targets or {}).values()
-    }
-    for name in change.columns or {}:
+    names = change.columns or {}
+    lookups = {}
+    if any(name.endswith("@odata.bind") for name in names):  # a table has hundreds of columns
+        lookups = {
+            f"{navigation}@odata.bind": column.name
+            for column in columns.values()
+            for navigation in (column.targets or {}).values()
+        }
+    for name in names:
         yield lookups.get(name, name)
