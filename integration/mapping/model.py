@@ -44,6 +44,14 @@ class Absent(StrEnum):
     KEEP = "keep"  # what somebody has written there stays
 
 
+class Conflict(StrEnum):
+    """Whose value counts where a column was changed in Dataverse and its element in FHIR."""
+
+    FHIR = "fhir"
+    DATAVERSE = "dataverse"
+    HOLD = "hold"  # neither: somebody decides
+
+
 class LongId(StrEnum):
     """What to do with a FHIR id that is longer than its column. It is never cut."""
 
@@ -124,6 +132,8 @@ class AttributeMap:
     absent: Absent = Absent.CLEAR
     concept: int | None = None  # the concept's msemr_type
     route: Route | None = None  # the only route that has the column; None: every route
+    writeback: bool = False  # whether an edit of a mirrored row reaches FHIR
+    conflict: Conflict = Conflict.FHIR
     virtual_column: VirtualColumnOptions = VirtualColumnOptions()
     defined_at: str = field(default="", compare=False)  # file:line
 
@@ -178,6 +188,8 @@ class EntityMap:
     routes: tuple[Route, ...] = (Route.DATAVERSE,)  # possible ones, the default first
     name_column: str | None = None  # the primary name column of the virtual table
     create: Mapping[str, Any] = field(default_factory=dict)  # elements of every new resource
+    # By variable, the path of what is made where it finds nothing and a column below it is written.
+    make: Mapping[str, str] = field(default_factory=dict)
 
     def select_route(self, route: Route) -> EntityMap:
         """Return the map with the attributes of one route."""

@@ -17,6 +17,9 @@ from integration.mapping.fhirpath.periods import is_in_use, list_changes, mark_a
 # Takes the place of a value that is absent; Unicode has no such character.
 _NO_VALUE = "\ufdd0"
 
+# Names and indexes from a resource to an element; of an array, those without a value do not count.
+Location = tuple[str | int, ...]
+
 # The needs of paths of which they are not known.
 _WHOLE_RESOURCE = frozenset({"%resource"})
 
@@ -135,6 +138,11 @@ class Evaluation:
             return self._evaluate_nodes(path, None)
         return _wrap_typed(self.find_values(path), fast_path.types)
 
+    def locate(self, path: str) -> list[Location]:
+        """Return where in the resource the elements stand that `path` finds. Raises Unmappable
+        where it finds something that does not stand there."""
+        return [_locate(self._root, value) for value in self.find_values(path)]
+
     def has_only_extensions(self, path: str) -> bool:
         """Whether `path` leads to an element that has extensions in place of its value, such as a
         reason for its absence: https://hl7.org/fhir/R4/extension-data-absent-reason.html"""
@@ -201,6 +209,21 @@ class Evaluation:
             return self._variables.get(name[1:]) != []
         # `deceased` is deceasedBoolean or deceasedDateTime in JSON.
         return name in focus or any(element.startswith(name) for element in focus)
+
+
+def _locate(node: Any, value: Any, place: Location = ()) -> Location:
+    """Return where this very object stands. Raises Unmappable."""
+    if isinstance(value, dict):
+        pairs = node.items() if isinstance(node, dict) else enumerate(node)
+        for name, inner in pairs:
+            if inner is value:
+                return (*place, name)
+            if isinstance(inner, dict | list):
+                try:
+                    return _locate(inner, value, (*place, name))
+                except Unmappable:
+                    continue
+    raise Unmappable("the path finds no element of the resource")
 
 
 def _wrap_typed(values: list[Any], types: TypeNames) -> list[Node]:

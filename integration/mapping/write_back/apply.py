@@ -15,12 +15,29 @@ from typing import Any
 from integration.core.errors import Issue, Rejected, Unmappable
 from integration.core.model import Column, Columns, FhirResource
 from integration.mapping import engine
+from integration.mapping.explain import assume_columns
 from integration.mapping.model import AttributeMap, EntityMap, Kind, Lookup
 from integration.mapping.values import parse_instant
 from integration.mapping.write_back import element_paths, synonyms
 from integration.mapping.write_back.element_paths import Draft, WrittenElements
 from integration.mapping.write_back.inverse_paths import Steps, invert_path
+from integration.mapping.write_back.nodes import (
+    NodePath,
+    find_node_steps,
+    join_items,
+    make_node_steps,
+    split_path,
+)
 from integration.mapping.write_back.values import can_write, convert_to_fhir, get_value_kind
+
+# The type of a column for an element's; of all others it is text.
+_COLUMN_TYPES = {
+    "boolean": "boolean",
+    "integer": "integer",
+    "positiveInt": "integer",
+    "unsignedInt": "integer",
+    "decimal": "decimal",
+}
 
 # Values by column: str, int, Decimal, bool, an aware datetime, a Lookup, or None to clear.
 Changes = Mapping[str, Any]
@@ -31,10 +48,13 @@ def explain_unwritable(entity: EntityMap, attribute: AttributeMap) -> str | None
     if attribute.path is None or attribute.kind in (Kind.DEFAULT, Kind.CONCEPT):
         return f"a column of kind {attribute.kind} cannot be written"
     steps = _find_steps(entity, attribute)
+    if steps is None and attribute.writeback:
+        node_path = split_path(attribute.path, entity.resource, entity.variables)
+        steps = None if node_path is None else node_path.steps
     if steps is None:
         return "the path does not lead to one element that can be written"
     type_ = steps[-1].type
-    if not can_write(attribute, type_):
+    if not can_write(_choose_type(attribute, type_), type_):
         kind = get_value_kind(attribute)
         return f"a column of {kind} cannot be written to an element of type {type_}"
     return None
@@ -63,25 +83,31 @@ def write_columns(
         return resource
     draft: Draft = element_paths.copy_tree(resource)
     written = WrittenElements()
+    locate = partial(_locate, entity, draft, today=today)
     replaceable = frozenset(
-        (step.parent, step.name) for write in writes if write.value is None for step in write.steps
+        (step.parent, step.name)
+        for write in writes
+        if write.value is None
+        for step in locate(write) or ()
     )
     for write in changed:
         if write.value is not None:
-            _write_column(draft, write, written, replaceable)
+            steps = _locate_or_make(entity, draft, write, today=today)
+            _write_column(draft, write, steps, written, replaceable)
     if cleared := [write for write in changed if write.value is None]:
         # Another column's value may be there by now: an element has a column for each type.
         values = read(draft, cleared)
-        _clear_columns(
-            draft, [write for write in cleared if not write.is_shown_in(values)], written
-        )
+        shown = [write for write in cleared if not write.is_shown_in(values)]
+        _clear_columns(draft, [(write, locate(write) or ()) for write in shown], written)
     # A requested value that was there already may have been removed with what it belonged to.
     values = read(draft, writes)
     lost = [write for write in writes if write not in changed and not write.is_shown_in(values)]
     for write in lost:
         if write.value is not None:
-            _write_column(draft, write, written, replaceable)
+            steps = _locate_or_make(entity, draft, write, today=today)
+            _write_column(draft, write, steps, written, replaceable)
     _check_written(changed + lost, read(draft, writes))
+    _check_others(entity, resource, draft, changed, today=today)
     return draft
 
 
@@ -111,7 +137,9 @@ class _ColumnWrite:
 
     attribute: AttributeMap
     column: Column
-    steps: Steps
+    # One of them: where the path leads to in every resource, or how it is found in this one.
+    steps: Steps | None
+    node_path: NodePath | None
     value: Any
     has_system: bool  # the system of the code has a column, too
 
@@ -153,7 +181,8 @@ class _ColumnWrite:
     def build_rejection(
         self, problem: Unmappable, code: str = "business-rule", status: int = 422
     ) -> Rejected:
-        element = problem.where or element_paths.format_path(self.steps)
+        path = element_paths.format_path(self.steps) if self.steps else self.attribute.path
+        element = problem.where or path
         return Rejected(Issue(code, f"{self.name}: {problem.why}", element), status=status)
 
 
@@ -172,22 +201,55 @@ def _plan_writes(entity: EntityMap, changes: Changes, columns: Columns) -> list[
         name = attribute.column
         if name not in changes:
             continue
-        steps = _find_steps(entity, attribute)
-        is_writable = attribute.virtual_column.writable
-        if steps is None or not is_writable or explain_unwritable(entity, attribute):
+        is_writable = attribute.virtual_column.writable or attribute.writeback
+        if not is_writable or explain_unwritable(entity, attribute):
             raise _build_read_only_error(entity, name)
+        steps, node_path = _find_steps(entity, attribute), None
+        if steps is None:
+            node_path = split_path(attribute.path or "", entity.resource, entity.variables)
+        last = (steps or (node_path.steps if node_path else ()))[-1]
         writes.append(
             _ColumnWrite(
-                attribute=attribute,
+                attribute=_choose_type(attribute, last.type),
                 column=columns[name],
                 steps=steps,
+                node_path=node_path,
                 value=changes[name],
-                has_system=_has_system(entity, steps),
+                has_system=steps is not None and _has_system(entity, steps),
             )
         )
     if unknown := sorted(changes.keys() - {write.name for write in writes}):
         raise _build_read_only_error(entity, unknown[0])
     return writes
+
+
+def _choose_type(attribute: AttributeMap, type_: str) -> AttributeMap:
+    """Return an attribute that is copied into a column of a type which suits the element's. A map
+    of rows that are mirrored does not say of which type its columns are: Dataverse does."""
+    if not attribute.writeback or attribute.kind is not Kind.COPY:
+        return attribute
+    column_type = _COLUMN_TYPES.get(type_, "string")
+    return replace(attribute, virtual_column=replace(attribute.virtual_column, type=column_type))
+
+
+def _locate(entity: EntityMap, draft: Draft, write: _ColumnWrite, *, today: date) -> Steps | None:
+    """Return the steps to what a column shows; None: the resource has no such element."""
+    if write.steps is not None or write.node_path is None:
+        return write.steps
+    try:
+        return find_node_steps(entity, write.node_path, draft, today=today)
+    except Unmappable as problem:
+        raise write.build_rejection(problem) from None
+
+
+def _locate_or_make(entity: EntityMap, draft: Draft, write: _ColumnWrite, *, today: date) -> Steps:
+    steps = _locate(entity, draft, write, today=today)
+    if steps is not None or write.node_path is None:
+        return steps or ()
+    try:
+        return make_node_steps(entity, write.node_path, draft)
+    except Unmappable as problem:
+        raise write.build_rejection(problem) from None
 
 
 def _build_read_only_error(entity: EntityMap, name: str) -> Rejected:
@@ -236,8 +298,32 @@ def _check_written(writes: Iterable[_ColumnWrite], values: Mapping[str, Any]) ->
         if not write.is_readable_in(values):
             why = "the column would not show the value"
             if write.value is None:
-                why = "FHIR has more than one value, and the column would show the next one"
+                why = "the column would show another value that FHIR has, or one that has ended"
             raise write.build_rejection(Unmappable(why))
+
+
+def _check_others(
+    entity: EntityMap,
+    resource: FhirResource,
+    draft: Draft,
+    writes: Iterable[_ColumnWrite],
+    *,
+    today: date,
+) -> None:
+    """Raise Rejected where a column that nobody has written loses its value: a last name that is in
+    the name's text alone goes when the first name becomes a part."""
+    nodes = [write for write in writes if write.node_path is not None and write.value is not None]
+    if not nodes:
+        return
+    tables, names = assume_columns(entity), {write.name for write in writes}
+    before, after = (
+        engine.map_resource(entity, state, tables, today=today).values
+        for state in (resource, draft)
+    )
+    for name, value in before.items():
+        if value is not None and after.get(name) is None and name not in names:
+            why = f"it would take its value from the column {name}: write that as well"
+            raise nodes[0].build_rejection(Unmappable(why))
 
 
 # -- elements ------------------------------------------------------------------------------------
@@ -246,10 +332,11 @@ def _check_written(writes: Iterable[_ColumnWrite], values: Mapping[str, Any]) ->
 def _write_column(
     draft: Draft,
     write: _ColumnWrite,
+    steps: Steps,
     written: WrittenElements,
     replaceable: frozenset[tuple[str, str]],
 ) -> None:
-    attribute, steps, last = write.attribute, write.steps, write.steps[-1]
+    attribute, last = write.attribute, steps[-1]
     try:
         targets = element_paths.get_rule(last).targets
         value = convert_to_fhir(attribute, write.value, last.type, write.column, targets)
@@ -269,6 +356,8 @@ def _write_column(
         same_system = write.has_system or (is_choice and str(old) in attribute.choices)
         adds = old is None and not is_choice
         synonyms.drop_synonyms(draft, steps, place, written, adds=adds, same_system=same_system)
+        if write.node_path is not None and write.node_path.joined_from is not None:
+            join_items(draft, steps)
     except Unmappable as problem:
         raise write.build_rejection(problem) from None
 
@@ -280,13 +369,16 @@ def _is_longer_than(column: Column, value: Any) -> bool:
     return len(value.strip().encode("utf-16-le", "surrogatepass")) > 2 * column.max_length
 
 
-def _clear_columns(draft: Draft, writes: Iterable[_ColumnWrite], written: WrittenElements) -> None:
-    cleared = [write for write in writes if write.value is None]
-    places = []
-    for write in cleared:
+def _clear_columns(
+    draft: Draft, writes: Iterable[tuple[_ColumnWrite, Steps]], written: WrittenElements
+) -> None:
+    cleared, places = [*writes], []
+    for write, steps in cleared:
         try:
-            for place in element_paths.find_places(draft, write.steps)[:1]:
-                places += synonyms.find_clearable(draft, write.steps, place, written)
+            for place in element_paths.find_places(draft, steps)[:1] if steps else ():
+                places += synonyms.find_clearable(draft, steps, place, written)
+            if write.node_path is not None and write.node_path.joined_from is not None:
+                join_items(draft, steps)
         except Unmappable as problem:
             raise write.build_rejection(problem) from None
     try:
@@ -294,6 +386,8 @@ def _clear_columns(draft: Draft, writes: Iterable[_ColumnWrite], written: Writte
     except Unmappable as problem:
         element = problem.where or ""
         affected = (
-            write for write in cleared if element_paths.format_path(write.steps).startswith(element)
+            write
+            for write, steps in cleared
+            if steps and element_paths.format_path(steps).startswith(element)
         )
         raise next(affected).build_rejection(problem) from None

@@ -1,19 +1,31 @@
 """Elements that mean the same as another one, and are wrong once that has changed. Pure, but for
 the draft.
 
-A code has a display and a version, a concept other codings and text, and a unit a code. What the
-same change wrote stays.
+A code has a display and a version, a concept other codings and text, a unit a code, and a name or
+an address the whole as text. What the same change wrote stays.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from integration.mapping.write_back.element_paths import Draft, Place, WrittenElements, get_at
+from integration.mapping.write_back.element_paths import (
+    Draft,
+    Place,
+    WrittenElements,
+    get_at,
+    get_holder,
+)
 from integration.mapping.write_back.inverse_paths import Step, Steps
 
 # https://hl7.org/fhir/R4/datatypes.html#Quantity and its specialisations
 _QUANTITIES = frozenset({"Quantity", "Age", "Count", "Distance", "Duration"})
+
+# They have the whole as text, too: https://hl7.org/fhir/R4/datatypes.html#HumanName
+_IN_PARTS = {
+    "HumanName": frozenset({"family", "given", "prefix", "suffix"}),
+    "Address": frozenset({"line", "city", "district", "state", "postalCode", "country"}),
+}
 
 
 def drop_synonyms(
@@ -39,6 +51,9 @@ def drop_synonyms(
         _keep_only(holder, {"code", *_list_predicate_elements(steps[-2:-1]), *system}, written)
         if len(steps) > 2 and steps[-2].parent == "CodeableConcept":
             _keep_only_coding(get_at(draft, place[:-3]), holder, steps[-3], written)
+    elif last.name in _IN_PARTS.get(last.parent, ()):
+        whole, _ = get_holder(draft, place)
+        _keep_only(whole, whole.keys() - {"text", "_text"}, written)
     elif last.parent in _QUANTITIES and last.name in ("unit", "code"):
         other = "unit" if last.name == "code" else "code"
         _keep_only(holder, holder.keys() - {other, f"_{other}"}, written)
@@ -50,6 +65,8 @@ def find_clearable(
     """Return the places to clear, so that nothing of the element at `place` is left. Of a concept
     that must stay, remove the other codings and the text."""
     last = steps[-1]
+    if (last.parent, last.name) == ("ContactPoint", "value") and len(steps) > 1:
+        return [(steps[:-1], place[:-1])]  # without a value it says nothing
     if last.parent != "Coding" or last.name != "code" or len(steps) < 2:
         return [(steps, place)]
     if steps[-2].parent != "CodeableConcept" or len(steps) < 3:
