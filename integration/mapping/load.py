@@ -26,7 +26,6 @@ from integration.mapping.model import (
     Absent,
     AttributeMap,
     ChildRemoval,
-    Conflict,
     EntityMap,
     ExpandMap,
     Kind,
@@ -40,7 +39,6 @@ from integration.mapping.model import (
     VirtualColumnOptions,
 )
 from integration.mapping.write_back.apply import explain_unwritable
-from integration.mapping.write_back.inverse_paths import invert_path
 
 _DEFAULT_MAX_LENGTH = 100
 
@@ -163,7 +161,6 @@ def _build_entity_map(file: MapFile) -> EntityMap:
         routes=tuple(map(Route, row.get("routes", [Route.DATAVERSE]))),
         name_column=row.get("name_column"),
         create=row.get("create", {}),
-        make=data.get("make", {}),
     )
     _raise_problems([*_find_unwritable(entity)])
     return entity
@@ -173,11 +170,6 @@ def _find_unwritable(entity: EntityMap) -> Iterator[str]:
     for attribute in entity.attributes:
         if attribute.virtual_column.writable and (why := explain_unwritable(entity, attribute)):
             yield f"{attribute.defined_at}: {attribute.column}: {why}; remove write"
-        if attribute.writeback and (why := explain_unwritable(entity, attribute)):
-            yield f"{attribute.defined_at}: {attribute.column}: {why}; remove writeback"
-    for name, path in entity.make.items():
-        if invert_path(path, entity.resource) is None:
-            yield f"{entity.file}: make.{name}: the path does not say what is made"
 
 
 def _extend_entity_map(entity: EntityMap | None, file: MapFile) -> EntityMap:
@@ -198,10 +190,9 @@ def _extend_entity_map(entity: EntityMap | None, file: MapFile) -> EntityMap:
         [f"{item.defined_at}: {item.column}: {entity.file} maps the column already; remove it here"
          for item in attributes if item.column in mapped]
     )  # fmt: skip
-    extended = replace(
+    return replace(
         entity,
         variables={**entity.variables, **data.get("variables", {})},
-        make={**entity.make, **data.get("make", {})},
         attributes=entity.attributes + attributes,
         expands=entity.expands + _build_expand_maps(data, lines),
         file=f"{entity.file}, {file.name}",
@@ -210,8 +201,6 @@ def _extend_entity_map(entity: EntityMap | None, file: MapFile) -> EntityMap:
         unmapped_elements=_replace_elements(entity.unmapped_elements, unmapped),
         expected_elements=_replace_elements(entity.expected_elements, expected),
     )
-    _raise_problems([*_find_unwritable(extended)])
-    return extended
 
 
 def _compute_digest(data: object) -> str:
@@ -268,8 +257,6 @@ def _build_attribute_maps(
             absent=Absent(item.get("absent", Absent.CLEAR)),
             concept=item.get("concept"),
             route=Route(item["route"]) if "route" in item else None,
-            writeback=item.get("writeback", False),
-            conflict=Conflict(item.get("conflict", Conflict.FHIR)),
             virtual_column=_build_virtual_column(item),
             defined_at=lines.locate(*block, number),
         )

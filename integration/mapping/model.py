@@ -44,14 +44,6 @@ class Absent(StrEnum):
     KEEP = "keep"  # what somebody has written there stays
 
 
-class Conflict(StrEnum):
-    """Whose value counts where a column was changed in Dataverse and its element in FHIR."""
-
-    FHIR = "fhir"
-    DATAVERSE = "dataverse"
-    HOLD = "hold"  # neither: somebody decides
-
-
 class LongId(StrEnum):
     """What to do with a FHIR id that is longer than its column. It is never cut."""
 
@@ -132,8 +124,9 @@ class AttributeMap:
     absent: Absent = Absent.CLEAR
     concept: int | None = None  # the concept's msemr_type
     route: Route | None = None  # the only route that has the column; None: every route
-    writeback: bool = False  # whether an edit of a mirrored row reaches FHIR
-    conflict: Conflict = Conflict.FHIR
+    # Whether a value of it is written into the element that it shows, found in each resource. No
+    # map says so yet: edits of mirrored rows do not reach FHIR.
+    writeback: bool = False
     virtual_column: VirtualColumnOptions = VirtualColumnOptions()
     defined_at: str = field(default="", compare=False)  # file:line
 

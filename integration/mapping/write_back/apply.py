@@ -298,7 +298,7 @@ def _check_written(writes: Iterable[_ColumnWrite], values: Mapping[str, Any]) ->
         if not write.is_readable_in(values):
             why = "the column would not show the value"
             if write.value is None:
-                why = "the column would show another value that FHIR has, or one that has ended"
+                why = "FHIR has more than one value, and the column would show the next one"
             raise write.build_rejection(Unmappable(why))
 
 

@@ -16,14 +16,14 @@ from integration.core.model import Column
 from integration.mapping import engine
 from integration.mapping.explain import assume_columns
 from integration.mapping.fhirpath.periods import is_in_use
-from integration.mapping.load import load_shipped_maps
 from integration.mapping.model import EntityMap, Kind
 from integration.mapping.write_back.apply import explain_unwritable, write_columns
 from integration.mapping.write_back.nodes import split_path
 from tests.builders import TODAY
+from tests.mapping.write_back.writable_maps import MARITAL_STATUS, build_writable_map
 
-HEALTHCARE = load_shipped_maps()["Patient"]
-PLAIN = load_shipped_maps("plain", "new")["Patient"]
+HEALTHCARE = build_writable_map("healthcare")
+PLAIN = build_writable_map("plain", "new")
 
 OLD_HOME = {
     "use": "home",
@@ -117,7 +117,7 @@ def test_a_number_that_is_cleared_goes_with_its_item() -> None:
 
 
 def test_a_code_is_written_with_its_system() -> None:
-    system = "http://terminology.hl7.org/CodeSystem/v3-MaritalStatus"
+    system = MARITAL_STATUS
     assert write({}, familystatuscode=2) == {
         "maritalStatus": {"coding": [{"system": system, "code": "M"}]}
     }
