@@ -288,7 +288,9 @@ def _has_moved(attempt: Attempt, candidate: Candidate) -> bool:
     if not attempt.is_ordered:
         return True  # its base was not recorded
     if candidate.base is None:
-        return False  # the earlier attempt ended before it sent anything
+        # The earlier attempt ended before it sent anything; unless the resource says otherwise.
+        mark = candidate.state.mark if candidate.state else None
+        return mark is not None and mark.delivery == attempt.delivery
     if candidate.version != candidate.base:
         return True
     return candidate.base == ABSENT and candidate.entry.method == "PUT"

@@ -62,7 +62,8 @@ class Findings:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preflight:
     """The questions before one attempt of a unit. `identities`: `Type/id` by placeholder. `bases`:
-    see `write_decisions`, by position. `settled`: the positions whose results this worker knows."""
+    see `write_decisions`, by position. `settled`: the positions whose results this worker knows.
+    `waits_for_others`: for another worker with the same delivery, which may be ahead."""
 
     fhir: FhirServer
     journal: Journal
@@ -72,6 +73,7 @@ class Preflight:
     locks: HeldLocks
     bases: Mapping[int, str]
     settled: Collection[int] = ()
+    waits_for_others: bool = True
 
     async def lock_conditions(self, entries: Sequence[UnitEntry]) -> None:
         """Lock the conditions of conditional entries: two that race must not both find nothing.
@@ -203,8 +205,10 @@ class Preflight:
         ]
         if found.unlocked or found.unseen:
             return found
-        found.has_other_worker = self.attempt.is_ordered and any(
-            map(self._is_of_other_worker, candidates)
+        found.has_other_worker = (
+            self.waits_for_others
+            and self.attempt.is_ordered
+            and any(map(self._is_of_other_worker, candidates))
         )
         if found.has_other_worker:
             return found

@@ -40,6 +40,10 @@ from integration.relay.preflight import UNGUARDED, Findings, Preflight
 # changing them.
 _MAX_ROUNDS = 6
 
+# Attempts that leave the unit to another worker which is ahead. It has recorded what it did by the
+# last of them, some minutes later, or it has died: then the history tells what it has written.
+_MAX_WAITS = 8
+
 # Seconds between looks, where reads lag behind writes.
 _LAG_PAUSES = (0.2, 0.4, 0.8, 1.6, 2.0)
 
@@ -101,6 +105,7 @@ def _make_preflight(attempt: UnitAttempt) -> Preflight:
         locks=attempt.locks,
         bases=progress.bases,
         settled=progress.settled.keys(),
+        waits_for_others=progress.item.attempt < _MAX_WAITS,
     )
 
 
@@ -281,6 +286,14 @@ async def _record_bases(
         for entry in entries
         if entry.position in found.candidates
         and not entry.created
+        and entry.position not in progress.bases
+    }
+    # What the server will make: a later attempt finds it by the condition.
+    bases |= {
+        entry.position: write_decisions.ABSENT
+        for entry in entries
+        if entry.method in ("PUT", "PATCH")
+        and found.matches.get(entry.position) == {}
         and entry.position not in progress.bases
     }
     if progress.delivery.write_order == UNGUARDED:

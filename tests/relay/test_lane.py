@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -307,6 +308,36 @@ async def test_after_a_transaction_s_lost_response_only_its_conditional_entries_
     await route.process_all(delivery)
     assert await route.statuses(delivery) == [200, 200]
     assert len(route.fhir_double.of("Patient")) == len(route.fhir_double.of("Observation")) == 1
+    assert set(route.fhir_double.writes_of_each.values()) == {1}
+
+
+@pytest.mark.parametrize("kind", ["batch", "transaction"])
+async def test_a_conditional_update_that_made_a_resource_is_not_waited_for(
+    route: Route, kind: str
+) -> None:
+    """Its answer was lost. The next attempt finds the resource by the condition, with the mark of
+    this delivery: nobody else is writing it."""
+    made = entry(numbered(), method="PUT", url="Patient?identifier=urn:mrn|7")
+    delivery = await route.deliver(bundle(made, kind=kind))
+    route.fhir_double.will_lose_the_reply()
+    await route.process_all(delivery)
+    assert await route.statuses(delivery) == [200]
+    assert set(route.fhir_double.writes_of_each.values()) == {1}
+    assert len(route.waits) < 5
+
+
+async def test_a_worker_that_died_before_it_could_record_anything_is_not_waited_for_for_long(
+    route: Route,
+) -> None:
+    """Its write is there, and nothing else of it: after some attempts the history decides."""
+    delivery = await route.deliver(batch(entry(patient(id="p1"), method="PUT", url="Patient/p1")))
+    route.fhir_double.will_lose_the_reply()
+    await route.process(delivery)
+    route.journal.bases.clear()
+    record = await route.journal.get_delivery(delivery)
+    route.journal.deliveries[delivery] = replace(record, bases=b"")
+    await route.process_all()
+    assert await route.statuses(delivery) == [200]
     assert set(route.fhir_double.writes_of_each.values()) == {1}
 
 
