@@ -9,8 +9,9 @@ clock decides it, but the resource itself:
 - Before a unit is sent, one search finds the version and the mark of each resource that it writes.
   An entry replaces just that version (`ifMatch`), so a look that was outdated does no harm: the
   server answers 412, and the relay looks again.
-- At the first attempt of an entry, that version is recorded as its *base*. When a later attempt
-  finds another version, the history of the resource tells what has happened since.
+- At the first attempt of an entry, that version is recorded as its *base*; that there was none,
+  too, where a condition finds nothing. When a later attempt finds another version, the history of
+  the resource tells what has happened since.
 
 First attempt, or the resource is still at its base:
 
