@@ -18,9 +18,12 @@ from azure.data.tables.aio import TableServiceClient
 from azure.storage.blob.aio import BlobServiceClient
 
 from integration.core.model import Delivery, DeliveryRequest, Status
+from integration.journal.azure_configuration import open_configuration_store
 from integration.journal.azure_store import open_journal
+from integration.journal.configuration import Draft
 from integration.journal.store import Payload
-from integration.journal.table_keys import make_delivery_id
+from integration.journal.table_keys import build_audit_id, make_delivery_id
+from integration.mapping.files import MAPS_FOLDER
 from local.services import Ports, Running, run_services, start_host
 from tests.journeys.route import FHIR_JSON, bundle, entry, observation, patient
 from tests.journeys.senders import SECRETS, SENDERS
@@ -90,6 +93,7 @@ async def fill(running: Running, url: str) -> dict[str, str]:
         ids["patient-without-row"] = await sending.find_patient(ids["row-refused"])
         ids["job"] = await sending.replay("feed")  # it is held again
         await sending.see("held")
+        ids |= await _leave_configuration(running, sending)
         return ids
 
 
@@ -142,6 +146,23 @@ class _Sending:
                 job = (await self.http.get(f"{self.url}/api/jobs/{job['id']}")).json()
         return str(job["id"])
 
+    async def configure(self, body: dict[str, Any], query: str = "") -> dict[str, Any]:
+        """Publish changes, or begin a preview of them."""
+        asked = {"by": "ada@hospital.example", "why": "the ward's column", **body}
+        answer = await self.http.post(f"{self.url}/api/configuration{query}", json=asked)
+        assert answer.status_code in (200, 202), answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    async def wait_for_job(self, id_: str) -> str:
+        async with asyncio.timeout(_PATIENCE):
+            while True:
+                job = (await self.http.get(f"{self.url}/api/jobs/{id_}")).json()
+                if job["state"] not in ("running", "stopping"):
+                    assert job["state"] == "done", job
+                    return id_
+                await asyncio.sleep(0.1)
+
     async def see(self, *kinds: str) -> None:
         """Wait until the list of what needs attention has these kinds."""
         async with asyncio.timeout(_PATIENCE):
@@ -183,6 +204,36 @@ def _build_long_record() -> dict[str, Any]:
     record = {"identifier": [{"system": "urn:north:mrn", "value": FAMILIES[4]}]}
     resource = patient(FAMILIES[4], id=f"north-{uuid4()}".ljust(64, "x"), **record)
     return bundle("batch", entry(resource, method="PUT"))
+
+
+async def _leave_configuration(running: Running, sending: _Sending) -> dict[str, str]:
+    """Publish a version, have a draft previewed, and leave that one and another, which is broken.
+    Return ids by what they are."""
+    shipped = (MAPS_FOLDER / "healthcare" / "patient.toml").read_text("utf-8")
+    published = {"maps/patient.toml": f"# Ours.\n{shipped}"}
+    await sending.configure({"changes": published})
+    column = '\n[[attribute]]\ncolumn = "department"\npath = "id"\n'
+    changed = {"maps/patient.toml": f"# Ours.\n{shipped}{column}"}
+    preview = await sending.configure({"changes": changed}, "?preview=Patient")
+    ids = {"preview": await sending.wait_for_job(str(preview["id"]))}
+    async with (
+        BlobServiceClient.from_connection_string(running.storage) as blobs,
+        TableServiceClient.from_connection_string(running.storage) as tables,
+    ):
+        store = await open_configuration_store(blobs, tables)
+        now = datetime.now(UTC)
+        for name, text in (("draft", changed["maps/patient.toml"]), ("broken-draft", "[row")):
+            ids[name] = build_audit_id(now, f"{len(ids):016x}")
+            digest = await store.add_document(text)
+            draft = Draft(
+                id=ids[name],
+                base=1,
+                changes={"maps/patient.toml": digest},
+                saved=now,
+                saved_by="ada@hospital.example",
+            )
+            assert await store.save_draft(draft) is not None
+    return ids
 
 
 async def _leave_old_delivery(running: Running) -> str:

@@ -178,6 +178,28 @@ async def test_a_data_route_is_switched_after_a_question(person: Person) -> None
     assert routes["Observation"]["changedBy"] == "laptop"
 
 
+async def test_a_map_is_changed_published_and_taken_back(person: Person) -> None:
+    await person.open("configuration")
+    await person.press("a[href*='document=maps%2Forganization.toml']")
+    text = await person.page.locator("#text").input_value()
+    await person.page.locator("#text").fill(f"{text}\n# A comment of ours.\n[rest")
+    await person.press("button[value='check']")
+    assert "not valid TOML" in await person.read("#checked")
+    await person.page.locator("#text").fill(f"{text}\n# A comment of ours.\n")
+    await person.press("button[value='save']")
+    assert "can be published" in await person.read("h1")
+    await person.type("#why", "a comment")
+    await person.press("button[value='publish']")
+    version = (await person.ask("configuration"))["history"][0]
+    assert (version["why"], version["published_by"]) == ("a comment", "laptop")
+    assert f"Version {version['version']}" in await person.read("h1")
+    await person.open(f"configuration/versions/{version['version'] - 1}")
+    await person.type("#why", "not needed")
+    await person.press("button[value='restore']")
+    back = (await person.ask("configuration"))["history"][0]
+    assert back["restores"] == version["version"] - 1
+
+
 async def leave_job(served: Served) -> str:
     """Leave a job that no worker has begun: its work item was lost."""
     started = datetime.now(UTC)
