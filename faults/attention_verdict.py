@@ -134,7 +134,7 @@ def _compare_delivery(
         yield Difference("false_alarms", len(lines) - 1, f"{delivery} has several lines: {kinds}")
     line = lines[0]
     if line.kind != _ENTRIES:  # of all that it has not written
-        if refused is not None:
+        if refused is not None and due:
             yield Difference("unseen", len(due), f"{delivery} is done, and its line {line.kind}")
         if not due:
             yield Difference(

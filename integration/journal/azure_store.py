@@ -103,6 +103,7 @@ class AzureJournal(AzureAttention):
         *,
         only_plan: int | None = None,
         unless_corrected: bool = False,
+        only_attention: str | None = None,
         seen: Delivery | None = None,
         **changes: Any,
     ) -> bool:
@@ -115,7 +116,8 @@ class AzureJournal(AzureAttention):
             is_status = only_if is None or delivery.status in only_if
             is_plan = only_plan is None or delivery.plan == only_plan
             is_uncorrected = not unless_corrected or delivery.corrected_by is None
-            return changes if is_status and is_plan and is_uncorrected else None
+            is_named = only_attention is None or delivery.attention == only_attention
+            return changes if is_status and is_plan and is_uncorrected and is_named else None
 
         return await self._change(id_, choose, seen) is not None
 

@@ -26,6 +26,9 @@ _NOT_WAITING: dict[str, Any] = {
     "for_operator": False,
 }
 
+# How often a change is tried while others change the concern of the delivery.
+_TRIES = 5
+
 _ACTIVE = frozenset({Status.ACCEPTED, Status.PROCESSING})
 
 
@@ -46,20 +49,51 @@ async def change_with_concern(
     if concern is not None:
         await journal.put_concern(concern)
     named = "" if concern is None else concern.id
-    if named != seen.attention:
-        changes["attention"] = named
-    if seen.waiting is not None:
-        changes = {**_NOT_WAITING, **changes}
-    is_set = await journal.update_delivery(
-        seen.id, only_if=only_if, unless_corrected=unless_corrected, seen=seen, **changes
+    current: Delivery | None = seen
+    for _ in range(_TRIES):
+        assert current is not None, "else the loop has ended"
+        is_set = await _set_with_attention(
+            journal,
+            current,
+            named,
+            changes,
+            only_if=only_if,
+            unless_corrected=unless_corrected,
+        )
+        if is_set:
+            if current.attention not in ("", named):
+                await journal.delete_concern(current.attention)
+            return True
+        before, current = current, await journal.get_delivery(seen.id)
+        if current is None or current.attention == before.attention:
+            break  # its status is the reason
+        if current.status not in only_if:
+            break
+    if concern is not None and (current is None or current.attention != concern.id):
+        await journal.delete_concern(concern.id)
+    return False
+
+
+async def _set_with_attention(
+    journal: Journal,
+    seen: Delivery,
+    named: str,
+    changes: Mapping[str, Any],
+    *,
+    only_if: frozenset[Status],
+    unless_corrected: bool,
+) -> bool:
+    """Set the fields, unless the delivery names another concern by now: nobody would drop that."""
+    waits = _NOT_WAITING if seen.waiting is not None else {}
+    attention = {"attention": named} if named != seen.attention else {}
+    return await journal.update_delivery(
+        seen.id,
+        only_if=only_if,
+        unless_corrected=unless_corrected,
+        only_attention=seen.attention,
+        seen=seen,
+        **{**waits, **attention, **changes},
     )
-    if is_set and seen.attention not in ("", named):
-        await journal.delete_concern(seen.attention)
-    if not is_set and concern is not None:
-        current = await journal.get_delivery(seen.id)
-        if current is None or current.attention != concern.id:
-            await journal.delete_concern(concern.id)
-    return is_set
 
 
 def drop_with(seen: Delivery, changes: Mapping[str, Any]) -> dict[str, Any]:

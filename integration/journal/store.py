@@ -85,13 +85,15 @@ class Journal(Concerns, Protocol):
         *,
         only_plan: int | None = None,
         unless_corrected: bool = False,
+        only_attention: str | None = None,
         seen: Delivery | None = None,
         **changes: Any,
     ) -> bool:
         """Set some fields of a delivery. With `only_if`, only if it exists and has one of these
         statuses; with `only_plan`, only if its plan has this number; with `unless_corrected`, only
-        if no correction has taken its place. Return whether the fields were set. `seen`: the
-        delivery as it was read, which saves a read when it is still like that."""
+        if no correction has taken its place; with `only_attention`, only if it names this concern.
+        Return whether the fields were set. `seen`: the delivery as it was read, which saves a read
+        when it is still like that."""
 
     async def update_deliveries(
         self, changes: Sequence[tuple[Delivery, Mapping[str, Any]]]
@@ -296,6 +298,7 @@ class MemoryJournal(MemoryConcerns):
         *,
         only_plan: int | None = None,
         unless_corrected: bool = False,
+        only_attention: str | None = None,
         seen: Delivery | None = None,
         **changes: Any,
     ) -> bool:
@@ -305,6 +308,8 @@ class MemoryJournal(MemoryConcerns):
         if only_plan is not None and (delivery is None or delivery.plan != only_plan):
             return False
         if unless_corrected and (delivery is None or delivery.corrected_by is not None):
+            return False
+        if only_attention not in (None, delivery.attention if delivery else None):
             return False
         self._set_delivery(replace(self.deliveries[id_], **bound_texts(changes)))
         return True

@@ -9,7 +9,7 @@ import pytest
 from azure.data.tables.aio import TableServiceClient
 from azure.storage.blob.aio import BlobServiceClient
 
-from integration.core.model import EntryResult
+from integration.core.model import Delivery, DeliveryRequest, EntryResult, Status
 from integration.journal.attention import ConcernFilter
 from integration.journal.azure_row_keys import AzureRowKeys
 from integration.journal.azure_store import AzureJournal
@@ -22,8 +22,10 @@ from integration.journal.concern import (
     build_delivery_concern,
     build_entries_concern,
 )
+from integration.journal.concerns import change_with_concern, park_open
 from integration.journal.row_keys import MemoryRowKeys, RowKeys
-from integration.journal.store import Journal, MemoryJournal
+from integration.journal.store import Journal, MemoryJournal, Payload
+from integration.journal.table_keys import make_delivery_id
 from local.services import Running
 from tests.builders import MARKER
 
@@ -45,6 +47,20 @@ async def kept(request: pytest.FixtureRequest, namespace: str) -> AsyncIterator[
         opened = [await tables.create_table(f"{namespace}{use}") for use in (*USES, "rowkeys")]
         container = blobs.get_container_client(namespace)
         yield AzureJournal(container, *opened[:-1]), AzureRowKeys(opened[-1])
+
+
+@pytest.fixture(params=["memory", "azurite"])
+async def journal(request: pytest.FixtureRequest, namespace: str) -> AsyncIterator[Journal]:
+    if request.param == "memory":
+        yield MemoryJournal()
+        return
+    azurite: Running = request.getfixturevalue("azurite")
+    async with (
+        BlobServiceClient.from_connection_string(azurite.storage) as blobs,
+        TableServiceClient.from_connection_string(azurite.storage) as tables,
+    ):
+        opened = [await tables.create_table(f"{namespace}{use}") for use in USES]
+        yield AzureJournal(await blobs.create_container(namespace), *opened)
 
 
 def make(hours: float, kind: ConcernKind = ConcernKind.PARKED, sender: str = "north") -> Concern:
@@ -175,3 +191,59 @@ async def test_many_concerns_are_deleted_though_some_are_gone(kept: Kept) -> Non
     await journal.delete_concerns([concern.id for concern in several])
     await journal.delete_concerns([])
     assert (await journal.list_concerns(ConcernFilter(), 10, None)).concerns == ()
+
+
+# -- a delivery and its concern -------------------------------------------------------------------
+
+
+def make_delivery() -> Delivery:
+    """Return a delivery that a worker is processing."""
+    return Delivery(
+        id=make_delivery_id(NOON, 1),
+        sender="north",
+        key="k",
+        digest="d",
+        accepted=NOON,
+        status=Status.PROCESSING,
+        kind="batch",
+        entries=1,
+        bytes=2,
+    )
+
+
+async def list_all(journal: Journal) -> list[ConcernKind]:
+    page = await journal.list_concerns(ConcernFilter(), 10, None)
+    return [concern.kind for concern in page.concerns]
+
+
+async def test_a_delivery_that_was_parked_meanwhile_ends_without_a_line(
+    journal: Journal,
+) -> None:
+    """Its message failed repeatedly while a slow worker still had it. What the worker has seen of
+    the delivery names no concern, and still the line goes."""
+    await journal.add_delivery(make_delivery(), Payload(DeliveryRequest("POST"), b"{}"))
+    seen = await journal.get_delivery(make_delivery().id)
+    assert seen is not None
+    assert await park_open(journal, seen, "it failed repeatedly", NOON)
+    assert await list_all(journal) == [ConcernKind.PARKED]
+    is_done = await change_with_concern(
+        journal,
+        seen,
+        None,
+        only_if=frozenset({Status.PROCESSING, Status.PARKED}),
+        status=Status.DONE,
+    )
+    assert is_done
+    assert await list_all(journal) == []
+    ended = await journal.get_delivery(seen.id)
+    assert ended is not None
+    assert (ended.status, ended.attention) == (Status.DONE, "")
+
+
+async def test_a_delivery_that_has_ended_meanwhile_gets_no_line(journal: Journal) -> None:
+    await journal.add_delivery(make_delivery(), Payload(DeliveryRequest("POST"), b"{}"))
+    seen = await journal.get_delivery(make_delivery().id)
+    assert seen is not None
+    await journal.update_delivery(seen.id, status=Status.DONE)
+    assert not await park_open(journal, seen, "it failed repeatedly", NOON)
+    assert await list_all(journal) == []

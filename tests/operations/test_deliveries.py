@@ -388,6 +388,7 @@ async def test_a_delivery_that_is_cancelled_meanwhile_is_not_replayed(route: Rou
     update_delivery = route.journal.update_delivery
 
     class Cancelling:
+        get_delivery = route.journal.get_delivery
         scan_deliveries = route.journal.scan_deliveries
         index_delivery = route.journal.index_delivery
         delete_concern = route.journal.delete_concern
