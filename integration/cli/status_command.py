@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
 import msgspec
@@ -17,8 +18,8 @@ from integration.app.package_documents import parse_configured_senders, read_pac
 from integration.app.settings import read_settings
 from integration.cli.status_table import find_concerns, render_status
 from integration.cli.terminal import PrintLine
-from integration.core.errors import IntegrationError
-from integration.journal.live_configuration import LiveConfiguration
+from integration.core.errors import IntegrationError, Unavailable
+from integration.journal.live_configuration import Document, LiveConfiguration
 from integration.operations.status import StatusReport, report_status
 from integration.operations.status_views import describe_status
 
@@ -51,6 +52,15 @@ def run(chosen: argparse.Namespace, print_line: PrintLine) -> int:
     return 1 if find_concerns(report) else 0
 
 
+async def _read_documents(live: LiveConfiguration) -> Mapping[str, Document]:
+    """Return the documents in use. While the storage does not answer, return the package's: then
+    nothing of the status can be read either, which the report tells."""
+    try:
+        return (await live.get()).documents
+    except Unavailable:
+        return live.package
+
+
 async def _read_report() -> StatusReport:
     # Their SDKs are slow to import.
     from integration.app import services, storage_clients
@@ -64,7 +74,7 @@ async def _read_report() -> StatusReport:
             store=build_configuration_store(clients.blobs, clients.tables),
             package=read_package_documents(settings),
         )
-        senders = parse_configured_senders((await live.get()).documents)
+        senders = parse_configured_senders(await _read_documents(live))
         return await report_status(
             build_status_check(
                 storage_clients.build_status_stores(clients),

@@ -167,8 +167,7 @@ def make_node_steps(entity: EntityMap, node_path: NodePath, resource: FhirResour
     *outer, last = steps
     if element_paths.get_rule(last).repeats:
         # Another one, never one that is there: an address that has ended stays what it was.
-        there = len(element_paths.find_places(resource, steps))
-        last = replace(last, index=there)
+        last = replace(last, index=len(element_paths.find_places(resource, steps)))
     return _select_joined((*outer, last, *node_path.steps), node_path)
 
 
