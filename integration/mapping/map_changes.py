@@ -9,8 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from integration.mapping import r4_elements
 from integration.mapping.fhirpath.compile import compile_path
+from integration.mapping.fhirpath.parser import list_functions
 from integration.mapping.model import AttributeMap, EntityMap, ExpandMap, Kind
+
+_WHOLE_RESOURCES = frozenset({"resource", "rootResource", "context"})
+_REACHING_ANYTHING = frozenset({"children", "descendants", "repeat"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +69,34 @@ def find_map_changes(before: EntityMap | None, after: EntityMap) -> MapChanges:
             *(item.column for item in before.attributes if item.column not in kept),
             *(f"{item.table}.*" for item in before.expands if item.table not in tables),
         ),
+    )
+
+
+def list_elements(entity: EntityMap) -> tuple[str, ...] | None:
+    """Return the elements of a resource that a map looks at, as `_elements` of a search names them;
+    None: it may look at any. Id and meta are among them.
+
+    https://hl7.org/fhir/R4/search.html#elements
+    """
+    paths = [*entity.variables.values(), *_list_paths(entity.attributes)]
+    for expand in entity.expands:
+        paths += [expand.path, *_list_paths(expand.attributes)]
+    named = {"id", "meta", "extension"}  # extension() names no element
+    for path in paths:
+        compiled = compile_path(path)
+        functions = {*list_functions(compiled.tree)}
+        if compiled.variables & _WHOLE_RESOURCES or functions & _REACHING_ANYTHING:
+            return None
+        named |= compiled.elements
+    type_ = entity.resource
+    return tuple(
+        sorted(
+            name
+            for name in named
+            if name == "extension"
+            or r4_elements.find_type(type_, name)
+            or r4_elements.find_choice_names(type_, name)
+        )
     )
 
 

@@ -16,7 +16,7 @@ import msgspec
 
 from integration.core.errors import Misconfigured, Unavailable
 from integration.journal.jobs import Job, PreviewFilter, PreviewSummary
-from integration.mapping.map_changes import MapChanges
+from integration.mapping.map_changes import MapChanges, list_elements
 from integration.operations.job_work import Part
 from integration.reconcile import bulk_rows
 from integration.reconcile.differences import Difference, DifferenceKind
@@ -62,7 +62,10 @@ async def preview(
             saved = _encode(position)
             yield Part(cursor=saved, found=await count_resources(run, entity, None))
         reader = await open_reader(run, entity)
-        pages = read_ahead(read_pages(run, entity, position, ""))
+        elements = list_elements(entity)
+        # Reading costs most of it, and a change is about few elements.
+        options = f"&_elements={','.join(elements)}" if elements else ""
+        pages = read_ahead(read_pages(run, entity, position, options))
         async with aclosing(pages):
             async for resources, next_position in pages:
                 chunks = bulk_rows.split(resources, bulk_rows.MAX_VALUES)
