@@ -8,7 +8,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from integration.app.identification import find_missing_bases
-from integration.app.package_documents import parse_configured_maps, parse_configured_senders
+from integration.app.package_documents import (
+    parse_configured_maps,
+    parse_configured_senders,
+    parse_used_maps,
+)
 from integration.app.services import Services, make_token
 from integration.app.settings import MirrorSettings
 from integration.core.errors import Misconfigured
@@ -28,7 +32,7 @@ def build_configuration(services: Services) -> ConfigurationParts:
     settings = services.settings
 
     def parse_maps(documents: Mapping[str, Document]) -> Sequence[MapFile]:
-        return parse_configured_maps(documents, settings.mirror)
+        return parse_used_maps(documents, settings)
 
     def check_senders(documents: Mapping[str, Document]) -> Sequence[str]:
         try:

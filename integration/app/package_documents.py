@@ -11,9 +11,16 @@ from integration.core.errors import Misconfigured
 from integration.fhir.grammar import RESOURCE_TYPES
 from integration.journal.configuration import MAPS_FOLDER, SENDERS
 from integration.journal.live_configuration import PUBLISHED, Document
-from integration.mapping.files import MapFile, MapText, parse_map_files, read_map_texts
+from integration.mapping.files import (
+    MapFile,
+    MapText,
+    list_tables,
+    parse_map_files,
+    read_map_texts,
+)
 from integration.senders.load import parse_senders
 from integration.senders.model import Sender
+from integration.virtual_tables.data_routes import VIRTUAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,16 @@ def parse_configured_maps(
         if name.startswith(MAPS_FOLDER)
     }
     return tuple(parse_map_files(texts, mirror.map_prefix, mirror.enabled_maps))
+
+
+def parse_used_maps(documents: Mapping[str, Document], settings: Settings) -> tuple[MapFile, ...]:
+    """Return the files of maps as the app uses them. Raises Misconfigured also for a type of
+    EXTERNAL_EVENTS without a virtual table: it may be misspelt, or its map left out."""
+    map_files = parse_configured_maps(documents, settings.mirror)
+    virtual = {name for name, table in list_tables(map_files).items() if VIRTUAL in table.routes}
+    if unknown := sorted({*settings.feed.event_types} - virtual):
+        raise Misconfigured(f"EXTERNAL_EVENTS: there is no virtual table of {', '.join(unknown)}")
+    return map_files
 
 
 def find_senders_text(documents: Mapping[str, Document]) -> SendersText | None:

@@ -5,7 +5,7 @@ and again for each version that is published.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,7 +23,7 @@ from integration.app.map_parts import (
     build_virtual_tables,
 )
 from integration.app.operations_parts import build_housekeeping, build_status_check
-from integration.app.package_documents import parse_configured_maps, parse_configured_senders
+from integration.app.package_documents import parse_configured_senders, parse_used_maps
 from integration.app.services import Services, make_form_token, make_token, open_services
 from integration.app.settings import (
     ReaderHeaders,
@@ -36,7 +36,6 @@ from integration.app.shared_parts import LazyMaps, SharedParts
 from integration.app.shown_settings import list_settings
 from integration.change_events.from_fhir import Events
 from integration.core.activity_recorder import ActivityRecorder
-from integration.core.errors import Misconfigured
 from integration.core.flow_recorder import FlowRecorder
 from integration.core.log_events import log_event
 from integration.core.version import VERSION
@@ -53,7 +52,6 @@ from integration.journal.flow_log import FlowReader
 from integration.journal.live_configuration import Configuration
 from integration.journal.store import Journal
 from integration.mapping import files
-from integration.mapping.files import MappedTable
 from integration.mirror.mirror import Mirror
 from integration.operations.answers import Answers
 from integration.operations.configuration import ConfigurationParts
@@ -67,7 +65,7 @@ from integration.pages.people import SignIn
 from integration.queues.queue_sender import QueueSender
 from integration.relay.lane_run import LaneContext
 from integration.relay.parts import Relay
-from integration.virtual_tables.data_routes import VIRTUAL, DataRoutes
+from integration.virtual_tables.data_routes import DataRoutes
 
 if TYPE_CHECKING:  # these import the mapping engine, which takes long to load
     from integration.change_events.to_dataverse import ExternalEvents
@@ -151,6 +149,8 @@ async def get_parts() -> Parts:
     configuration = await _services.configuration.get()
     if _parts is None or _parts.version != configuration.version:
         async with _building:
+            # Again: while this one waited, another may have built the parts for a later version.
+            configuration = await _services.configuration.get()
             if _parts is None or _parts.version != configuration.version:
                 _parts = await _rebuild(_services, configuration, _parts)
     return _parts
@@ -187,11 +187,18 @@ async def open_dataverse() -> AsyncIterator[Dataverse]:
         yield Dataverse(open_upstream("Dataverse", settings.dataverse, context))
 
 
+@asynccontextmanager
+async def open_configuration() -> AsyncIterator[ConfigurationParts]:
+    """Open what changes the configuration, for a command: also where the one in use is broken, so
+    that no part of the app can be built. Raises Misconfigured."""
+    async with AsyncExitStack() as exit_stack:
+        yield build_configuration(await open_services(read_settings(), exit_stack))
+
+
 def _build_parts(services: Services, in_use: Configuration, old: Parts | None) -> Parts:
     settings, stores = services.settings, services.stores
-    map_files = parse_configured_maps(in_use.documents, settings.mirror)
+    map_files = parse_used_maps(in_use.documents, settings)
     tables = files.list_tables(map_files)
-    _check_event_types(settings.feed.event_types, tables)
     shared = SharedParts(
         services=services,
         version=in_use.version,
@@ -327,13 +334,6 @@ def _build_pages(
             new_id=services.new_id,
         ),
     )
-
-
-def _check_event_types(event_types: Iterable[str], tables: Mapping[str, MappedTable]) -> None:
-    """Raise Misconfigured for a type without a virtual table: it may be misspelt."""
-    virtual = {name for name, table in tables.items() if VIRTUAL in table.routes}
-    if unknown := sorted({*event_types} - virtual):
-        raise Misconfigured(f"EXTERNAL_EVENTS: there is no virtual table of {', '.join(unknown)}")
 
 
 def _build_relay(shared: SharedParts) -> Relay:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from difflib import unified_diff
 from getpass import getuser
@@ -30,7 +30,11 @@ from integration.journal.table_keys import build_audit_id
 
 if TYPE_CHECKING:  # slow to import, and other commands do without
     from integration.app.wiring import Parts
-    from integration.operations.configuration import ChangedDocument, CheckedChanges
+    from integration.operations.configuration import (
+        ChangedDocument,
+        CheckedChanges,
+        ConfigurationParts,
+    )
 
 _UNTIL_USED = "every worker works by it within 15 seconds"
 
@@ -97,11 +101,16 @@ async def _run(chosen: argparse.Namespace, print_line: PrintLine) -> int:
     from integration.operations import configuration as verbs
 
     changes = read_changes(chosen) if hasattr(chosen, "files") else {}
-    async with _open_parts() as parts:
-        configuration = parts.configuration
+    if chosen.action == "preview":
+        return await _preview_all(chosen, changes, print_line)
+    from integration.app import wiring
+
+    async with wiring.open_configuration() as configuration:
         match chosen.action:
             case "history":
-                return await _print_history(parts, print_line, with_documents=chosen.documents)
+                return await _print_history(
+                    configuration, print_line, with_documents=chosen.documents
+                )
             case "diff" if not changes:
                 since = await verbs.find_version(configuration, chosen.since or 0)
                 latest = (await configuration.live.refresh()).version
@@ -111,13 +120,6 @@ async def _run(chosen: argparse.Namespace, print_line: PrintLine) -> int:
                 checked = await verbs.check_changes(configuration, changes)
                 _print_changes(checked.changed, print_line)
                 return _print_problems(checked, print_line)
-            case "preview":
-                checked = await verbs.check_changes(configuration, changes)
-                if status := _print_problems(checked, print_line):
-                    return status
-                for type_ in [chosen.type] if chosen.type else sorted(checked.entities):
-                    await _preview(parts, checked, changes, type_, print_line)
-                return 0
             case "publish":
                 by = chosen.by or getuser()
                 version = await verbs.publish(configuration, changes, why=chosen.why, by=by)
@@ -157,12 +159,20 @@ def name_document(file: Path) -> str:
     return file.name if is_named else f"{MAPS_FOLDER}{file.name}"
 
 
-@asynccontextmanager
-async def _open_parts() -> AsyncIterator[Parts]:
+async def _preview_all(
+    chosen: argparse.Namespace, changes: dict[str, str | None], print_line: PrintLine
+) -> int:
     from integration.app import wiring
+    from integration.operations.configuration import check_changes
 
     try:
-        yield await wiring.get_parts()
+        parts = await wiring.get_parts()
+        checked = await check_changes(parts.configuration, changes)
+        if status := _print_problems(checked, print_line):
+            return status
+        for type_ in [chosen.type] if chosen.type else sorted(checked.entities):
+            await _preview(parts, checked, changes, type_, print_line)
+        return 0
     finally:
         await wiring.close_parts()
 
@@ -170,17 +180,19 @@ async def _open_parts() -> AsyncIterator[Parts]:
 # -- printing -------------------------------------------------------------------------------------
 
 
-async def _print_history(parts: Parts, print_line: PrintLine, *, with_documents: bool) -> int:
+async def _print_history(
+    configuration: ConfigurationParts, print_line: PrintLine, *, with_documents: bool
+) -> int:
     from integration.operations.configuration import compare_versions, find_version, list_history
 
     before: int | None = None
-    while versions := await list_history(parts.configuration, before):
+    while versions := await list_history(configuration, before):
         for version in versions:
             for line in describe_version(version):
                 print_line(line)
             if with_documents:
-                previous = await find_version(parts.configuration, version.number - 1)
-                for item in await compare_versions(parts.configuration, previous, version):
+                previous = await find_version(configuration, version.number - 1)
+                for item in await compare_versions(configuration, previous, version):
                     print_line(f"    {item.name}")
         before = versions[-1].number
     if before is None:

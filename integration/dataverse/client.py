@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 
 from integration.core import activity_recorder, decimal_json
@@ -265,10 +265,11 @@ class Dataverse:
                 raise
             return known.columns
 
-    def expire_columns(self) -> None:
-        """Ask Dataverse for the columns of all tables again at their next use."""
-        now = self.clock()
-        self._columns = {table: replace(known, until=now) for table, known in self._columns.items()}
+    def expire_columns(self, tables: Iterable[str] | None = None) -> None:
+        """Ask Dataverse for the columns of these tables again at their next use; None: of all."""
+        for table in [*self._columns] if tables is None else tables:
+            if known := self._columns.get(table):
+                self._columns[table] = replace(known, until=self.clock())
 
     def get_known_columns(self, table: str) -> Columns | None:
         """Return the columns of a table as Dataverse told them last; None: it was not asked."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from integration.core.errors import Unavailable
 from integration.core.model import Delivery, EntryResult, Status
 from integration.journal.concern import (
     Concern,
@@ -69,6 +70,8 @@ async def change_with_concern(
             break  # its status is the reason
         if current.status not in only_if:
             break
+    else:
+        raise Unavailable("journal", "others keep changing what the delivery needs attention for")
     if concern is not None and (current is None or current.attention != concern.id):
         await journal.delete_concern(concern.id)
     return False

@@ -13,7 +13,7 @@ from integration.core.errors import Misconfigured, Unavailable
 from integration.core.log_events import log_event
 from integration.journal.configuration import DATA_ROUTES, ConfigurationVersion
 from integration.journal.data_routes import ChosenRoute
-from integration.journal.live_configuration import LiveConfiguration
+from integration.journal.live_configuration import Configuration, LiveConfiguration
 
 # How often a version is tried while others publish.
 _TRIES = 5
@@ -26,13 +26,12 @@ class ConfiguredRoutes:
     live: LiveConfiguration
 
     async def list_routes(self) -> Mapping[str, ChosenRoute]:
-        documents = (await self.live.refresh()).documents
-        return parse_data_routes(documents[DATA_ROUTES].text) if DATA_ROUTES in documents else {}
+        return _find_routes(await self.live.refresh())
 
     async def set_routes(self, chosen: Mapping[str, ChosenRoute]) -> None:
         for _ in range(_TRIES):
-            routes = {**await self.list_routes(), **chosen}
-            latest = (await self.live.get()).version
+            configuration = await self.live.refresh()
+            routes, latest = {**_find_routes(configuration), **chosen}, configuration.version
             digest = await self.live.store.add_document(format_data_routes(routes))
             by = next(iter(chosen.values()))
             names = ", ".join(f"{name} {item.route}" for name, item in sorted(chosen.items()))
@@ -50,6 +49,11 @@ class ConfiguredRoutes:
                 await self.live.refresh()
                 return
         raise Unavailable("the configuration", "others kept publishing versions of it")
+
+
+def _find_routes(configuration: Configuration) -> Mapping[str, ChosenRoute]:
+    found = configuration.documents.get(DATA_ROUTES)
+    return {} if found is None else parse_data_routes(found.text)
 
 
 def parse_data_routes(text: str) -> dict[str, ChosenRoute]:

@@ -406,18 +406,24 @@ async def _find_mismatches(
         if Route.DATAVERSE in entity.routes and parts.is_mirroring
     ]
     names = list(dict.fromkeys(name for entity in mirrored for name in entity.tables))
-    try:
-        async with asyncio.timeout(_TIMEOUT):
-            parts.dataverse.expire_columns()  # an admin may have added one just now
-            found = await asyncio.gather(*map(parts.dataverse.get_columns, names))
-    except TimeoutError:
-        return [], f"Dataverse: no answer in {_TIMEOUT:g} s"
-    except Unavailable as error:
-        return [], str(error)
-    except Misconfigured as error:
-        return [str(error)], None
-    tables = dict(zip(names, found, strict=True))
-    return [text for entity in mirrored for text in find_schema_mismatches(entity, tables)], None
+    mismatches: list[str] = []
+    for is_known in (True, False):
+        if not is_known:  # somebody may have added a column just now
+            parts.dataverse.expire_columns(names)
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                found = await asyncio.gather(*map(parts.dataverse.get_columns, names))
+        except TimeoutError:
+            return [], f"Dataverse: no answer in {_TIMEOUT:g} s"
+        except Unavailable as error:
+            return [], str(error)
+        except Misconfigured as error:
+            return [str(error)], None
+        tables = dict(zip(names, found, strict=True))
+        mismatches = [text for item in mirrored for text in find_schema_mismatches(item, tables)]
+        if not mismatches:
+            break
+    return mismatches, None
 
 
 async def _add(

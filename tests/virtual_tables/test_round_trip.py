@@ -198,8 +198,6 @@ def touched(steps: Steps) -> Iterator[Path]:
         )
         if step.type in CONCEPTS and number < len(steps):
             yield names[:number]
-        if step.parent in ("Address", "HumanName"):  # the whole as text
-            yield (*names[: number - 1], "text")
 
 
 def _check_rest(case: Case, before: Json, after: Json) -> None:

@@ -356,8 +356,10 @@ def _write_column(
         same_system = write.has_system or (is_choice and str(old) in attribute.choices)
         adds = old is None and not is_choice
         synonyms.drop_synonyms(draft, steps, place, written, adds=adds, same_system=same_system)
-        if write.node_path is not None and write.node_path.joined_from is not None:
-            join_items(draft, steps)
+        if write.node_path is not None:
+            synonyms.drop_whole_text(draft, steps, place, written)
+            if write.node_path.joined_from is not None:
+                join_items(draft, steps)
     except Unmappable as problem:
         raise write.build_rejection(problem) from None
 
@@ -369,6 +371,10 @@ def _is_longer_than(column: Column, value: Any) -> bool:
     return len(value.strip().encode("utf-16-le", "surrogatepass")) > 2 * column.max_length
 
 
+def _is_number(steps: Steps) -> bool:
+    return (steps[-1].parent, steps[-1].name) == ("ContactPoint", "value") and len(steps) > 1
+
+
 def _clear_columns(
     draft: Draft, writes: Iterable[tuple[_ColumnWrite, Steps]], written: WrittenElements
 ) -> None:
@@ -376,7 +382,10 @@ def _clear_columns(
     for write, steps in cleared:
         try:
             for place in element_paths.find_places(draft, steps)[:1] if steps else ():
-                places += synonyms.find_clearable(draft, steps, place, written)
+                if write.node_path is not None and _is_number(steps):
+                    places.append((steps[:-1], place[:-1]))  # without it the item says nothing
+                else:
+                    places += synonyms.find_clearable(draft, steps, place, written)
             if write.node_path is not None and write.node_path.joined_from is not None:
                 join_items(draft, steps)
         except Unmappable as problem:

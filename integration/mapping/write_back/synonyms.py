@@ -51,12 +51,16 @@ def drop_synonyms(
         _keep_only(holder, {"code", *_list_predicate_elements(steps[-2:-1]), *system}, written)
         if len(steps) > 2 and steps[-2].parent == "CodeableConcept":
             _keep_only_coding(get_at(draft, place[:-3]), holder, steps[-3], written)
-    elif last.name in _IN_PARTS.get(last.parent, ()):
-        whole, _ = get_holder(draft, place)
-        _keep_only(whole, whole.keys() - {"text", "_text"}, written)
     elif last.parent in _QUANTITIES and last.name in ("unit", "code"):
         other = "unit" if last.name == "code" else "code"
         _keep_only(holder, holder.keys() - {other, f"_{other}"}, written)
+
+
+def drop_whole_text(draft: Draft, steps: Steps, place: Place, written: WrittenElements) -> None:
+    """Remove the text of a name or an address of which a part was written."""
+    if steps[-1].name in _IN_PARTS.get(steps[-1].parent, ()):
+        whole, _ = get_holder(draft, place)
+        _keep_only(whole, whole.keys() - {"text", "_text"}, written)
 
 
 def find_clearable(
@@ -65,8 +69,6 @@ def find_clearable(
     """Return the places to clear, so that nothing of the element at `place` is left. Of a concept
     that must stay, remove the other codings and the text."""
     last = steps[-1]
-    if (last.parent, last.name) == ("ContactPoint", "value") and len(steps) > 1:
-        return [(steps[:-1], place[:-1])]  # without a value it says nothing
     if last.parent != "Coding" or last.name != "code" or len(steps) < 2:
         return [(steps, place)]
     if steps[-2].parent != "CodeableConcept" or len(steps) < 3:
