@@ -60,16 +60,18 @@ async def deliver_all(
 
     begun = time.perf_counter()
     for address in await asyncio.gather(*(post(body) for body in bodies)):
-        polled = await wait_until_done(route, address)
+        polled = await wait_until_done(route, address, sender)
         assert all(entry["response"]["status"] == status for entry in polled["entry"])
     return time.perf_counter() - begun
 
 
-async def wait_until_done(route: MeasuredRoute, address: str) -> dict[str, Any]:
-    """Poll a delivery until it is done. Return its response bundle."""
+async def wait_until_done(route: MeasuredRoute, address: str, sender: str = "") -> dict[str, Any]:
+    """Poll a delivery of this sender, who alone may see it, until it is done. Return its response
+    bundle."""
+    # A busy host may close an idle connection just as it is used again.
+    headers = {"connection": "close", SENDER_HEADER: sender}
     while True:
-        # A busy host may close an idle connection just as it is used again.
-        polled = await route.http.get(address, headers={"connection": "close"})
+        polled = await route.http.get(address, headers=headers)
         if polled.status_code != 202:
             assert polled.status_code == 200, polled.text
             bundle: dict[str, Any] = polled.json()

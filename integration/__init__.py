@@ -11,6 +11,7 @@ change_events   changes that others make in FHIR, and changes that Dataverse hea
 pages           what people see of all that in a browser
 reconcile       VERB reconcile: compare all resources with all rows, and mend what differs
 operations      status, cancelling, replay, health, housekeeping
+edits           a change of one resource that comes from Dataverse, in its place among deliveries
 queues          what a message says, the queues' names, and when something is tried again
 fhir, mapping, dataverse, odata, journal, senders   what verbs deal with: pure, but for clients
 core            values, errors, HTTP, JSON, rate limits, log events, the activity log
@@ -28,6 +29,7 @@ A module imports only from lines below its own:
     pages
     reconcile
     intake | relay | mirror | virtual_tables | change_events | operations
+    edits
     queues
     fhir | mapping | dataverse | odata | journal | senders
     core

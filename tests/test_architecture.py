@@ -27,6 +27,7 @@ app
 pages
 reconcile
 intake | relay | mirror | virtual_tables | change_events | operations
+edits
 queues
 fhir | mapping | dataverse | odata | journal | senders
 core

@@ -23,7 +23,12 @@ _HEADERS = {
 }
 
 # A lookup may point at one of several tables: only its annotation says which.
-_ANNOTATED = {"prefer": 'odata.include-annotations="Microsoft.Dynamics.CRM.lookuplogicalname"'}
+# The name of what a lookup points at, beside its key.
+FORMATTED = "OData.Community.Display.V1.FormattedValue"
+
+_TARGET = "Microsoft.Dynamics.CRM.lookuplogicalname"
+_ANNOTATED = {"prefer": f'odata.include-annotations="{_TARGET}"'}
+_NAMED = {"prefer": f'odata.include-annotations="{_TARGET},{FORMATTED}"'}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +72,20 @@ def build_row_query(
     condition: str,
     top: int | None = None,
     order: Iterable[str] = (),
+    *,
+    is_named: bool = False,
 ) -> Request:
     """Return a query for the rows that meet `condition`, an OData filter, in the order of these
-    columns. Lookups are annotated with the table that they point at."""
+    columns. Lookups are annotated with the table that they point at, and with the name of its row
+    if that is wanted: then every value comes with a text, too."""
     query = {"$select": ",".join(columns), "$filter": condition}
     if listed := ",".join(order):
         query["$orderby"] = listed
     if top is not None:
         query["$top"] = str(top)
     text = "&".join(f"{name}={quote(part, safe=',')}" for name, part in query.items())
-    return Request("GET", f"{API}/{entity_set}?{text}", headers={**_HEADERS, **_ANNOTATED})
+    annotated = _NAMED if is_named else _ANNOTATED
+    return Request("GET", f"{API}/{entity_set}?{text}", headers={**_HEADERS, **annotated})
 
 
 def build_count_query(entity_set: str, key: str, condition: str) -> Request:

@@ -17,6 +17,7 @@ from integration.mapping.model import (
     COLUMN_TYPES,
     Absent,
     ChildRemoval,
+    Conflict,
     Kind,
     LongId,
     LongText,
@@ -35,11 +36,11 @@ _VIRTUAL_COLUMN_KEYS = {
     *("search", "search_type", "exact", "sort"),
 }
 
-_BLOCK_KEYS = {"enabled", "variables", "attribute", "expand", "rest", "expected"}
+_BLOCK_KEYS = {"enabled", "variables", "make", "attribute", "expand", "rest", "expected"}
 _ENTITY_KEYS = {"resource", "row", *_BLOCK_KEYS}
 _ADDITION_KEYS = {"adds_to", *_BLOCK_KEYS}
 _ATTRIBUTE_KEYS = {
-    *("column", "kind", "default", "absent"),
+    *("column", "kind", "default", "absent", "writeback", "conflict"),
     *_VIRTUAL_COLUMN_KEYS,
 }
 # Keys that only some kinds have.
@@ -128,6 +129,7 @@ def check_map_file(data: Block, lines: BlockLines, given: Iterable[str] = ()) ->
         row = data["row"] if isinstance(data.get("row"), dict) else {}
     variables = list(given)
     yield from _check_variables(data.get("variables", {}), lines, variables)
+    yield from _check_made(data.get("make", {}), lines, variables)
     for name in ("rest", "expected"):
         yield from _check_noted(name, data.get(name, {}), lines, variables)
     items, expands = data.get("attribute", []), data.get("expand", [])
@@ -207,6 +209,17 @@ def _check_variables(variables: object, lines: BlockLines, declared: list[str]) 
             yield f"{where}: there is a variable %{name} already; choose another name"
         yield from _check_path(path, where, declared)
         declared.append(name)
+
+
+def _check_made(paths: object, lines: BlockLines, variables: Sequence[str]) -> Iterator[str]:
+    if not isinstance(paths, dict):
+        yield f"{lines.file}: make must be a table, [make]"
+        return
+    for name, path in paths.items():
+        where = f"{lines.locate('make', name)}: make.{name}"
+        if name not in variables:
+            yield f"{where}: there is no variable %{name}; name one that [variables] defines"
+        yield from _check_path(path, where, ())
 
 
 def _check_noted(
@@ -310,6 +323,7 @@ def _check_attribute(item: Block, where: str, variables: Sequence[str]) -> Itera
     yield from _check_word(item, "absent", Absent, where)
     if "absent" in item and "default" in item:
         yield f"{where}: absent is not for a column with a default; remove one of them"
+    yield from _check_written_back(item, kind, where)
     yield from _check_virtual_column(item, kind, where)
     if kind is Kind.DEFAULT:
         if "default" not in item:
@@ -321,6 +335,16 @@ def _check_attribute(item: Block, where: str, variables: Sequence[str]) -> Itera
     if kind in (Kind.LOOKUP, Kind.CONCEPT, Kind.MAP) and "default" in item:
         yield f"{where}: default is not for kind {kind}; remove it"
     yield from _check_options(item, kind, where)
+
+
+def _check_written_back(item: Block, kind: Kind, where: str) -> Iterator[str]:
+    yield from _check_word(item, "conflict", Conflict, where)
+    if type(item.get("writeback", False)) is not bool:
+        yield f"{where}: writeback must be true or false"
+    elif "conflict" in item and not item.get("writeback"):
+        yield f"{where}: conflict is for a column that is written back; add writeback = true"
+    if item.get("writeback") and kind in (Kind.DEFAULT, Kind.CONCEPT, Kind.LOOKUP, Kind.MAP):
+        yield f"{where}: writeback is not for kind {kind}; remove it"
 
 
 def _check_options(item: Block, kind: Kind, where: str) -> Iterator[str]:

@@ -26,6 +26,7 @@ from integration.mapping.model import (
     Absent,
     AttributeMap,
     ChildRemoval,
+    Conflict,
     EntityMap,
     ExpandMap,
     Kind,
@@ -39,6 +40,7 @@ from integration.mapping.model import (
     VirtualColumnOptions,
 )
 from integration.mapping.write_back.apply import explain_unwritable
+from integration.mapping.write_back.inverse_paths import invert_path
 
 _DEFAULT_MAX_LENGTH = 100
 
@@ -161,15 +163,33 @@ def _build_entity_map(file: MapFile) -> EntityMap:
         routes=tuple(map(Route, row.get("routes", [Route.DATAVERSE]))),
         name_column=row.get("name_column"),
         create=row.get("create", {}),
+        make=data.get("make", {}),
     )
-    _raise_problems([*_find_unwritable(entity)])
+    made = data.get("make", {})
+    _raise_problems(
+        [*_find_unwritable(entity, entity.attributes), *_find_unmakeable(entity, made, lines)]
+    )
     return entity
 
 
-def _find_unwritable(entity: EntityMap) -> Iterator[str]:
-    for attribute in entity.attributes:
-        if attribute.virtual_column.writable and (why := explain_unwritable(entity, attribute)):
-            yield f"{attribute.defined_at}: {attribute.column}: {why}; remove write"
+def _find_unwritable(entity: EntityMap, attributes: Iterable[AttributeMap]) -> Iterator[str]:
+    for attribute in attributes:
+        key = "write" if attribute.virtual_column.writable else "writeback"
+        is_written = attribute.virtual_column.writable or attribute.writeback
+        if is_written and (why := explain_unwritable(entity, attribute)):
+            yield f"{attribute.defined_at}: {attribute.column}: {why}; remove {key}"
+
+
+def _find_unmakeable(
+    entity: EntityMap, made: Mapping[str, str], lines: BlockLines
+) -> Iterator[str]:
+    for name, path in made.items():
+        if invert_path(path, entity.resource) is None:
+            where = lines.locate("make", name)
+            yield (
+                f"{where}: make.{name}: this does not say what to make; write a chain of elements, "
+                "each with where(x = 'literal' and ...) at most"
+            )
 
 
 def _extend_entity_map(entity: EntityMap | None, file: MapFile) -> EntityMap:
@@ -190,9 +210,10 @@ def _extend_entity_map(entity: EntityMap | None, file: MapFile) -> EntityMap:
         [f"{item.defined_at}: {item.column}: {entity.file} maps the column already; remove it here"
          for item in attributes if item.column in mapped]
     )  # fmt: skip
-    return replace(
+    extended = replace(
         entity,
         variables={**entity.variables, **data.get("variables", {})},
+        make={**entity.make, **data.get("make", {})},
         attributes=entity.attributes + attributes,
         expands=entity.expands + _build_expand_maps(data, lines),
         file=f"{entity.file}, {file.name}",
@@ -201,6 +222,11 @@ def _extend_entity_map(entity: EntityMap | None, file: MapFile) -> EntityMap:
         unmapped_elements=_replace_elements(entity.unmapped_elements, unmapped),
         expected_elements=_replace_elements(entity.expected_elements, expected),
     )
+    made = data.get("make", {})
+    _raise_problems(
+        [*_find_unwritable(extended, attributes), *_find_unmakeable(extended, made, lines)]
+    )
+    return extended
 
 
 def _compute_digest(data: object) -> str:
@@ -255,6 +281,8 @@ def _build_attribute_maps(
             too_long=LongText(item.get("too_long", LongText.CUT)),
             partial=PartialDate(item.get("partial", PartialDate.OMIT)),
             absent=Absent(item.get("absent", Absent.CLEAR)),
+            writeback=item.get("writeback", False),
+            conflict=Conflict(item.get("conflict", Conflict.FHIR)),
             concept=item.get("concept"),
             route=Route(item["route"]) if "route" in item else None,
             virtual_column=_build_virtual_column(item),

@@ -44,6 +44,14 @@ class Absent(StrEnum):
     KEEP = "keep"  # what somebody has written there stays
 
 
+class Conflict(StrEnum):
+    """What holds when somebody has changed a column in Dataverse, and FHIR its element since."""
+
+    FHIR = "fhir"  # the row is written over, and a note says so
+    DATAVERSE = "dataverse"  # FHIR is written over
+    HOLD = "hold"  # neither, until somebody makes them agree
+
+
 class LongId(StrEnum):
     """What to do with a FHIR id that is longer than its column. It is never cut."""
 
@@ -124,9 +132,10 @@ class AttributeMap:
     absent: Absent = Absent.CLEAR
     concept: int | None = None  # the concept's msemr_type
     route: Route | None = None  # the only route that has the column; None: every route
-    # Whether a value of it is written into the element that it shows, found in each resource. No
-    # map says so yet: edits of mirrored rows do not reach FHIR.
+    # Whether what somebody types into it is written into the element that it shows, which is found
+    # in each resource, and what holds when FHIR has another value by then.
     writeback: bool = False
+    conflict: Conflict = Conflict.FHIR
     virtual_column: VirtualColumnOptions = VirtualColumnOptions()
     defined_at: str = field(default="", compare=False)  # file:line
 
@@ -200,6 +209,11 @@ class EntityMap:
     def map_column(self) -> str | None:
         """The column that says which map has written a row; None: none does."""
         return next((item.column for item in self.attributes if item.kind is Kind.MAP), None)
+
+    @property
+    def is_written_back(self) -> bool:
+        """Whether an edit of one of its rows may reach FHIR."""
+        return any(attribute.writeback for attribute in self.attributes)
 
     @property
     def kind_value(self) -> Any:

@@ -30,8 +30,9 @@ from integration.mapping.model import EntityMap, LongId
 from integration.mapping.primary_keys import fit_fhir_id
 from integration.mirror import lookup_waits
 from integration.mirror.row_diff import MERGED
+from integration.mirror.row_removal import INACTIVE
 from integration.mirror.row_sink import MirrorJob
-from integration.mirror.web_api_sink import INACTIVE, WebApiSink
+from integration.mirror.web_api_sink import WebApiSink
 
 _ACTIVE = {"statecode": 0}
 

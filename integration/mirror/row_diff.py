@@ -175,7 +175,7 @@ def list_differences(values: Mapping[str, Any], row: Row, columns: Iterable[str]
     for name in columns:
         value = values.get(name)
         is_link = isinstance(value, Lookup | Concept)
-        if name in values and not is_link and not _is_same(value, _get_column_value(row, name)):
+        if name in values and not is_link and not is_same(value, get_column_value(row, name)):
             yield name
 
 
@@ -416,7 +416,7 @@ def _is_removable(expand: ExpandMap, parent: _Parent, row: Row) -> bool:
 
 
 def _encode_row_match(expand: ExpandMap, row: Row) -> str:
-    return _encode_match(expand, {name: _get_column_value(row, name) for name in expand.match})
+    return _encode_match(expand, {name: get_column_value(row, name) for name in expand.match})
 
 
 def _encode_match(expand: ExpandMap, values: Mapping[str, Any]) -> str:
@@ -431,12 +431,13 @@ def _find_differences(resolved: Mapping[str, Any], row: Row) -> dict[str, Any]:
     return {
         name: value
         for name, value in resolved.items()
-        if not _is_same(_to_plain(value), _get_column_value(row, name))
+        if not is_same(_to_plain(value), get_column_value(row, name))
     }
 
 
-def _is_same(mapped: Any, current: Any) -> bool:
-    """Dataverse keeps no empty text, and numbers by their value."""
+def is_same(mapped: Any, current: Any) -> bool:
+    """Whether a mapped value and a row's are the same: Dataverse keeps no empty text, and numbers
+    by their value."""
     if isinstance(mapped, str) and isinstance(current, str):
         return mapped == current or (
             values.is_datetime_text(mapped) and values.is_same_datetime(mapped, current)
@@ -449,8 +450,8 @@ def _to_plain(value: Any) -> Any:
     return value.key if isinstance(value, _LookupBinding) else value
 
 
-def _get_column_value(row: Row, name: str) -> Any:
-    """A row shows a lookup under another name."""
+def get_column_value(row: Row, name: str) -> Any:
+    """Return a value of a row, which shows a lookup under another name."""
     return row.get(f"_{name}_value") if f"_{name}_value" in row else row.get(name)
 
 

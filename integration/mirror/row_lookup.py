@@ -21,8 +21,8 @@ from integration.mapping.concepts import CONCEPT_TABLE
 from integration.mapping.model import EntityMap, ExpandMap, LongId, MappedRows
 from integration.mapping.primary_keys import ServerKeys, derive_primary_key, fit_fhir_id
 from integration.mirror import row_diff
-from integration.mirror.replaced_edits import AUTHORS
 from integration.mirror.row_diff import MERGED, ExistingRows
+from integration.mirror.row_edits import AUTHORS
 from integration.mirror.row_sink import MirrorJob
 
 # By resource type.
@@ -154,7 +154,9 @@ def _build_row_query(job: MirrorJob, extra: Sequence[str] = ()) -> Request:
     selected = [*list_row_columns(entity, columns), *extra]
     keys = job.server_keys.list_own(entity.resource, job.id)
     condition = _build_row_filter(entity, keys, fit_fhir_id(entity, job.id, columns))
-    return requests.build_row_query(entity.entity_set, selected, condition, _MAX_CANDIDATES)
+    return requests.build_row_query(
+        entity.entity_set, selected, condition, _MAX_CANDIDATES, is_named=job.writes_back
+    )
 
 
 def _build_child_queries(job: MirrorJob, parent: str) -> Iterator[Request]:

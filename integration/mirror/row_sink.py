@@ -32,6 +32,7 @@ class MirrorJob:
     item: WorkItem
     tables: Tables = field(default_factory=dict)
     server_keys: ServerKeys = field(default_factory=ServerKeys)
+    writes_back: bool = False  # edits of its row may reach FHIR
 
     @property
     def reference(self) -> str:

@@ -15,8 +15,8 @@ from functools import partial
 from typing import Any
 
 from integration.core.errors import Misconfigured, Unavailable, Unmappable
-from integration.core.model import Row, RowResult, WorkItem
-from integration.core.state_version import Order, StateVersion, compare
+from integration.core.model import FhirResource, Row, RowResult, WorkItem
+from integration.core.state_version import Order, StateVersion, compare, get_version
 from integration.dataverse.batch import MAX_REQUESTS
 from integration.dataverse.client import ChangeFailed, ChangesResult, Dataverse
 from integration.dataverse.error_codes import Meaning, describe_failure, read_meaning
@@ -28,14 +28,22 @@ from integration.journal.pending_lookups import LookupState, PendingLookups
 from integration.mapping import engine
 from integration.mapping.model import EntityMap, MappedRows
 from integration.mapping.primary_keys import ServerKeys
-from integration.mapping.row_version import build_deletion_mark, compare_with_row
 from integration.mapping.schema_mismatches import find_schema_mismatches
 from integration.mirror import lookup_waits, row_diff, row_lookup
 from integration.mirror.refused_changes import Refusal, RefusedChanges
-from integration.mirror.replaced_edits import describe_replaced_edits, find_replaced_edits
 from integration.mirror.row_diff import ChangePlan, ExistingRows, Target
+from integration.mirror.row_edits import (
+    NO_EDITS,
+    RowEdits,
+    describe_held,
+    describe_replaced,
+    describe_written,
+    find_edits,
+)
 from integration.mirror.row_order import is_current
+from integration.mirror.row_removal import Removal, try_to_remove
 from integration.mirror.row_sink import MirrorJob
+from integration.mirror.write_edits import WriteBack, write_edits
 from integration.queues.names import MIRROR_QUEUE
 from integration.queues.queue_sender import ChangeQueues, QueueSender
 
@@ -61,9 +69,6 @@ _CUT = (
 
 # Keys of other rows that a refusal names.
 _MAX_NAMED = 3
-
-# https://learn.microsoft.com/power-apps/developer/data-platform/reference/entities/contact
-INACTIVE = {"statecode": 1, "statuscode": 2}
 
 
 class _DuplicateKeyError(Exception):
@@ -96,6 +101,7 @@ class WebApiSink:
     former_urls: tuple[str, ...] = ()
     other_urls: tuple[str, ...] = ()
     fhir_is_right: bool = False
+    write_back: WriteBack | None = None  # None: no edit of a row reaches FHIR
 
     @property
     def server_keys(self) -> ServerKeys:
@@ -108,7 +114,8 @@ class WebApiSink:
         mismatches = find_schema_mismatches(entity, tables)
         if mismatches:
             raise Misconfigured("; ".join(mismatches))
-        job = MirrorJob(entity, item, tables, self.server_keys)
+        writes_back = self.write_back is not None and entity.is_written_back
+        job = MirrorJob(entity, item, tables, self.server_keys, writes_back)
         return await self._retry_lost_races(job, self._try_to_write)
 
     async def remove_row(
@@ -118,6 +125,15 @@ class WebApiSink:
         Raises as `bring_up_to_date` does."""
         job = await self._build_reduced_job(entity, item)
         return await self._retry_lost_races(job, partial(self._try_to_remove, deletion=deletion))
+
+    async def _try_to_remove(self, job: MirrorJob, deletion: StateVersion) -> RowResult | None:
+        removal = Removal(
+            dataverse=self.dataverse,
+            deletions=self.deletions,
+            on_delete=self.on_delete,
+            is_current=self._is_current,
+        )
+        return await try_to_remove(removal, job, deletion)
 
     async def find_row(self, entity: EntityMap, item: WorkItem) -> Row | None:
         """Return the row of a resource, whoever has written it. Raises as `bring_up_to_date` does,
@@ -225,7 +241,7 @@ class WebApiSink:
         state = await self.fhir.read_current(job.item)
         resource = state.resource
         if resource is None:
-            return await self._try_to_remove(job, state.version)
+            return await self._try_to_remove(job, deletion=state.version)
         base, today = self.fhir.upstream.base, self.today()
         mapped = engine.map_resource(job.entity, resource, job.tables, base, today=today)
         if mapped.changes_on is not None:
@@ -234,7 +250,22 @@ class WebApiSink:
         existing = await row_lookup.find_existing_rows(self.dataverse, self.all_maps, job, mapped)
         if not await self._is_current(job, state.version, existing.row):
             return None
-        result = await self._write_rows(job, state.version, mapped, existing)
+        edits = await self._find_edits(job, resource, mapped, existing.row)
+        if edits.held and existing.row is not None:
+            key, shown = existing.row[job.entity.key], existing.row.get(job.entity.version_column)
+            return job.build_result(
+                "refused", row=key, version=shown, notes=(describe_held(edits.held),)
+            )
+        if edits.written and self.write_back is not None:
+            written = await write_edits(self.write_back, job, resource, edits, today=today)
+            if written is None:
+                return None
+            state, edits = written
+            if state.resource is None:
+                return None  # it was deleted just after
+            resource = state.resource
+            mapped = engine.map_resource(job.entity, resource, job.tables, base, today=today)
+        result = await self._write_rows(job, resource, mapped, existing, edits)
         if result is None or result.action == "refused":
             return result
         if result.action == "created" or job.item.attempt:
@@ -249,8 +280,30 @@ class WebApiSink:
             self.fhir, job, version, row, fhir_is_right=self.fhir_is_right
         )
 
+    async def _find_edits(
+        self, job: MirrorJob, resource: FhirResource, mapped: MappedRows, row: Row | None
+    ) -> RowEdits:
+        """Return what somebody has changed in the row: see row_edits."""
+        if row is None:
+            return NO_EDITS
+        return await find_edits(
+            self.fhir,
+            self.dataverse,
+            job,
+            row=row,
+            resource=resource,
+            mapped=mapped,
+            find_former_map=None if self.write_back is None else self.write_back.find_former_map,
+            today=self.today(),
+        )
+
     async def _write_rows(
-        self, job: MirrorJob, version: StateVersion, mapped: MappedRows, existing: ExistingRows
+        self,
+        job: MirrorJob,
+        resource: FhirResource,
+        mapped: MappedRows,
+        existing: ExistingRows,
+        edits: RowEdits,
     ) -> RowResult | None:
         """Write what differs. What Dataverse refuses of the row's children and concepts is left
         out, and the rest goes again, as one change set where Dataverse says what it refused. None:
@@ -262,7 +315,6 @@ class WebApiSink:
         written: RowResult | None = None
         cut: tuple[str, ...] = ()
         removed: Counter[str] = Counter()
-        replaced: tuple[str, ...] = ()
         while True:
             plan = row_diff.plan_changes(
                 job.entity,
@@ -279,15 +331,6 @@ class WebApiSink:
                     return None
                 notes = _describe_unmirrored({*plan.missing} - waiting)
                 await self._prepare_links(job, existing, plan)
-                if existing.row is not None and plan.changes:
-                    replaced += await find_replaced_edits(
-                        self.fhir,
-                        self.dataverse,
-                        job,
-                        row=existing.row,
-                        plan=plan,
-                        today=self.today(),
-                    )
             is_cut = len(plan.changes) > MAX_REQUESTS
             if is_cut:
                 plan = row_diff.cut_plan(job.entity, plan, existing, MAX_REQUESTS)
@@ -309,21 +352,28 @@ class WebApiSink:
                     self.dataverse, self.all_maps, job, mapped
                 )
                 is_there = existing.row is not None
+                version = get_version(resource)
                 if not is_there or not await self._is_current(job, version, existing.row):
                     return None
+                if (await self._find_edits(job, resource, mapped, existing.row)).any:
+                    return None  # this app wrote the row last, and somebody has edited it since
                 continue
             if failed:
                 await self._queue_failed(job)
             if written.action in ("created", "updated"):
                 shown = mapped.values.get(job.entity.version_column)
                 written = replace(written, version=shown)
-            edits = replaced if written.action == "updated" else ()
+            replaced = edits.replaced if written.action == "updated" else ()
             return replace(
                 written,
-                notes=(*mapped.notes, *plan.notes, *notes, *written.notes, *cut),
+                notes=(*mapped.notes, *plan.notes, *notes, *written.notes, *edits.notes, *cut),
                 waits=tuple(sorted(waiting)),
                 left_out=len(refused.refused),
-                remarks=(*_describe_removed(removed), *describe_replaced_edits(edits)),
+                remarks=(
+                    *_describe_removed(removed),
+                    *describe_replaced(replaced),
+                    *describe_written(edits.written),
+                ),
             )
 
     async def _apply(
@@ -395,66 +445,6 @@ class WebApiSink:
         if attempt < _MAX_CHILD_ATTEMPTS:
             item = replace(job.item, attempt=attempt + 1)
             await self.queue.send(MIRROR_QUEUE, item, _CHILD_DELAY * 2**attempt)
-
-    # -- deleted resources ------------------------------------------------------------------------
-
-    async def _try_to_remove(self, job: MirrorJob, deletion: StateVersion) -> RowResult | None:
-        """Do what `on_delete` says. None: the row has changed meanwhile, or FHIR has."""
-        entity = job.entity
-        row = await row_lookup.find_row(self.dataverse, job)
-        if row is None:
-            # Whoever is creating it reads this afterwards; or has done so before it was recorded.
-            await self.deletions.record(job.reference, deletion)
-            row = await row_lookup.find_row(self.dataverse, job)
-        if row is None:
-            return job.build_result("absent")
-        key, etag = row[entity.key], row["@odata.etag"]
-        if self.on_delete == "leave" or self._is_removed(entity, deletion, row):
-            return job.build_result("unchanged", row=key)
-        if not await self._is_current(job, deletion, row):
-            return None
-        if self.on_delete == "delete":
-            # No row is left to show it.
-            await self.deletions.record(job.reference, deletion)
-            changes = [
-                *await self._plan_child_deletions(job, key),
-                Change(method="DELETE", entity_set=entity.entity_set, key=key, etag=etag),
-            ]
-        else:
-            changes = [
-                Change(
-                    method="PATCH",
-                    entity_set=entity.entity_set,
-                    key=key,
-                    # A deletion has its place among the versions: what it crosses cannot undo it.
-                    columns={
-                        **INACTIVE,
-                        **build_deletion_mark(entity, deletion, job.tables[entity.table]),
-                    },
-                    etag=etag,
-                )
-            ]
-        result = await self.dataverse.apply_changes(changes, job.item.delivery)
-        if result.status < 400:
-            action = "deleted" if self.on_delete == "delete" else "deactivated"
-            return job.build_result(action, row=key)
-        if read_meaning(result.response) in (Meaning.GONE, Meaning.CHANGED):
-            return None
-        return job.build_result("refused", notes=(describe_failure(result.response),))
-
-    def _is_removed(self, entity: EntityMap, deletion: StateVersion, row: Row) -> bool:
-        """Whether the row is inactive and shows this deletion."""
-        is_inactive = row.get("statecode") == INACTIVE["statecode"]
-        is_marked = compare_with_row(entity, deletion, row) is Order.SAME
-        return self.on_delete == "deactivate" and is_inactive and is_marked
-
-    async def _plan_child_deletions(self, job: MirrorJob, key: str) -> list[Change]:
-        children = await row_lookup.find_children(self.dataverse, job, key)
-        return [
-            Change(method="DELETE", entity_set=expand.entity_set, key=child[expand.key])
-            for expand, rows in zip(job.entity.expands, children, strict=True)
-            for child in rows
-        ]
 
 
 def _describe_unmirrored(targets: set[str]) -> tuple[str, ...]:

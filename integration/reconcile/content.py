@@ -17,8 +17,8 @@ from integration.mapping import row_version
 from integration.mapping.model import EntityMap, LongId, MappedRows
 from integration.mapping.primary_keys import ServerKeys
 from integration.mirror import row_diff, row_lookup
-from integration.mirror.replaced_edits import AUTHORS
 from integration.mirror.row_diff import ExistingRows, Target
+from integration.mirror.row_edits import AUTHORS
 from integration.reconcile.differences import (
     ID,
     Difference,

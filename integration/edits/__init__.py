@@ -1,0 +1,1 @@
+"""Changes to one resource in FHIR that come from Dataverse, in their place among the deliveries."""
