@@ -16,6 +16,7 @@ from integration.app.error_handlers import (
     trigger,
 )
 from integration.app.sender_requests import answer_sender_request
+from integration.change_events.from_dataverse import leave_edits, queue_edits, ring
 from integration.change_events.from_fhir import queue_changes
 from integration.change_events.to_dataverse import drop_notification, notify_dataverse
 from integration.core.errors import MethodNotAllowed
@@ -48,6 +49,7 @@ from integration.operations.job_request import parse_job_request
 from integration.operations.status import report_status
 from integration.queues.names import (
     ANSWER_QUEUE,
+    EDITS_QUEUE,
     EXTERNAL_QUEUE,
     INBOX_QUEUE,
     JOB_QUEUE,
@@ -184,6 +186,21 @@ async def external_poison(msg: func.QueueMessage) -> None:
     await drop_notification(parts.external_events, item, "notifying Dataverse failed repeatedly")
 
 
+@app.queue_trigger("msg", EDITS_QUEUE, STORAGE)
+@trigger
+async def edits(msg: func.QueueMessage) -> None:
+    """Look which rows people have edited in Dataverse, as somebody has rung."""
+    parts = await wiring.get_parts()
+    await queue_edits(parts.edit_source)
+
+
+@app.queue_trigger("msg", f"{EDITS_QUEUE}-poison", STORAGE)
+@trigger
+async def edits_poison(msg: func.QueueMessage) -> None:
+    """Leave a look that failed repeatedly to the timer."""
+    leave_edits()
+
+
 @app.queue_trigger("msg", JOB_QUEUE, STORAGE)
 @trigger
 async def job_slice(msg: func.QueueMessage) -> None:
@@ -199,6 +216,16 @@ async def job_poison(msg: func.QueueMessage) -> None:
     """End a job whose work item failed repeatedly."""
     parts = await wiring.get_parts()
     await job_verbs.give_up(parts.jobs, parse_work_item(msg.get_body()))
+
+
+@app.route("edits", methods=METHODS)
+@endpoint(["code"])
+async def edits_bell(req: func.HttpRequest, query: Query) -> func.HttpResponse:
+    """Take the message of a webhook of Dataverse, which says that somebody has edited a row."""
+    parts = await wiring.get_parts()
+    if req.method != "POST":
+        raise MethodNotAllowed("POST")
+    return responses.build_rung(await ring(parts.edit_source, req.get_body()))
 
 
 @app.route("odata/{*path}", methods=METHODS)
@@ -453,3 +480,13 @@ async def housekeeping(timer: func.TimerRequest) -> None:
     parts = await wiring.get_parts()
     await sweep(parts.housekeeping)
     await queue_left_files(parts.inbox)
+
+
+if (edits_schedule := settings.get_edits_schedule()) is not None:
+
+    @app.timer_trigger(arg_name="timer", schedule=edits_schedule)
+    @trigger
+    async def edits_timer(timer: func.TimerRequest) -> None:
+        """Look which rows people have edited in Dataverse."""
+        parts = await wiring.get_parts()
+        await queue_edits(parts.edit_source)

@@ -11,14 +11,7 @@ from azure.storage.queue.aio import QueueServiceClient
 from integration.app import storage_clients
 from integration.app.settings import get_events_queue, read_settings
 from integration.core.errors import IntegrationError
-from integration.queues.names import (
-    ANSWER_QUEUE,
-    EXTERNAL_QUEUE,
-    INBOX_QUEUE,
-    JOB_QUEUE,
-    MIRROR_QUEUE,
-    RELAY_QUEUE,
-)
+from integration.queues.names import APP_QUEUES
 from local.host.settings import CannotStart
 from local.services import Running
 from local.settings_file import collect_settings
@@ -42,11 +35,7 @@ async def _create_all(running: Running) -> None:
         await storage_clients.open_stores(settings.storage, None, stack, settings.inbox)
     events = get_events_queue(collected)
     async with QueueServiceClient.from_connection_string(running.storage) as service:
-        known = (
-            *(RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE),
-            *(INBOX_QUEUE, ANSWER_QUEUE, JOB_QUEUE),
-        )
-        queues = (*known, events)
+        queues = (*APP_QUEUES, events)
         for name in (events, *(f"{queue}-poison" for queue in queues)):
             try:
                 await service.create_queue(name)

@@ -16,7 +16,7 @@ from integration.app.package_documents import (
 from integration.app.services import Services, make_token
 from integration.app.settings import MirrorSettings
 from integration.core.errors import Misconfigured
-from integration.journal.configuration import apply_changes
+from integration.journal.configuration import ConfigurationVersion, apply_changes
 from integration.journal.jobs import PreviewFilter
 from integration.journal.live_configuration import Document
 from integration.mapping.files import MapFile
@@ -25,6 +25,7 @@ from integration.operations.configuration import ConfigurationParts
 if TYPE_CHECKING:  # these import the mapping engine, which takes long to load
     from integration.mapping.load import Maps
     from integration.mapping.map_changes import MapChanges
+    from integration.mapping.model import EntityMap
 
 
 def build_configuration(services: Services) -> ConfigurationParts:
@@ -67,6 +68,38 @@ async def find_changes(services: Services, asked: PreviewFilter) -> MapChanges:
     return await asyncio.to_thread(
         _compare_maps, services.settings.mirror, asked.type, before.documents, after.documents
     )
+
+
+# The versions among which the map of a row is looked for, newest first.
+_FORMER_VERSIONS = 50
+
+
+async def find_map_by_digest(services: Services, type_: str, digest: str) -> EntityMap | None:
+    """Return the map of a type that has this digest, of the package or of one of the last versions;
+    None: none of them has it. Raises Unavailable."""
+    live = services.configuration
+    versions = await live.store.list_versions(_FORMER_VERSIONS, None)
+    for version in (*versions, ConfigurationVersion()):
+        try:
+            documents = (await live.read(version)).documents
+            files = parse_configured_maps(documents, services.settings.mirror)
+        except Misconfigured:  # a document is lost, or a setting names a map that it has not
+            continue
+        found = await asyncio.to_thread(_build_if_digest, files, type_, digest)
+        if found is not None:
+            return found
+    return None
+
+
+def _build_if_digest(files: Sequence[MapFile], type_: str, digest: str) -> EntityMap | None:
+    from integration.mapping import load
+    from integration.mapping.model import Route
+
+    if load.compute_type_digest(files, type_) != digest:
+        return None
+    maps = load.build_maps([file for file in files if file.resource == type_])
+    found = maps.entities.get(type_)
+    return None if found is None else found.select_route(Route.DATAVERSE)
 
 
 def _compare_maps(

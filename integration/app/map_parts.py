@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import UTC, date
 from functools import cache, partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from integration.app.configuration_parts import find_changes
+from integration.app.configuration_parts import find_changes, find_map_by_digest
 from integration.app.services import Services
-from integration.app.shared_parts import SharedParts
+from integration.app.shared_parts import MAX_DURATION, SharedParts
+from integration.change_events.from_dataverse import EditSource
 from integration.core.errors import Misconfigured
 from integration.journal.jobs import Comparison, Job
 from integration.journal.write_guard import WriteGuard
@@ -21,7 +23,9 @@ from integration.operations.reconcile_jobs import ReconcileWork
 
 if TYPE_CHECKING:  # these import the mapping engine
     from integration.change_events.to_dataverse import ExternalEvents
+    from integration.mapping.model import EntityMap
     from integration.mirror.web_api_sink import WebApiSink
+    from integration.mirror.write_edits import WriteBack
     from integration.reconcile.job import ReconcileParts
     from integration.virtual_tables.answer import VirtualTables
 
@@ -50,6 +54,7 @@ def build_mirror(shared: SharedParts) -> Mirror:
         change_queues=shared.data_routes.get_change_queues,
         former_urls=settings.former_urls,
         other_urls=settings.other_urls,
+        write_back=_build_write_back(services),
     )
     return Mirror(
         journal=stores.journal,
@@ -69,6 +74,51 @@ def build_mirror(shared: SharedParts) -> Mirror:
         current_queues=shared.data_routes.read_change_queues,
         row_keys=stores.row_keys,
         configuration=shared.version.number,
+    )
+
+
+def _build_write_back(services: Services) -> WriteBack | None:
+    """Build what writes people's edits of rows to FHIR; None where nothing does."""
+    from integration.edits.signed_write import EditWriter
+    from integration.mirror.write_edits import WriteBack
+
+    if services.settings.mirror.write_back == "off":
+        return None
+    known: dict[tuple[str, str], EntityMap | None] = {}
+
+    async def find_former_map(type_: str, digest: str) -> EntityMap | None:
+        if (type_, digest) not in known:
+            known[type_, digest] = await find_map_by_digest(services, type_, digest)
+        return known[type_, digest]
+
+    return WriteBack(
+        writer=EditWriter(
+            fhir=services.fhir,
+            guard=services.guard,
+            new_run_id=lambda: services.new_id(services.now()),
+            now=services.now,
+            dataverse_url=services.settings.dataverse.url,
+        ),
+        find_former_map=find_former_map,
+    )
+
+
+def build_edit_source(shared: SharedParts, load_mirror: Callable[[], Mirror]) -> EditSource:
+    """Build what finds people's edits of rows."""
+    services = shared.services
+    stores = services.stores
+    return EditSource(
+        journal=stores.journal,
+        queue=stores.queue,
+        dataverse=services.dataverse,
+        cursors=stores.edit_cursors,
+        change_queues=shared.data_routes.get_change_queues,
+        load_maps=lambda: load_mirror().maps,
+        now=services.now,
+        clock=time.monotonic,
+        max_duration=MAX_DURATION,
+        bell=services.bell,
+        is_bell_on=services.settings.mirror.write_back == "bell",
     )
 
 

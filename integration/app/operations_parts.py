@@ -13,14 +13,7 @@ from integration.journal.flow_log import FlowReader
 from integration.operations.health import UpstreamCheck
 from integration.operations.housekeeping import Ages, Housekeeping
 from integration.operations.status import StatusCheck
-from integration.queues.names import (
-    ANSWER_QUEUE,
-    EXTERNAL_QUEUE,
-    INBOX_QUEUE,
-    JOB_QUEUE,
-    MIRROR_QUEUE,
-    RELAY_QUEUE,
-)
+from integration.queues.names import APP_QUEUES
 
 if TYPE_CHECKING:  # its SDKs are slow to import
     from integration.app.storage_clients import StatusStores, Stores
@@ -71,10 +64,7 @@ def build_status_check(
         activity=stores.activity,
         runs=stores.runs,
         flow=flow or stores.flow,
-        queues=(
-            *(RELAY_QUEUE, MIRROR_QUEUE, get_events_queue(), EXTERNAL_QUEUE),
-            *(INBOX_QUEUE, ANSWER_QUEUE, JOB_QUEUE),
-        ),
+        queues=(*APP_QUEUES[:2], get_events_queue(), *APP_QUEUES[2:]),
         senders=senders,
         sender_problems=sender_problems,
         schedule=_parse_schedule(get_housekeeping_schedule_text(), now()),

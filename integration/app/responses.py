@@ -359,6 +359,11 @@ def build_alive() -> func.HttpResponse:
     return _build_json({"status": "ok"}, 200, media="application/json")
 
 
+def build_rung(queued: bool) -> func.HttpResponse:
+    """Respond with 202: edits are looked at. `queued`: by a look of its own."""
+    return _build_json({"queued": queued}, 202, media="application/json")
+
+
 def build_upstreams(result: CheckedStates) -> func.HttpResponse:
     """Respond with 200 if everything is healthy, and 503 if an upstream does not respond."""
     is_healthy = result.is_healthy

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from integration.app.http_clients import ClientContext, open_credential, open_upstream
 from integration.app.package_documents import read_package_documents
 from integration.app.settings import Settings, UpstreamSettings
+from integration.change_events.from_dataverse import Bell
 from integration.core.activity_recorder import ActivityRecorder
 from integration.core.byte_budget import ByteBudget
 from integration.core.flow_recorder import FlowRecorder
@@ -79,6 +80,7 @@ class Services:
     # work.
     relay_budget: ByteBudget
     pages_budget: ByteBudget
+    bell: Bell = field(default_factory=Bell)
     quotas: Quotas = field(default_factory=lambda: Quotas(time.monotonic))
     key_sets: dict[str, KeySet] = field(default_factory=dict)
 

@@ -17,6 +17,10 @@ _EVENTS_QUEUE = "fhir-events"
 _SCHEDULE = "HOUSEKEEPING_SCHEDULE"
 _EVERY_TEN_MINUTES = "0 */10 * * * *"
 
+# How often people's edits are looked for: one request to Dataverse each time.
+_WRITEBACK_SCHEDULE = "WRITEBACK_SCHEDULE"
+_EVERY_TEN_SECONDS = "*/10 * * * * *"
+
 _STORAGE = "AzureWebJobsStorage"
 
 # https://learn.microsoft.com/rest/api/storageservices/naming-and-referencing-containers--blobs--and-metadata
@@ -117,7 +121,8 @@ class SenderSettings:
 class MirrorSettings:
     """How resources are mirrored. `enabled_maps`: maps that are used only if they are named.
     `former_urls`: addresses that the FHIR server had before; `other_urls`: those of other servers
-    that mirror to the same organisation."""
+    that mirror to the same organisation. `write_back`: how people's edits of rows are found, off,
+    poll or bell."""
 
     target: str
     map_set: str
@@ -128,6 +133,7 @@ class MirrorSettings:
     change_headers: Mapping[str, str]  # of every change
     former_urls: tuple[str, ...] = ()
     other_urls: tuple[str, ...] = ()
+    write_back: str = "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +283,19 @@ def get_housekeeping_schedule_text(env: Mapping[str, str] = os.environ) -> str:
     return env.get(_SCHEDULE, "").strip() or _EVERY_TEN_MINUTES
 
 
+def get_edits_schedule(env: Mapping[str, str] = os.environ) -> str | None:
+    """Return the schedule of looking for edits as a timer trigger states it; None: nobody looks."""
+    if env.get("WRITEBACK", "").strip() in ("", "off"):
+        return None
+    has_own = env.get(_WRITEBACK_SCHEDULE, "").strip()
+    return f"%{_WRITEBACK_SCHEDULE}%" if has_own else _EVERY_TEN_SECONDS
+
+
+def get_edits_schedule_text(env: Mapping[str, str] = os.environ) -> str:
+    """Return the schedule itself."""
+    return env.get(_WRITEBACK_SCHEDULE, "").strip() or _EVERY_TEN_SECONDS
+
+
 def get_events_queue_binding(env: Mapping[str, str] = os.environ) -> str:
     """Return the queue of the FHIR service's events as a trigger states it, for the same reason."""
     return "%FHIR_EVENTS_QUEUE%" if env.get("FHIR_EVENTS_QUEUE", "").strip() else _EVENTS_QUEUE
@@ -410,6 +429,10 @@ def _read_mirror(reader: EnvReader) -> MirrorSettings:
     if target == "healthcare-api" and map_set != "healthcare":
         # The rows of deleted resources are found by columns that only the API fills.
         reader.wrong.append("MAP_SET (healthcare, where MIRROR_TO is healthcare-api)")
+    write_back = reader.read_choice("WRITEBACK", ("off", "poll", "bell"))
+    if write_back != "off" and target != "web-api":
+        # Of the toolkit's maps nobody knows which element a column shows.
+        reader.wrong.append("WRITEBACK (off, where MIRROR_TO is not web-api)")
     return MirrorSettings(
         target=target,
         map_set=map_set,
@@ -420,6 +443,7 @@ def _read_mirror(reader: EnvReader) -> MirrorSettings:
         change_headers=dict(_read_change_headers(reader)),
         former_urls=tuple(reader.read_addresses("FHIR_FORMER_URLS")),
         other_urls=tuple(reader.read_addresses("FHIR_OTHER_URLS")),
+        write_back=write_back,
     )
 
 

@@ -16,6 +16,13 @@ if TYPE_CHECKING:  # it imports the mapping engine, which takes long to load
     from integration.mapping.load import Maps
 
 
+# Seconds after which the rest of a lane is left to a new work item, and what housekeeping has not
+# deleted to its next run. The unit that is under way by
+# then must end within functionTimeout of host.json, which ends the worker with all that it does:
+# https://learn.microsoft.com/azure/azure-functions/functions-host-json#functiontimeout
+MAX_DURATION = 240.0
+
+
 @dataclass(slots=True)
 class LazyMaps:
     """The maps of these files, which are compiled at their first use: that takes seconds."""

@@ -122,6 +122,12 @@ _GROUPS: Mapping[str, tuple[_Listed, ...]] = {
         _Listed("ON_DELETE", Shape.WORDS, lambda s, _: s.mirror.on_delete),
         _Listed("FHIR_FORMER_URLS", Shape.ADDRESSES, lambda s, _: _join(s.mirror.former_urls)),
         _Listed("FHIR_OTHER_URLS", Shape.ADDRESSES, lambda s, _: _join(s.mirror.other_urls)),
+        _Listed("WRITEBACK", Shape.WORDS, lambda s, _: s.mirror.write_back),
+        _Listed(
+            "WRITEBACK_SCHEDULE",
+            Shape.WORDS,
+            lambda _, env: reading.get_edits_schedule_text(env),
+        ),
         _Listed("BYPASS_LOGIC", Shape.WORDS, _get_header("mscrm.bypassbusinesslogicexecution")),
         _Listed(
             "DETECT_DUPLICATES",

@@ -23,6 +23,7 @@ from integration.journal import (
     azure_configuration,
     azure_deletions,
     azure_due_days,
+    azure_edit_cursors,
     azure_flow,
     azure_guard_store,
     azure_housekeeping_runs,
@@ -39,6 +40,7 @@ from integration.journal.azure_tables import open_table
 from integration.journal.configuration import ConfigurationStore
 from integration.journal.deletions import Deletions
 from integration.journal.due_days import DueDays
+from integration.journal.edit_cursors import EditCursors
 from integration.journal.flow_log import FlowLog
 from integration.journal.guard_store import GuardStore
 from integration.journal.housekeeping_runs import HousekeepingRuns
@@ -48,14 +50,7 @@ from integration.journal.pending_lookups import PendingLookups
 from integration.journal.row_keys import RowKeys
 from integration.journal.store import Journal
 from integration.queues.azure_queue import AzureQueueReader, AzureQueueSender
-from integration.queues.names import (
-    ANSWER_QUEUE,
-    EXTERNAL_QUEUE,
-    INBOX_QUEUE,
-    JOB_QUEUE,
-    MIRROR_QUEUE,
-    RELAY_QUEUE,
-)
+from integration.queues.names import APP_QUEUES
 from integration.queues.queue_reader import QueueReader
 from integration.queues.queue_sender import QueueSender
 
@@ -105,6 +100,7 @@ class Stores:
     audit: AuditLog
     row_keys: RowKeys
     runs: HousekeepingRuns
+    edit_cursors: EditCursors
     flow: FlowLog
     jobs: Jobs
     configuration: ConfigurationStore
@@ -170,8 +166,7 @@ async def open_stores(
     """
     clients = open_clients(storage, credential, exit_stack)
     blobs, tables = clients.blobs, clients.tables
-    names = (RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE, INBOX_QUEUE, ANSWER_QUEUE, JOB_QUEUE)
-    queues = {name: build_queue_client(clients, name) for name in names}
+    queues = {name: build_queue_client(clients, name) for name in APP_QUEUES}
     journal, guard_store, configuration, opened, _ = await asyncio.gather(
         azure_store.open_journal(blobs, tables),
         azure_guard_store.open_guard_store(tables),
@@ -191,6 +186,9 @@ async def open_stores(
         audit=azure_audit.AzureAuditLog(audit),
         row_keys=azure_row_keys.AzureRowKeys(row_keys),
         runs=_build_runs(clients),
+        edit_cursors=azure_edit_cursors.AzureEditCursors(
+            tables.get_table_client(azure_edit_cursors.TABLE)
+        ),
         flow=azure_flow.AzureFlowLog(flow),
         jobs=azure_jobs.AzureJobs(jobs),
         configuration=configuration,

@@ -17,6 +17,7 @@ from integration.app.http_clients import ClientContext, open_credential, open_up
 from integration.app.identification import build_identification, build_replay_terms
 from integration.app.inbox_parts import build_answers, build_inbox
 from integration.app.map_parts import (
+    build_edit_source,
     build_external_events,
     build_mirror,
     build_reconcile,
@@ -32,8 +33,9 @@ from integration.app.settings import (
     read_dataverse_settings,
     read_settings,
 )
-from integration.app.shared_parts import LazyMaps, SharedParts
+from integration.app.shared_parts import MAX_DURATION, LazyMaps, SharedParts
 from integration.app.shown_settings import list_settings
+from integration.change_events.from_dataverse import EditSource
 from integration.change_events.from_fhir import Events
 from integration.core.activity_recorder import ActivityRecorder
 from integration.core.flow_recorder import FlowRecorder
@@ -71,12 +73,6 @@ if TYPE_CHECKING:  # these import the mapping engine, which takes long to load
     from integration.change_events.to_dataverse import ExternalEvents
     from integration.virtual_tables.answer import VirtualTables
 
-# Seconds after which the rest of a lane is left to a new work item, and what housekeeping has not
-# deleted to its next run. The unit that is under way by
-# then must end within functionTimeout of host.json, which ends the worker with all that it does:
-# https://learn.microsoft.com/azure/azure-functions/functions-host-json#functiontimeout
-MAX_DURATION = 240.0
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
@@ -93,6 +89,7 @@ class Parts:
     intake: Intake
     relay: Relay
     change_events: Events
+    edit_source: EditSource
     housekeeping: Housekeeping
     activity: ActivityLog
     flow: FlowReader
@@ -250,6 +247,7 @@ def _build_parts(services: Services, in_use: Configuration, old: Parts | None) -
             fhir_url=settings.fhir.url,
             now=services.now,
         ),
+        edit_source=build_edit_source(shared, load_mirror),
         housekeeping=build_housekeeping(settings, stores, services.now, MAX_DURATION),
         activity=stores.activity,
         flow=services.live_flow,

@@ -20,19 +20,7 @@ from integration.core.errors import Unavailable
 from integration.core.model import Response
 from integration.journal.azure_errors import translate_storage_errors
 from integration.journal.inbox_files import ANSWERS
-from integration.queues.names import (
-    ANSWER_QUEUE,
-    EXTERNAL_QUEUE,
-    INBOX_QUEUE,
-    JOB_QUEUE,
-    MIRROR_QUEUE,
-    RELAY_QUEUE,
-)
-
-_APP_QUEUES = (
-    *(RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE),
-    *(INBOX_QUEUE, ANSWER_QUEUE, JOB_QUEUE),
-)
+from integration.queues.names import APP_QUEUES
 
 # Seconds. The message is invisible nearly as long as it lives: even if it cannot be deleted, no
 # trigger sees it.
@@ -45,7 +33,7 @@ async def check_storage(connections: Connections) -> list[CheckResult]:
     """Check the containers, each queue, each table, and the clock."""
     queues = [
         queue
-        for name in (*_APP_QUEUES, connections.events_queue)
+        for name in (*APP_QUEUES, connections.events_queue)
         for queue in (name, f"{name}-poison")
     ]
     return list(
@@ -124,7 +112,7 @@ async def _use_queue(connections: Connections, name: str) -> str:
     """Send to the app's own queues. The others are filled by others, so only look into those."""
     queue = build_queue_client(connections.storage, name)
     await queue.peek_messages()
-    if name not in _APP_QUEUES:
+    if name not in APP_QUEUES:
         return "peeked"
     sent = await queue.send_message(
         "check", visibility_timeout=_HIDDEN_SECONDS, time_to_live=_LIFETIME_SECONDS

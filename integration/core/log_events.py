@@ -163,6 +163,21 @@ LOG_EVENTS = {
     "row.skipped": _event(
         logging.INFO, "delivery resource", "its table became a virtual one after it was queued"
     ),
+    "edits.queued": _event(
+        logging.INFO,
+        "delivery table rows",
+        "somebody has changed `rows` rows of `table` in Dataverse; they are mirrored under "
+        "`delivery`, which writes the edits to FHIR",
+    ),
+    "edits.left": _event(
+        logging.WARNING, "reason", "a look that somebody rang for failed; the timer looks again"
+    ),
+    "edits.lost_track": _event(
+        logging.WARNING,
+        "table",
+        "Dataverse does not take the link to the latest changes any more, as after seven days "
+        "without a look: every row is compared",
+    ),
     "external_event.sent": _event(
         logging.INFO,
         "delivery resource action",

@@ -15,7 +15,7 @@ from integration.core.model import Request
 
 API = "api/data/v9.2"
 
-_HEADERS = {
+HEADERS = {
     "accept": "application/json",
     "content-type": "application/json; charset=utf-8",
     "odata-version": "4.0",
@@ -55,7 +55,7 @@ def build_change(change: Change) -> Request:
         condition = {"if-match": change.etag}
     body = None if change.columns is None else decimal_json.encode(change.columns)
     path = f"{API}/{change.entity_set}({change.key})"
-    return Request(change.method, path, body, {**_HEADERS, **condition})
+    return Request(change.method, path, body, {**HEADERS, **condition})
 
 
 def build_action(name: str, parameters: Mapping[str, Any]) -> Request:
@@ -63,7 +63,7 @@ def build_action(name: str, parameters: Mapping[str, Any]) -> Request:
 
     https://learn.microsoft.com/power-apps/developer/data-platform/webapi/use-web-api-actions
     """
-    return Request("POST", f"{API}/{name}", decimal_json.encode(parameters), _HEADERS)
+    return Request("POST", f"{API}/{name}", decimal_json.encode(parameters), HEADERS)
 
 
 def build_row_query(
@@ -85,7 +85,7 @@ def build_row_query(
         query["$top"] = str(top)
     text = "&".join(f"{name}={quote(part, safe=',')}" for name, part in query.items())
     annotated = _NAMED if is_named else _ANNOTATED
-    return Request("GET", f"{API}/{entity_set}?{text}", headers={**_HEADERS, **annotated})
+    return Request("GET", f"{API}/{entity_set}?{text}", headers={**HEADERS, **annotated})
 
 
 def build_count_query(entity_set: str, key: str, condition: str) -> Request:
@@ -93,7 +93,7 @@ def build_count_query(entity_set: str, key: str, condition: str) -> Request:
     5,000: https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query/count-rows"""
     query = {"$select": key, "$filter": condition, "$count": "true"}
     text = "&".join(f"{name}={quote(part, safe=',')}" for name, part in query.items())
-    headers = {**_HEADERS, "prefer": "odata.maxpagesize=1"}
+    headers = {**HEADERS, "prefer": "odata.maxpagesize=1"}
     return Request("GET", f"{API}/{entity_set}?{text}", headers=headers)
 
 
@@ -103,7 +103,7 @@ def build_columns_query(table: str, part: str) -> Request:
     https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query-metadata-web-api
     """
     path = f"{API}/EntityDefinitions(LogicalName='{table}')/{part}?{CASTS[part]}"
-    return Request("GET", path, headers=_HEADERS)
+    return Request("GET", path, headers=HEADERS)
 
 
 _OPTIONS = (
@@ -141,7 +141,7 @@ CASTS = {
 
 def build_who_am_i() -> Request:
     """Return the cheapest request that proves address, token and application user."""
-    return Request("GET", f"{API}/WhoAmI", headers=_HEADERS)
+    return Request("GET", f"{API}/WhoAmI", headers=HEADERS)
 
 
 def quote_literal(value: str) -> str:

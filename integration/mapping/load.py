@@ -109,6 +109,16 @@ def load_shipped_maps(
     return maps.entities
 
 
+def compute_type_digest(map_files: Iterable[MapFile], resource: str) -> str:
+    """Return what the digest of the map of a type is, without building it."""
+    used = [file for file in map_files if file.in_use and file.resource == resource]
+    digest = ""
+    for file in sorted(used, key=lambda file: file.adds_to_map):
+        data = [digest, file.data] if file.adds_to_map else file.data
+        digest = _compute_digest(data)
+    return digest
+
+
 def parse_map(text: str, name: str) -> EntityMap:
     """Parse one entity map from the text of its file. Raises Misconfigured with everything that is
     wrong in it."""

@@ -216,6 +216,12 @@ class EntityMap:
         return any(attribute.writeback for attribute in self.attributes)
 
     @property
+    def tells_maps(self) -> bool:
+        """Whether its rows say which map has written them. Else nobody can tell an edit from what
+        an earlier map has made."""
+        return self.map_column is not None
+
+    @property
     def kind_value(self) -> Any:
         """The value of the kind column in every row of this map."""
         kinds = (item.default for item in self.attributes if item.column == self.kind_column)

@@ -111,7 +111,7 @@ async def find_edits(
     authors = [str(author) for name in AUTHORS if (author := row.get(f"_{name}_value"))]
     if not differing or not authors or await dataverse.get_user_id() in authors:
         return NO_EDITS
-    writes_back = find_former_map is not None and entity.is_written_back and not row.get(MERGED)
+    writes_back = job.writes_back and find_former_map is not None and not row.get(MERGED)
     former, digest = entity, row.get(entity.map_column or "")
     if writes_back and find_former_map is not None and digest not in (None, entity.digest):
         found = await find_former_map(entity.resource, str(digest))

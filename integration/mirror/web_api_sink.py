@@ -114,7 +114,8 @@ class WebApiSink:
         mismatches = find_schema_mismatches(entity, tables)
         if mismatches:
             raise Misconfigured("; ".join(mismatches))
-        writes_back = self.write_back is not None and entity.is_written_back
+        is_known = entity.is_written_back and entity.tells_maps
+        writes_back = self.write_back is not None and is_known
         job = MirrorJob(entity, item, tables, self.server_keys, writes_back)
         return await self._retry_lost_races(job, self._try_to_write)
 

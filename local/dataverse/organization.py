@@ -24,6 +24,9 @@ CALLER = "x-stand-in-caller"
 NURSE = "5f1c2f0e-7a4b-4c0e-9d55-0a1b2c3d4e11"
 NURSE_USER = "5f1c2f0e-7a4b-4c0e-9d55-0a1b2c3d4e12"
 
+# The names that forms and annotations show of them.
+USER_NAMES = {USER: "# FHIR relay", NURSE_USER: "Nora Nurse"}
+
 BYPASS = "prvBypassCustomBusinessLogic"
 BYPASS_PLUGINS = "prvBypassCustomPlugins"
 ACT_FOR = "prvActOnBehalfOfAnotherUser"

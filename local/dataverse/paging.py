@@ -88,14 +88,25 @@ def parse_order(table: Table, text: str) -> Order:
 
 def parse_page(call: Call) -> Page:
     token = call.options.get("$skiptoken")
-    requested = call.preferences.get("odata.maxpagesize")
-    preferred = requested is not None and requested.isdecimal() and 0 < int(requested) <= MAX_SIZE
-    size = int(requested) if preferred and requested else MAX_SIZE
+    size, preferred = _parse_size(call)
     if token is None:
         return Page(1, size, preferred, None)
     number, size, after = _parse_token(token)
     # The next link keeps its page size.
     return Page(number, size, preferred, after)
+
+
+def parse_page_size(call: Call) -> int:
+    """Return how many rows a page may have."""
+    return _parse_size(call)[0]
+
+
+def _parse_size(call: Call) -> tuple[int, bool]:
+    """Return the size of a page, and whether the caller has asked for it."""
+    requested = call.preferences.get("odata.maxpagesize")
+    if requested is not None and requested.isdecimal() and 0 < int(requested) <= MAX_SIZE:
+        return int(requested), True
+    return MAX_SIZE, False
 
 
 def _parse_token(token: str) -> tuple[int, int, list[Any] | None]:

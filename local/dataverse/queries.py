@@ -11,6 +11,7 @@ from local.dataverse import filters, paging, refusals
 from local.dataverse.addresses import Address
 from local.dataverse.checks import TARGET
 from local.dataverse.conditions import EVERYTHING, Sql, compile_condition, find_property
+from local.dataverse.organization import USER_NAMES
 from local.dataverse.rows import Row, Slice, Store, Values
 from local.dataverse.tables import Table
 from local.dataverse.wire import Call, Reply
@@ -151,6 +152,8 @@ def format_row(
         labels = {option.value: option.label for option in column.options}
         if FORMATTED in annotations and column.edm == "Edm.Int32" and value in labels:
             document[name + FORMATTED] = labels[value]
+        if FORMATTED in annotations and (user := USER_NAMES.get(str(value))) and column.targets:
+            document[name + FORMATTED] = user
         if TARGET in annotations and row.values.get(name + TARGET):
             document[name + TARGET] = row.values[name + TARGET]
     return document

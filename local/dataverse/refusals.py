@@ -209,5 +209,13 @@ def feed_failed() -> Refusal:
     return plug_in_failed("An error occurred when accessing the external data source.")
 
 
+def token_expired() -> Refusal:
+    """The code of Microsoft's table of error codes; its status is not documented.
+    https://learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes
+    """
+    text = "Version stamp associated with the client has expired. Please perform a full sync."
+    return Refusal(400, "0x80044352", text)
+
+
 def no_attribute(table: str, name: str) -> Refusal:
     return Refusal(404, "0x80040217", f"Could not find the attribute '{name}' of '{table}'.")

@@ -17,6 +17,7 @@ from local.dataverse import (
     refusals,
     setup,
     shaping,
+    tracking,
     upsert_bundle,
     writes,
 )
@@ -97,6 +98,8 @@ def _answer(world: World, call: Call) -> Reply:
 
 def _answer_rows(world: World, call: Call, table: Table, rest: str) -> Reply:
     match call.method, rest:
+        case "GET", "" if tracking.is_tracked(call):
+            return tracking.read_changes(world, call, table)
         case "GET", "":
             return queries.read_rows(world.store, call, table)
         case "GET", "$count":

@@ -184,6 +184,18 @@ class Store:
         sql = "SELECT id, version, body FROM rows WHERE tbl = ? AND instr(body, ?) > 0"
         return [_read_row(found) for found in self._db.execute(sql, (table.name, row_id))]
 
+    def read_version(self) -> int:
+        """Return the version of the last write."""
+        return int(self._db.execute("SELECT version FROM counter").fetchone()[0])
+
+    def find_deleted(self, table: Table, after: int) -> list[tuple[int, str]]:
+        """Return version and id of the rows that were deleted after a version, and are not back."""
+        sql = (
+            "SELECT version, id FROM history h WHERE tbl = ? AND action = 'delete' AND version > ? "
+            "AND NOT EXISTS (SELECT 1 FROM rows WHERE tbl = h.tbl AND id = h.id) ORDER BY version"
+        )
+        return self._db.execute(sql, (table.name, after)).fetchall()
+
     def read_history(self, table: Table, row_id: str) -> list[dict[str, Any]]:
         sql = "SELECT version, action, body FROM history WHERE tbl = ? AND id = ? ORDER BY seq"
         return [

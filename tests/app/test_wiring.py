@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from integration.app import services, wiring
+from integration.app import services, shared_parts, wiring
 from integration.app.http_clients import ClientContext, open_upstream
 from integration.app.settings import Settings, UpstreamSettings, read_settings
 from integration.core.activity_recorder import ActivityRecorder
@@ -261,4 +261,4 @@ def test_the_last_unit_of_a_work_item_ends_within_the_function_s_time() -> None:
     )
     timeout = 3600 * hours + 60 * minutes + seconds
     lease = 3.0 * settings().fhir.timeout
-    assert wiring.MAX_DURATION + lease <= timeout
+    assert shared_parts.MAX_DURATION + lease <= timeout
