@@ -18,12 +18,14 @@ import httpx
 import pytest
 from hypothesis import settings
 
+from integration.change_events.from_dataverse import Bell, EditSource
 from integration.core.activity_recorder import ActivityRecorder
 from integration.core.flow_recorder import FlowRecorder
 from integration.core.http import Upstream
 from integration.core.model import Delivery, EntryResult, WorkItem
 from integration.core.rate_limiter import Limiter, build_full_limit
 from integration.dataverse.client import Dataverse
+from integration.edits.signed_write import EditWriter
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
 from integration.intake.accept import Accepted, Intake, accept
@@ -32,6 +34,7 @@ from integration.journal.activity_log import MemoryActivityLog
 from integration.journal.audit_log import MemoryAuditLog
 from integration.journal.deletions import MemoryDeletions
 from integration.journal.due_days import MemoryDueDays
+from integration.journal.edit_cursors import MemoryEditCursors
 from integration.journal.guard_store import MemoryGuardStore
 from integration.journal.pending_lookups import MemoryPendingLookups
 from integration.journal.row_keys import MemoryRowKeys
@@ -44,6 +47,7 @@ from integration.mapping.model import EntityMap
 from integration.mapping.model import Route as DataRoute
 from integration.mirror.mirror import Mirror, mirror_resource
 from integration.mirror.web_api_sink import WebApiSink
+from integration.mirror.write_edits import WriteBack
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
 from integration.queues.queue_sender import MemoryQueueSender
 from integration.relay import process
@@ -143,6 +147,10 @@ class Route:
     maps: Mapping[str, EntityMap] = field(default_factory=mirrored_maps)
     all_maps: Mapping[str, EntityMap] = field(default_factory=every_map)
     on_delete: str = "deactivate"
+    write_back: bool = False
+    former_maps: dict[str, EntityMap] = field(default_factory=dict)  # by digest
+    edit_cursors: MemoryEditCursors = field(default_factory=MemoryEditCursors)
+    bell: Bell = field(default_factory=Bell)
     flow: FlowRecorder = field(default_factory=FlowRecorder)
     first_items: dict[str, WorkItem] = field(default_factory=dict)  # by delivery
     _ids: Iterator[int] = field(default_factory=lambda: count(1))
@@ -223,6 +231,37 @@ class Route:
             queue=self.queue_sender,
             all_maps=self.all_maps,
             on_delete=self.on_delete,
+            write_back=self.edits if self.write_back else None,
+        )
+
+    @property
+    def edits(self) -> WriteBack:
+        async def find_former_map(type_: str, digest: str) -> EntityMap | None:
+            return self.former_maps.get(digest)
+
+        writer = EditWriter(
+            fhir=self.fhir,
+            guard=self.order,
+            new_run_id=lambda: make_delivery_id(self.clock(), next(self._ids)),
+            now=self.clock,
+            dataverse_url="http://dataverse",
+        )
+        return WriteBack(writer=writer, find_former_map=find_former_map)
+
+    @property
+    def edit_source(self) -> EditSource:
+        return EditSource(
+            journal=self.journal,
+            queue=self.queue_sender,
+            dataverse=self.dataverse,
+            cursors=self.edit_cursors,
+            change_queues=patients_followed,
+            load_maps=lambda: self.maps,
+            now=self.clock,
+            clock=lambda: self.clock().timestamp(),
+            max_duration=60.0,
+            bell=self.bell,
+            is_bell_on=True,
         )
 
     async def ask(self, body: Any, **asked: Any) -> Accepted:

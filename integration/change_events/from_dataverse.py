@@ -173,9 +173,8 @@ async def _read_page(
 ) -> ChangesPage | None:
     """Return the next page of a table. None: its link is not good any more."""
     entity, name = entities[0], source.dataverse.upstream.name
-    base = source.dataverse.upstream.base
     if cursor.link:
-        request = change_tracking.build_next_request(cursor.link, base)
+        request = change_tracking.build_next_request(cursor.link)
     else:
         kinds = {each.kind_column for each in entities if each.kind_column}
         ids = {each.id_column for each in entities}

@@ -20,6 +20,7 @@ from integration.dataverse.requests import API, HEADERS
 # https://github.com/MicrosoftDocs/powerapps-docs/issues/439
 _PREFER = "odata.track-changes,odata.maxpagesize=5000"
 
+_ROOT = "/api/data/"
 _NEXT, _DELTA = "@odata.nextLink", "@odata.deltaLink"
 
 
@@ -30,7 +31,8 @@ class UnreadableChanges(ValueError):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangesPage:
     """A page of changes. `rows`: those that were written; who was deleted is not among them.
-    `link`: where to go on. `is_last`: it leads to changes that come later, not to another page."""
+    `link`: where to go on, from `api/data` on. `is_last`: it leads to changes that come later, not
+    to another page."""
 
     rows: tuple[Row, ...]
     link: str
@@ -43,13 +45,9 @@ def build_first_request(entity_set: str, columns: Iterable[str]) -> Request:
     return Request("GET", path, headers={**HEADERS, "prefer": _PREFER})
 
 
-def build_next_request(link: str, base: str) -> Request:
-    """Return the request that a link asks for. `base`: the address of the organisation. Raises
-    UnreadableChanges for a link that leads elsewhere: it would get this app's token."""
-    root = f"{base.rstrip('/')}/"
-    if not link.startswith(root):
-        raise UnreadableChanges("a link of change tracking leads to another host")
-    return Request("GET", link.removeprefix(root), headers={**HEADERS, "prefer": _PREFER})
+def build_next_request(link: str) -> Request:
+    """Return the request that the link of a page asks for."""
+    return Request("GET", link, headers={**HEADERS, "prefer": _PREFER})
 
 
 def parse_page(response: Response) -> ChangesPage:
@@ -58,12 +56,14 @@ def parse_page(response: Response) -> ChangesPage:
     value = body.get("value")
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise UnreadableChanges("the response has no rows")
-    link = body.get(_NEXT, body.get(_DELTA))
-    if not isinstance(link, str):
+    # Whatever its host is called there, it is asked where the organisation is known to be: another
+    # host would get this app's token.
+    _, root, below = str(body.get(_NEXT, body.get(_DELTA, ""))).partition(_ROOT)
+    if not below:
         raise UnreadableChanges("the response has no link to later changes")
     return ChangesPage(
         rows=tuple(item for item in value if not _is_deleted(item)),
-        link=link,
+        link=f"{root.lstrip('/')}{below}",
         is_last=_NEXT not in body,
     )
 
