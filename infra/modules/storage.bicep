@@ -53,6 +53,8 @@ var queues = [
   'inbox-answers-poison'
   'jobs'
   'jobs-poison'
+  'dataverse-edits'
+  'dataverse-edits-poison'
   eventsQueue
   '${eventsQueue}-poison'
 ]

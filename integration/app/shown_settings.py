@@ -125,7 +125,7 @@ _GROUPS: Mapping[str, tuple[_Listed, ...]] = {
         _Listed("WRITEBACK", Shape.WORDS, lambda s, _: s.mirror.write_back),
         _Listed(
             "WRITEBACK_SCHEDULE",
-            Shape.WORDS,
+            Shape.SCHEDULE,
             lambda _, env: reading.get_edits_schedule_text(env),
         ),
         _Listed("BYPASS_LOGIC", Shape.WORDS, _get_header("mscrm.bypassbusinesslogicexecution")),

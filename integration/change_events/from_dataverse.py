@@ -176,8 +176,8 @@ async def _read_page(
     if cursor.link:
         request = change_tracking.build_next_request(cursor.link)
     else:
-        kinds = {each.kind_column for each in entities if each.kind_column}
-        ids = {each.id_column for each in entities}
+        kinds = {entity.kind_column for entity in entities if entity.kind_column}
+        ids = {entity.id_column for entity in entities}
         columns = [entity.key, *sorted(ids | kinds), *_AUTHORS]
         request = change_tracking.build_first_request(entity.entity_set, columns)
     with add_activity_context(action="read edits", table=cursor.table):
@@ -202,8 +202,8 @@ def _describe_refusal(name: str, table: str, response: Response) -> str:
 async def _queue_rows(
     source: EditSource, table: str, entities: list[EntityMap], page: ChangesPage
 ) -> int:
-    own = await source.dataverse.get_user_id()
-    resources = dict.fromkeys(_find_resources(page.rows, entities, own))
+    app_user = await source.dataverse.get_user_id()
+    resources = dict.fromkeys(_find_resources(page.rows, entities, app_user))
     if not resources:
         return 0
     delivery = await _ensure_hourly_delivery(source)
@@ -213,11 +213,13 @@ async def _queue_rows(
     return len(resources)
 
 
-def _find_resources(rows: tuple[Row, ...], entities: list[EntityMap], own: str) -> Iterator[str]:
+def _find_resources(
+    rows: tuple[Row, ...], entities: list[EntityMap], app_user: str
+) -> Iterator[str]:
     """Yield `Type/id` of the rows that somebody else has written last. What somebody has typed
     into the column of the id names no resource."""
     for row in rows:
-        if own in (row.get(name) for name in _AUTHORS):
+        if app_user in (row.get(name) for name in _AUTHORS):
             continue
         for entity in entities:
             id_ = row.get(entity.id_column)

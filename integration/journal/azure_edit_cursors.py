@@ -65,6 +65,6 @@ class AzureEditCursors:
                         etag=cursor.etag,
                         match_condition=MatchConditions.IfNotModified,
                     )
-            except (ResourceExistsError, ResourceModifiedError, ResourceNotFoundError):
+            except (ResourceExistsError, ResourceModifiedError):
                 return None
         return replace(cursor, etag=answer["etag"])

@@ -266,7 +266,7 @@ def test_every_queue_has_a_endpoint_for_what_failed_again_and_again() -> None:
     queues = {at for _, trigger, at, _ in documented() if trigger == "queue"}
     named = (
         *("relay", "mirror", "fhir-events", "external-events"),
-        *("inbox-events", "inbox-answers", "jobs"),
+        *("inbox-events", "inbox-answers", "jobs", "dataverse-edits"),
     )
     assert queues == {*named, *(f"{name}-poison" for name in named)}
 
@@ -752,6 +752,7 @@ WRONG_QUERIES = [
     ("delivery", "DELETE", {"id": UNKNOWN}, "soft"),
     ("delivery", "GET", {"id": UNKNOWN}, "status=done"),
     ("replay", "POST", {"id": UNKNOWN}, "dry-run=true"),
+    ("edits_bell", "POST", {}, "entity=contact"),
     ("correction", "POST", {"id": UNKNOWN}, "dry-run=true"),
     *(("replay_all", "POST", {}, query) for query in ("sender=", "sender", "reason", "raeson=x", "=x")),
     ("deliveries", "GET", {}, "status"),
@@ -966,7 +967,7 @@ async def test_the_status_tells_what_is_queued_and_parked_and_who_was_refused(
     queues = {each.pop("queue"): each for each in found["queues"]}
     names = (
         *("relay", "mirror", "fhir-events", "external-events"),
-        *("inbox-events", "inbox-answers", "jobs"),
+        *("inbox-events", "inbox-answers", "jobs", "dataverse-edits"),
     )
     assert list(queues) == [each for name in names for each in (name, f"{name}-poison")]
     assert queues["relay"]["length"] >= 1

@@ -10,6 +10,8 @@ from integration.app.settings import (
     AuditSettings,
     InboxSettings,
     find_renamed_settings,
+    get_edits_schedule,
+    get_edits_schedule_text,
     get_events_queue_binding,
     get_housekeeping_schedule,
     get_telemetry_destination,
@@ -73,6 +75,7 @@ def test_every_setting_that_is_read_is_in_the_sample_and_nothing_else_is() -> No
     read_settings(env)
     get_telemetry_destination(env)
     get_housekeeping_schedule(env)
+    get_edits_schedule_text(env)
     get_events_queue_binding(env)
     read = {
         name for name in env.asked if not name.startswith(("AzureWebJobsStorage__", "WEBSITE_"))
@@ -325,3 +328,16 @@ def test_an_inbox_has_a_container_and_may_have_an_account_of_its_own() -> None:
     url = "https://files.blob.core.windows.net"
     settings = read_settings({**REQUIRED, "INBOX": "inbox-1", "INBOX_URL": f"{url}/"})
     assert settings.inbox == InboxSettings("inbox-1", url)
+
+
+def test_edits_are_looked_for_only_where_they_are_to_be_written() -> None:
+    for unset in ({}, {"WRITEBACK": ""}, {"WRITEBACK": "off", "WRITEBACK_SCHEDULE": "0 * * * * *"}):
+        assert get_edits_schedule(unset) is None
+    assert get_edits_schedule({"WRITEBACK": "poll"}) == VALUES["WRITEBACK_SCHEDULE"]
+    own = {"WRITEBACK": "bell", "WRITEBACK_SCHEDULE": "0 * * * * *"}
+    assert get_edits_schedule(own) == "%WRITEBACK_SCHEDULE%"
+
+
+@pytest.mark.parametrize("target", ["healthcare-api", "off"])
+def test_edits_can_be_written_only_where_the_app_has_the_maps(target: str) -> None:
+    assert "WRITEBACK" in problem(WRITEBACK="poll", MIRROR_TO=target)

@@ -78,6 +78,7 @@ def test_the_app_reads_every_setting_of_the_deployment() -> None:
     settings.read_settings(env)
     settings.get_telemetry_destination(env)
     settings.get_housekeeping_schedule(env)
+    settings.get_edits_schedule_text(env)
     settings.get_events_queue_binding(env)
     read_by_others = BY_IDENTITY | OF_THE_C_LIBRARY
     assert (DEFAULTS.keys() | DECIDED.keys()) - read_by_others <= set(env.asked)
@@ -138,9 +139,7 @@ def test_every_container_queue_and_table_is_there_before_the_app_is() -> None:
     assert azure_blobs.CONTAINER in variable("modules/storage", "containers")
     assert "deployments" in variable("modules/storage", "containers")
 
-    own = [names.RELAY_QUEUE, names.MIRROR_QUEUE, names.EXTERNAL_QUEUE]
-    own += [names.INBOX_QUEUE, names.ANSWER_QUEUE, names.JOB_QUEUE]
-    queues = [name for one in own for name in (one, f"{one}-poison")]
+    queues = [name for one in names.APP_QUEUES for name in (one, f"{one}-poison")]
     events = ["eventsQueue", "${eventsQueue}-poison"]
     assert variable("modules/storage", "queues") == [*queues, *events]
     assert said(variable("main", "eventsQueue")) == settings.get_events_queue_binding({})
