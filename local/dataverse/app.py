@@ -22,6 +22,7 @@ from local.dataverse.limits import Limits, Protection
 from local.dataverse.organization import Organization
 from local.dataverse.rows import Store
 from local.dataverse.tables import Additions
+from local.dataverse.webhooks import Webhooks
 from local.dataverse.wire import Call, Reply
 from local.dataverse.world import World
 
@@ -60,6 +61,7 @@ def create_app(
     setup.initialize(world)
     protection = Protection(limits, clock)
     feeds = Feeds(feed)
+    webhooks = Webhooks()
 
     async def answer_data(request: Request) -> Response:
         refused = protection.admit()
@@ -76,7 +78,10 @@ def create_app(
             if virtual is not None:
                 reply = await provider.answer(world, call, virtual, feeds)
             else:
+                before = len(world.log)
                 reply = _answer(world, version, call)
+                if webhooks.registered:  # else each call would copy the log
+                    webhooks.tell(world, [*world.log][before:])
         finally:
             protection.finish(seconds)
         return _build_response(reply, protection.build_headers())
@@ -98,7 +103,7 @@ def create_app(
 
     inner = Starlette(
         routes=[
-            *control.build_routes(world, protection, lambda: gate, reset_world),
+            *control.build_routes(world, protection, lambda: gate, reset_world, webhooks),
             Route("/api/data/{version}/{rest:path}", answer_data, methods=METHODS),
         ],
         exception_handlers={404: answer_unknown},

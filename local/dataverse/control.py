@@ -13,6 +13,8 @@ GET    /control/stats    calls, faults and throttled calls so far, late calls th
                          executed yet, and rows by table
 GET    /control/writes   ?last=N, oldest first: which row was written, how and when
 GET    /control/history  ?table=contact&id=…, every state of one row, oldest first
+POST   /control/webhooks {"url", "table", "key"}: a step that tells this address of updates; GET
+                         shows what became of its messages
 GET    /control/events   calls of OnExternal… actions of virtual tables, oldest first
 POST   /control/reset    remove rows, faults and counts; restore the initial definitions
 
@@ -30,6 +32,7 @@ from starlette.routing import Route
 from local.dataverse import setup, shaping
 from local.dataverse.faults import Gate, parse_fault
 from local.dataverse.limits import Protection
+from local.dataverse.webhooks import Webhook, Webhooks
 from local.dataverse.world import World
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -37,7 +40,11 @@ Handled = tuple[str, Handler, list[str]]  # path, handler, methods
 
 
 def build_routes(
-    world: World, protection: Protection, gate: Callable[[], Gate], reset_world: Callable[[], None]
+    world: World,
+    protection: Protection,
+    gate: Callable[[], Gate],
+    reset_world: Callable[[], None],
+    webhooks: Webhooks,
 ) -> list[Route]:
     async def change_faults(request: Request) -> Response:
         if request.method == "DELETE":
@@ -67,6 +74,7 @@ def build_routes(
         protection.reset()
         gate().faults.clear()
         gate().late.clear()
+        webhooks.registered.clear()
         world.settings.reset()
         gate().requests = gate().injected = 0
         return Response(status_code=204)
@@ -97,7 +105,20 @@ def build_routes(
         ("/control/history", show_history, ["GET"]),
     ]
     handlers += _list_behaviours(world, gate)
+    handlers.append(("/control/webhooks", _build_webhooks_handler(webhooks), ["GET", "POST"]))
     return [Route(path, handler, methods=methods) for path, handler, methods in handlers]
+
+
+def _build_webhooks_handler(webhooks: Webhooks) -> Handler:
+    async def change_webhooks(request: Request) -> Response:
+        try:
+            if request.method == "POST":
+                webhooks.registered.append(Webhook(**await request.json()))
+        except (ValueError, TypeError) as error:
+            return JSONResponse({"error": str(error)}, 400)
+        return JSONResponse({"outcomes": list(webhooks.outcomes)})
+
+    return change_webhooks
 
 
 def _list_behaviours(world: World, gate: Callable[[], Gate]) -> list[Handled]:

@@ -60,6 +60,8 @@ class OptionalParameters:
     def as_log_entry(self) -> dict[str, object]:
         """Return the parameters that differ from the defaults, for the list of recent writes."""
         entry: dict[str, object] = {"user": self.user} if self.on_behalf else {}
+        if self.caller != USER:
+            entry["caller"] = self.caller
         if self.bypass:
             entry["bypass"] = list(self.bypass)
         if self.detect_duplicates:
