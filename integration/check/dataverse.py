@@ -20,7 +20,9 @@ from integration.core import decimal_json
 from integration.core.activity_recorder import add_activity_context
 from integration.core.errors import Misconfigured
 from integration.core.model import Request, Response
-from integration.dataverse import requests
+from integration.dataverse import change_tracking, requests
+from integration.dataverse.change_tracking import UnreadableChanges
+from integration.dataverse.error_codes import describe_failure
 from integration.dataverse.requests import API
 from integration.mapping.load import Maps
 from integration.mapping.model import EntityMap, Route
@@ -79,6 +81,16 @@ async def check_dataverse(
                 max_seconds=_COLUMNS_TIMEOUT,
             )
             for entity in mirrored
+        ),
+        *(
+            run_check(
+                _name_tracking_check(entity.table),
+                _check_tracking(connections, entity),
+                if_unreachable=remedies.DATAVERSE_UNREACHABLE,
+                if_refused=remedies.PROVISION,
+            )
+            for entity in mirrored
+            if used.write_back != "off" and entity.is_written_back
         ),
         *(
             run_check(
@@ -181,6 +193,30 @@ async def _check_columns(
         mend = remedies.suggest_columns(connections.settings.mirror.map_prefix)
         return report_failure(name, results.abbreviate(wrong), mend)
     return report_ok(name, f"all that the map writes, in {', '.join(on.tables)}")
+
+
+def _name_tracking_check(table: str) -> str:
+    return f"changes of {table}"
+
+
+async def _check_tracking(connections: Connections, entity: EntityMap) -> CheckResult:
+    """Read a page of changes, as the app does to find people's edits."""
+    name = _name_tracking_check(entity.table)
+    if not entity.tells_maps:
+        return report_failure(
+            name, "its rows do not say which map has written them", remedies.MAP_DIGEST
+        )
+    request = change_tracking.build_first_request(entity.entity_set, [entity.key])
+    answer = await send(connections, request)
+    if answer.status != 200:
+        return report_failure(
+            name, f"they are not tracked: {describe_failure(answer)}", remedies.PROVISION
+        )
+    try:
+        change_tracking.parse_page(answer)
+    except UnreadableChanges as problem:
+        return report_failure(name, str(problem), remedies.PROVISION)
+    return report_ok(name, "tracked, and edits of its rows are written to FHIR")
 
 
 def _name_keys_check(table: str) -> str:

@@ -34,6 +34,9 @@ FEED_KEY = "set FEED_KEY to a key of the function odata, and run python -m integ
 SOURCE = "check FETCH_FROM and FETCH_SCOPE: docs/operations.md"
 SENDERS = "copy a table of senders.sample.toml, or mend the lines named: docs/senders.md"
 SENDER = "set the app setting, as a Key Vault reference: docs/senders.md"
+MAP_DIGEST = (
+    "run provision with map_digest in MAPS_ENABLED, and set it for the app: docs/writeback.md"
+)
 ROUTES = "add their maps to MAPS_ENABLED: docs/mapping.md"
 
 

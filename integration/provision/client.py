@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
@@ -123,7 +123,11 @@ async def plan_stages(tenant: Tenant, requirements: Requirements) -> AsyncIterat
     )
     yield tables.plan_custom_tables(
         requirements,
-        await _fetch_tables(tenant, (table.table for table in requirements.custom_tables)),
+        await _fetch_tables(
+            tenant,
+            (table.table for table in requirements.custom_tables),
+            [table.table for table in requirements.custom_tables if table.tracked],
+        ),
     )
     if requirements.feed is not None:
         async for items in _plan_virtual_tables(tenant, requirements):
@@ -237,16 +241,22 @@ async def _fetch_sources(tenant: Tenant) -> list[Row]:
     ]
 
 
-async def _fetch_tables(tenant: Tenant, names: Iterable[str]) -> dict[str, ExistingTable | None]:
-    return {name: await _fetch_table(tenant, name) for name in names}
+async def _fetch_tables(
+    tenant: Tenant, names: Iterable[str], tracked: Collection[str] = ()
+) -> dict[str, ExistingTable | None]:
+    return {name: await _fetch_table(tenant, name, is_tracked=name in tracked) for name in names}
 
 
-async def _fetch_table(tenant: Tenant, name: str) -> ExistingTable | None:
+async def _fetch_table(tenant: Tenant, name: str, *, is_tracked: bool) -> ExistingTable | None:
+    """`is_tracked`: its changes are to be tracked, which may need its whole definition."""
     path = f"EntityDefinitions(LogicalName='{name}')"
     selected = "MetadataId,EntitySetName,TableType,ExternalName,ExternalCollectionName,DataSourceId"
-    definition = await tenant.get(f"{path}?$select={selected},PrimaryIdAttribute")
+    selected += ",PrimaryIdAttribute,ChangeTrackingEnabled"
+    definition = await tenant.get(f"{path}?$select={selected}")
     if definition is None:
         return None
+    is_changed = is_tracked and not definition.get("ChangeTrackingEnabled")
+    whole = await tenant.get(path) if is_changed else None
     columns = await tenant.get(f"{path}/Attributes?$select=LogicalName,AttributeType,ExternalName")
     keys = await tenant.get(f"{path}/Keys?$select=KeyAttributes,EntityKeyIndexStatus")
     primary, unnamed = None, frozenset[str]()
@@ -267,6 +277,7 @@ async def _fetch_table(tenant: Tenant, name: str) -> ExistingTable | None:
         },
         definition=definition,
         primary=primary or {},
+        whole=whole or {},
         unnamed_options=unnamed,
     )
 

@@ -144,6 +144,16 @@ def build_key(key: CustomKey, language: int) -> dict[str, Any]:
     }
 
 
+def build_tracked_table(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Build the update of a table whose changes are to be tracked. An update takes the whole
+    definition, `found`.
+
+    https://learn.microsoft.com/power-apps/developer/data-platform/webapi/create-update-entity-definitions-using-web-api
+    """
+    kept = {name: value for name, value in found.items() if not name.startswith("@odata.")}
+    return {"@odata.type": f"{_CRM}EntityMetadata", **kept, "ChangeTrackingEnabled": True}
+
+
 def build_primary_key(found: Mapping[str, Any], external: str) -> dict[str, Any]:
     """Build the update that gives the primary key its external name.
 

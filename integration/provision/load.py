@@ -6,6 +6,7 @@ import json
 import re
 import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,13 @@ def build_requirements(
     return Requirements(
         prefix=prefix,
         solution=solution,
-        custom_tables=build_custom_tables(mirrored, settings.map_set, prefix, keys=keys),
+        custom_tables=build_custom_tables(
+            mirrored,
+            settings.map_set,
+            prefix,
+            keys=keys,
+            writes_back=settings.write_back != "off",
+        ),
         virtual_tables=virtual,
         feed=feed if virtual else None,
         role=build_role(settings, maps, mirrored, [table.name for table in virtual]),
@@ -88,24 +95,38 @@ def _select_mirrored(maps: Maps, also: Collection[str]) -> Iterator[EntityMap]:
 
 
 def build_custom_tables(
-    mirrored: Iterable[EntityMap], set_: str, prefix: str, *, keys: bool = False
+    mirrored: Iterable[EntityMap],
+    set_: str,
+    prefix: str,
+    *,
+    keys: bool = False,
+    writes_back: bool = False,
 ) -> tuple[CustomTable, ...]:
-    """Return the columns with the publisher's prefix that the maps write, and the tables' keys."""
+    """Return the columns with the publisher's prefix that the maps write, the tables' keys, and
+    whose changes are tracked. `writes_back`: edits of rows are written to FHIR."""
     described = read_descriptions(set_, prefix)
     named: dict[str, dict[str, None]] = {}
+    tracked: set[str] = set()
     for entity in mirrored:
+        if writes_back and entity.is_written_back:
+            tracked.add(entity.table)
         on = entity.select_route(Route.DATAVERSE)
         named.setdefault(on.table, {}).update(dict.fromkeys(on.columns))
         for expand in on.expands:
             columns = (attribute.column for attribute in expand.attributes)
             named.setdefault(expand.table, {}).update(dict.fromkeys(columns))
     made = (
-        _build_custom_table(
-            table, columns, described.get(table, {}), prefix, keys=keys or set_ == "plain"
+        replace(
+            _build_custom_table(
+                table, columns, described.get(table, {}), prefix, keys=keys or set_ == "plain"
+            ),
+            tracked=table in tracked,
         )
         for table, columns in named.items()
     )
-    return tuple(table for table in made if table.columns or table.keys or table.undescribed)
+    return tuple(
+        table for table in made if table.columns or table.keys or table.undescribed or table.tracked
+    )
 
 
 def read_descriptions(set_: str, prefix: str) -> Mapping[str, Data]:

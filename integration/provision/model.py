@@ -80,6 +80,7 @@ class CustomTable:
     columns: tuple[CustomColumn, ...]
     keys: tuple[CustomKey, ...]
     undescribed: tuple[str, ...] = ()  # columns that maps write and no file defines
+    tracked: bool = False  # people's edits of its rows are written to FHIR
 
 
 @dataclass(frozen=True, slots=True)

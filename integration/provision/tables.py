@@ -45,6 +45,7 @@ class ExistingTable:
     primary: Mapping[str, Any] = field(
         default_factory=dict
     )  # the whole definition of the primary key
+    whole: Mapping[str, Any] = field(default_factory=dict)  # its own, where that may be changed
     unnamed_options: frozenset[str] = (
         frozenset()
     )  # columns with options that have no external value
@@ -71,6 +72,8 @@ def _plan_custom_table(
 ) -> Iterator[Item]:
     for column in custom_table.columns:
         yield from _plan_custom_column(custom_table.table, column, existing, requirements)
+    if custom_table.tracked:
+        yield from _plan_tracking(custom_table.table, existing)
     for name in custom_table.undescribed:
         if name not in existing.columns:
             yield ManualTask(
@@ -89,6 +92,25 @@ def _plan_custom_table(
         yield Existing(what if status == "Active" else f"{what}; its index is {status}")
         if status == "Failed":
             yield ManualTask(f"{what}: {FAILED_KEY}")
+
+
+def _plan_tracking(table: str, existing: ExistingTable) -> Iterator[Item]:
+    """Plan to have the changes of a table tracked, so that edits of its rows are found. It cannot
+    be switched off again.
+    https://learn.microsoft.com/power-apps/developer/data-platform/use-change-tracking-synchronize-data-external-systems
+    """
+    what = f"change tracking of {table}"
+    if existing.definition.get("ChangeTrackingEnabled"):
+        yield Existing(what)
+    elif not existing.whole:
+        yield ManualTask(f"{what} is off: switch on Track changes of the table by hand")
+    else:
+        yield Step(
+            description=what,
+            method="PUT",
+            path=f"{_DEFINITIONS}(LogicalName='{table}')",
+            body=definitions.build_tracked_table(existing.whole),
+        )
 
 
 def _plan_custom_column(

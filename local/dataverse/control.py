@@ -8,6 +8,7 @@ DELETE /control/faults   remove all faults
 POST   /control/late     execute the calls that are held: {"executed": N, "cancelled": N}
 POST   /control/keys     {"table", "name", "columns"}: an alternate key of the organization
 DELETE /control/keys     ?table=contact&name=…, a key that this organization does not have
+POST   /control/tracking {"table", "on"}: whether the organization tracks changes of a table
 GET    /control/settings all settings; POST changes some: see settings.py
 GET    /control/stats    calls, faults and throttled calls so far, late calls that are not
                          executed yet, and rows by table
@@ -148,6 +149,16 @@ def _list_behaviours(world: World, gate: Callable[[], Gate]) -> list[Handled]:
         world.catalog.define(data)
         return Response(status_code=204)
 
+    async def change_tracking(request: Request) -> Response:
+        body = await request.json()
+        table = world.catalog.by_name.get(body.get("table", ""))
+        if table is None:
+            return JSONResponse({"error": "no such table"}, 404)
+        data = {**world.catalog.data[table.name], "changeTracking": bool(body.get("on"))}
+        world.store.define(table.name, data)
+        world.catalog.define(data)
+        return Response(status_code=204)
+
     async def change_settings(request: Request) -> Response:
         try:
             if request.method == "POST":
@@ -160,5 +171,6 @@ def _list_behaviours(world: World, gate: Callable[[], Gate]) -> list[Handled]:
         ("/control/late", execute_late, ["POST"]),
         ("/control/keys", add_key, ["POST"]),
         ("/control/keys", remove_key, ["DELETE"]),
+        ("/control/tracking", change_tracking, ["POST"]),
         ("/control/settings", change_settings, ["GET", "POST"]),
     ]

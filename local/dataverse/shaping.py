@@ -49,7 +49,27 @@ def change_definition(world: World, call: Call, body: Body) -> Reply:
             return _define(world, call, *_build_key(world, call, table, body))
         case ["PUT", "Attributes", str(key)]:
             return _define(world, call, *_change_external_name(world, table, key, body))
+        case ["PUT", "", None]:
+            return _define(world, call, *_track_changes(world, table, body))
     raise refusals.not_offered(f"{call.method} of {segment.rest or 'a table'}")
+
+
+def _track_changes(world: World, table: Table, body: Body) -> tuple[dict[str, Any], str]:
+    """Have the changes of a table tracked, from now on for ever: nothing else can be changed here,
+    and an update takes the whole definition."""
+    described = metadata.describe_table(table)
+    if body.get("@odata.type", "").removeprefix("#") != "Microsoft.Dynamics.CRM.EntityMetadata":
+        raise refusals.bad_argument("The definition must be an EntityMetadata.")
+    for name, value in described.items():
+        if name != "ChangeTrackingEnabled" and body.get(name) != value:
+            raise refusals.not_offered(f"changing {name} of a table")
+    if table.external is not None:
+        raise refusals.bad_argument(f"Change tracking can not be enabled for {table.name}.")
+    if table.change_tracking and body.get("ChangeTrackingEnabled") is not True:
+        raise refusals.bad_argument("Change tracking cannot be disabled.")
+    data = deepcopy(world.catalog.data[table.name])
+    data["changeTracking"] = body.get("ChangeTrackingEnabled") is True
+    return data, f"EntityDefinitions({metadata.make_id(table.name)})"
 
 
 def _define(world: World, call: Call, data: dict[str, Any], address: str) -> Reply:

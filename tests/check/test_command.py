@@ -477,6 +477,32 @@ def test_a_write_back_of_the_toolkit_is_a_warning(
     assert words in told[name][1]
 
 
+@pytest.mark.parametrize(
+    ("settings", "tracked", "state", "words"),
+    [
+        ({"MAPS_ENABLED": "map_digest", "MAP_PREFIX": "new"}, 200, "ok", "edits of its rows"),
+        ({"MAPS_ENABLED": "map_digest", "MAP_PREFIX": "new"}, 400, "failed", "not tracked"),
+        ({}, 200, "failed", "which map"),
+    ],
+)
+def test_edits_are_written_back_only_where_they_can_be_found(
+    env: pytest.MonkeyPatch, settings: dict[str, str], tracked: int, state: str, words: str
+) -> None:
+    env.setenv("WRITEBACK", "poll")
+    for name, value in settings.items():
+        env.setenv(name, value)
+
+    def answer(request: httpx.Request) -> httpx.Response | None:
+        if "odata.track-changes" not in request.headers.get("prefer", ""):
+            return None
+        link = "https://x/api/data/v9.2/contacts?$deltatoken=1"
+        return httpx.Response(tracked, json={"value": [], "@odata.deltaLink": link})
+
+    told = check(of_dataverse(answer))
+    assert told["changes of contact"][0] == state
+    assert words in told["changes of contact"][1]
+
+
 def test_columns_and_keys_that_are_lacking_are_named_with_the_line_of_the_map(
     env: pytest.MonkeyPatch,
 ) -> None:

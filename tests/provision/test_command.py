@@ -29,7 +29,7 @@ FEED = "https://app.example.org/api/odata/"
 
 SETTINGS = {"MAP_SET": "plain", "MAP_PREFIX": "abc", "AZURE_CLIENT_ID": IDENTITY}
 NAMES = [*SETTINGS, "FEED_URL", "FEED_KEY", "MAPS", "MAPS_ENABLED", "MIRROR_TO", "ON_DELETE"]
-NAMES += ["BYPASS_LOGIC", "IMPERSONATE", "AzureWebJobsStorage__clientId"]
+NAMES += ["BYPASS_LOGIC", "IMPERSONATE", "AzureWebJobsStorage__clientId", "WRITEBACK"]
 
 
 class Organisation:
@@ -497,3 +497,21 @@ def test_a_key_whose_index_failed_is_for_a_person(organisation: Organisation) ->
     status, said = organisation.run()
     assert status == 1
     assert any(line.startswith("to do:") and "ReactivateEntityKey" in line for line in said)
+
+
+def test_the_changes_of_contacts_are_tracked_where_edits_are_written_back(
+    organisation: Organisation, env: pytest.MonkeyPatch
+) -> None:
+    organisation.send("POST", "control/tracking", {"table": "contact", "on": False})
+    contact = "EntityDefinitions(LogicalName='contact')?$select=ChangeTrackingEnabled"
+    _, said = organisation.run()
+    assert "change tracking of contact" not in " ".join(said)
+    assert organisation.get(contact)["ChangeTrackingEnabled"] is False
+
+    env.setenv("WRITEBACK", "poll")
+    status, said = organisation.run()
+    assert status == 0, said
+    assert "change tracking of contact" in made(said)
+    assert organisation.get(contact)["ChangeTrackingEnabled"] is True
+    _, said = organisation.run()
+    assert "change tracking of contact" not in made(said)
