@@ -148,6 +148,7 @@ class Route:
     all_maps: Mapping[str, EntityMap] = field(default_factory=every_map)
     on_delete: str = "deactivate"
     write_back: bool = False
+    makes_new: bool = False
     former_maps: dict[str, EntityMap] = field(default_factory=dict)  # by digest
     edit_cursors: MemoryEditCursors = field(default_factory=MemoryEditCursors)
     bell: Bell = field(default_factory=Bell)
@@ -246,7 +247,7 @@ class Route:
             now=self.clock,
             dataverse_url="http://dataverse",
         )
-        return WriteBack(writer=writer, find_former_map=find_former_map)
+        return WriteBack(writer=writer, find_former_map=find_former_map, makes_new=self.makes_new)
 
     @property
     def edit_source(self) -> EditSource:
@@ -262,6 +263,7 @@ class Route:
             max_duration=60.0,
             bell=self.bell,
             is_bell_on=True,
+            takes_new=self.makes_new,
         )
 
     async def ask(self, body: Any, **asked: Any) -> Accepted:

@@ -100,6 +100,7 @@ def _build_write_back(services: Services) -> WriteBack | None:
             dataverse_url=services.settings.dataverse.url,
         ),
         find_former_map=find_former_map,
+        makes_new=services.settings.mirror.makes_new,
     )
 
 
@@ -119,6 +120,7 @@ def build_edit_source(shared: SharedParts, load_mirror: Callable[[], Mirror]) ->
         max_duration=MAX_DURATION,
         bell=services.bell,
         is_bell_on=services.settings.mirror.write_back == "bell",
+        takes_new=services.settings.mirror.makes_new,
     )
 
 

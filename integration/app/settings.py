@@ -122,7 +122,7 @@ class MirrorSettings:
     """How resources are mirrored. `enabled_maps`: maps that are used only if they are named.
     `former_urls`: addresses that the FHIR server had before; `other_urls`: those of other servers
     that mirror to the same organisation. `write_back`: how people's edits of rows are found, off,
-    poll or bell."""
+    poll or bell; `makes_new`: patients are made of new contacts."""
 
     target: str
     map_set: str
@@ -134,6 +134,7 @@ class MirrorSettings:
     former_urls: tuple[str, ...] = ()
     other_urls: tuple[str, ...] = ()
     write_back: str = "off"
+    makes_new: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,6 +445,7 @@ def _read_mirror(reader: EnvReader) -> MirrorSettings:
         former_urls=tuple(reader.read_addresses("FHIR_FORMER_URLS")),
         other_urls=tuple(reader.read_addresses("FHIR_OTHER_URLS")),
         write_back=write_back,
+        makes_new=reader.read_choice("WRITEBACK_NEW", ("off", "on")) == "on",
     )
 
 

@@ -123,6 +123,7 @@ _GROUPS: Mapping[str, tuple[_Listed, ...]] = {
         _Listed("FHIR_FORMER_URLS", Shape.ADDRESSES, lambda s, _: _join(s.mirror.former_urls)),
         _Listed("FHIR_OTHER_URLS", Shape.ADDRESSES, lambda s, _: _join(s.mirror.other_urls)),
         _Listed("WRITEBACK", Shape.WORDS, lambda s, _: s.mirror.write_back),
+        _Listed("WRITEBACK_NEW", Shape.WORDS, lambda s, _: "on" if s.mirror.makes_new else "off"),
         _Listed(
             "WRITEBACK_SCHEDULE",
             Shape.SCHEDULE,

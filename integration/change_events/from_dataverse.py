@@ -63,7 +63,8 @@ class Bell:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditSource:
     """What following edits needs. `load_maps`: the maps in use, by resource type. `max_duration`:
-    seconds after which the rest is left to the next run. `clock`: in seconds."""
+    seconds after which the rest is left to the next run. `clock`: in seconds. `takes_new`:
+    resources are made of new rows."""
 
     journal: Journal
     queue: QueueSender
@@ -76,6 +77,7 @@ class EditSource:
     max_duration: float
     bell: Bell
     is_bell_on: bool = False
+    takes_new: bool = False
 
 
 async def ring(source: EditSource, body: bytes) -> bool:
@@ -203,30 +205,36 @@ async def _queue_rows(
     source: EditSource, table: str, entities: list[EntityMap], page: ChangesPage
 ) -> int:
     app_user = await source.dataverse.get_user_id()
-    resources = dict.fromkeys(_find_resources(page.rows, entities, app_user))
+    resources = dict(_find_resources(page.rows, entities, app_user))
+    if not source.takes_new:
+        resources = {name: is_new for name, is_new in resources.items() if not is_new}
     if not resources:
         return 0
     delivery = await _ensure_hourly_delivery(source)
-    for resource in resources:
-        await source.queue.send(MIRROR_QUEUE, WorkItem(delivery, resource=resource))
+    for resource, is_new in resources.items():
+        item = WorkItem(delivery, resource=resource, is_new_row=is_new)
+        await source.queue.send(MIRROR_QUEUE, item)
     log_event("edits.queued", delivery=delivery, table=table, rows=len(resources))
     return len(resources)
 
 
 def _find_resources(
     rows: tuple[Row, ...], entities: list[EntityMap], app_user: str
-) -> Iterator[str]:
-    """Yield `Type/id` of the rows that somebody else has written last. What somebody has typed
-    into the column of the id names no resource."""
+) -> Iterator[tuple[str, bool]]:
+    """Yield `Type/id` of the rows that somebody else has written last, and whether the row shows no
+    resource yet. What somebody has typed into the column of the id names no resource."""
     for row in rows:
         if app_user in (row.get(name) for name in _AUTHORS):
             continue
         for entity in entities:
             id_ = row.get(entity.id_column)
             kind = row.get(entity.kind_column) if entity.kind_column else entity.kind_value
-            is_id = isinstance(id_, str) and _ID.fullmatch(id_) is not None
-            if is_id and kind == entity.kind_value:
-                yield f"{entity.resource}/{id_}"
+            if kind != entity.kind_value:
+                continue
+            if id_ is None and entity.kind_column is not None:
+                yield f"{entity.resource}/{row[entity.key]}", True
+            elif isinstance(id_, str) and _ID.fullmatch(id_) is not None:
+                yield f"{entity.resource}/{id_}", False
 
 
 async def _ensure_hourly_delivery(source: EditSource) -> str:

@@ -62,18 +62,23 @@ class Stored:
 
 
 async def write_signed(
-    writer: EditWriter, before: FhirResource, after: FhirResource, author: Author
+    writer: EditWriter, before: FhirResource | None, after: FhirResource, author: Author
 ) -> Stored | None:
-    """Write `after` in the place of `before`. None: somebody has changed it in between.
+    """Write `after` in the place of `before`; None: as a new resource. Return None where somebody
+    has changed or made it in between.
 
     Raises Rejected where the FHIR server does not take it, Unavailable and Misconfigured.
     """
-    name = f"{before['resourceType']}/{before['id']}"
-    version, run_id = guarded_write.get_version(before), writer.new_run_id()
+    name = f"{after['resourceType']}/{after['id']}"
+    version = None if before is None else guarded_write.get_version(before)
+    run_id = writer.new_run_id()
+    # Microsoft's service reads no ifNoneMatch of a PUT in a bundle: there the lock alone keeps
+    # others out.
+    condition = {"ifNoneMatch": "*"} if version is None else {"ifMatch": f'W/"{version}"'}
     entries = [
         {
             "resource": guarded_write.mark(after, run_id),
-            "request": {"method": "PUT", "url": name, "ifMatch": f'W/"{version}"'},
+            "request": {"method": "PUT", "url": name, **condition},
         },
         _build_provenance_entry(writer, name, version, run_id, author),
     ]
@@ -110,7 +115,7 @@ def _read_stored(answer: Any) -> Stored:
 
 
 def _build_provenance_entry(
-    writer: EditWriter, name: str, version: str, run_id: str, author: Author
+    writer: EditWriter, name: str, version: str | None, run_id: str, author: Author
 ) -> dict[str, Any]:
     id_ = str(uuid5(NAMESPACE_URL, f"{writer.dataverse_url}/{run_id}/{name}"))
     who: dict[str, Any] = {
@@ -118,21 +123,23 @@ def _build_provenance_entry(
     }
     if author.name:
         who["display"] = author.name
-    resource = {
+    resource: dict[str, Any] = {
         "resourceType": "Provenance",
         "id": id_,
         "target": [{"reference": name}],
         "recorded": writer.now().astimezone(UTC).isoformat(timespec="milliseconds"),
-        "activity": _build_concept(_OPERATIONS, "UPDATE"),
+        "activity": _build_concept(_OPERATIONS, "CREATE" if version is None else "UPDATE"),
         "agent": [
             {
                 "type": _build_concept(_PARTICIPANTS, "author"),
                 "who": who,
             }
         ],
-        # The version that the person saw, and that this one takes the place of.
-        "entity": [{"role": "revision", "what": {"reference": f"{name}/_history/{version}"}}],
     }
+    if version is not None:
+        # The version that the person saw, and that this one takes the place of.
+        replaced = {"reference": f"{name}/_history/{version}"}
+        resource["entity"] = [{"role": "revision", "what": replaced}]
     return {"resource": resource, "request": {"method": "PUT", "url": f"Provenance/{id_}"}}
 
 

@@ -126,8 +126,14 @@ async def find_edits(
     edits = compare_edits(
         entity, base.values, mapped.values, row, columns=columns, writes_back=writes_back
     )
+    return replace(edits, author=find_author(row))
+
+
+def find_author(row: Row) -> Author:
+    """Return who wrote a row last."""
+    id_ = next((str(row[key]) for name in AUTHORS if row.get(key := f"_{name}_value")), "")
     name = row.get(f"_{AUTHORS[0]}_value@{FORMATTED}")
-    return replace(edits, author=Author(id=authors[0], name=str(name) if name else ""))
+    return Author(id=id_, name=str(name) if name else "")
 
 
 async def _map_shown_version(

@@ -30,6 +30,7 @@ from integration.mapping.model import EntityMap, MappedRows
 from integration.mapping.primary_keys import ServerKeys
 from integration.mapping.schema_mismatches import find_schema_mismatches
 from integration.mirror import lookup_waits, row_diff, row_lookup
+from integration.mirror.new_rows import make_resource
 from integration.mirror.refused_changes import Refusal, RefusedChanges
 from integration.mirror.row_diff import ChangePlan, ExistingRows, Target
 from integration.mirror.row_edits import (
@@ -117,7 +118,8 @@ class WebApiSink:
         is_known = entity.is_written_back and entity.tells_maps
         writes_back = self.write_back is not None and is_known
         job = MirrorJob(entity, item, tables, self.server_keys, writes_back)
-        return await self._retry_lost_races(job, self._try_to_write)
+        attempt = self._try_to_make if item.is_new_row else self._try_to_write
+        return await self._retry_lost_races(job, attempt)
 
     async def remove_row(
         self, entity: EntityMap, item: WorkItem, deletion: StateVersion
@@ -280,6 +282,17 @@ class WebApiSink:
         return row is None or await is_current(
             self.fhir, job, version, row, fhir_is_right=self.fhir_is_right
         )
+
+    async def _try_to_make(self, job: MirrorJob) -> RowResult | None:
+        """Make the resource of a row that somebody has made, and bring the row up to date."""
+        if not job.writes_back or self.write_back is None or not self.write_back.makes_new:
+            return job.build_result("absent")
+        row = await row_lookup.find_row(self.dataverse, job)
+        made = await make_resource(self.write_back, job, row, today=self.today())
+        if isinstance(made, RowResult):
+            return made
+        # A read that does not show it yet would look like a deletion.
+        return await self._try_to_write(replace(job, item=replace(job.item, version=made)))
 
     async def _find_edits(
         self, job: MirrorJob, resource: FhirResource, mapped: MappedRows, row: Row | None

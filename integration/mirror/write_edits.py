@@ -18,10 +18,12 @@ from integration.mirror.row_sink import MirrorJob
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteBack:
-    """What writing edits of rows to FHIR needs. `find_former_map`: see row_edits."""
+    """What writing edits of rows to FHIR needs. `find_former_map`: see row_edits. `makes_new`:
+    resources are made of new rows."""
 
     writer: EditWriter
     find_former_map: FindFormerMap
+    makes_new: bool = False
 
 
 async def write_edits(

@@ -357,7 +357,9 @@ def _has(resource: Body, name: str, value: str) -> bool:
             each.get("value") == value and (not mark or each.get("system", "") == system)
             for each in resource.get("identifier", [])
         )
-    if name == "name":
+    if name == "birthdate":
+        return bool(resource.get("birthDate") == value)
+    if name in ("name", "family"):
         return any(each.get("family") == value for each in resource.get("name", []))
     assert name == "refers", "a search that these tests do not know"
     return any(each["reference"] == value for each in resource.get("refers", []))

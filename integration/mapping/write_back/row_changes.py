@@ -42,7 +42,7 @@ def apply_edits(
     check_valid: CheckValid,
 ) -> AppliedEdits:
     """Return the resource with these values of columns, as a row has them."""
-    changes, refused = _read_values(entity, edits)
+    changes, refused = read_values(entity, edits)
 
     def write(some: Mapping[str, Any]) -> FhirResource:
         new = apply.write_columns(entity, resource, some, columns, base, today=today)
@@ -73,10 +73,10 @@ def apply_edits(
     return AppliedEdits(resource=written, columns=tuple(accepted), refused=refused)
 
 
-def _read_values(
+def read_values(
     entity: EntityMap, edits: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the values as `apply` takes them, and why others cannot be read."""
+    """Return the values of a row's columns as `apply` takes them, and why others cannot be read."""
     changes: dict[str, Any] = {}
     refused: dict[str, str] = {}
     for attribute in entity.attributes:
