@@ -259,6 +259,7 @@ class Route:
             change_queues=patients_followed,
             load_maps=lambda: self.maps,
             now=self.clock,
+            new_id=lambda now: make_delivery_id(now, next(self._ids)),
             clock=lambda: self.clock().timestamp(),
             max_duration=60.0,
             bell=self.bell,

@@ -116,9 +116,11 @@ def build_edit_source(shared: SharedParts, load_mirror: Callable[[], Mirror]) ->
         change_queues=shared.data_routes.get_change_queues,
         load_maps=lambda: load_mirror().maps,
         now=services.now,
+        new_id=services.new_id,
         clock=time.monotonic,
         max_duration=MAX_DURATION,
         bell=services.bell,
+        is_on=services.settings.mirror.write_back != "off",
         is_bell_on=services.settings.mirror.write_back == "bell",
         takes_new=services.settings.mirror.makes_new,
     )

@@ -14,7 +14,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from integration.core import decimal_json
 from integration.core.activity_recorder import add_activity_context
@@ -28,7 +28,6 @@ from integration.dataverse.error_codes import describe_failure
 from integration.journal import synthetic_deliveries
 from integration.journal.edit_cursors import EditCursor, EditCursors, Stage
 from integration.journal.store import Journal
-from integration.journal.table_keys import make_delivery_id
 from integration.mapping.model import EntityMap
 from integration.queues.names import EDITS_QUEUE, MIRROR_QUEUE
 from integration.queues.queue_sender import ChangeQueues, QueueSender
@@ -39,8 +38,6 @@ _AUTHORS = ("_modifiedby_value", "_modifiedonbehalfby_value")
 
 # https://hl7.org/fhir/R4/datatypes.html#id
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
-
-_HOUR = timedelta(hours=1)
 
 # The answers to a link that is not good any more: it has expired, or the organisation was restored.
 _REFUSED = (400, 404, 410)
@@ -73,9 +70,11 @@ class EditSource:
     change_queues: ChangeQueues
     load_maps: Callable[[], Mapping[str, EntityMap]]
     now: Callable[[], datetime]
+    new_id: Callable[[datetime], str]
     clock: Callable[[], float]
     max_duration: float
     bell: Bell
+    is_on: bool = True
     is_bell_on: bool = False
     takes_new: bool = False
 
@@ -97,7 +96,11 @@ async def ring(source: EditSource, body: bytes) -> bool:
         return False
     # The look comes later than every ring that it stands for.
     source.bell.silent_until = source.clock() + BELL_DELAY
-    await source.queue.send(EDITS_QUEUE, WorkItem("edits"), BELL_DELAY)
+    try:
+        await source.queue.send(EDITS_QUEUE, WorkItem("edits"), BELL_DELAY)
+    except Unavailable:
+        source.bell.silent_until = float("-inf")  # Dataverse rings once more
+        raise
     return True
 
 
@@ -117,11 +120,14 @@ def leave_edits() -> None:
 
 
 async def queue_edits(source: EditSource) -> int:
-    """Queue the resources whose rows somebody has written since the last run. Return how many.
+    """Queue the resources whose rows somebody has written since the last run. Return how many. At
+    first, and after the link was lost, those of every row that somebody else has written last.
 
     Raises Unavailable, and Misconfigured where a table is not tracked or cannot be read.
     """
     queued = 0
+    if not source.is_on:  # a look that was queued before it was switched off
+        return 0
     for table, entities in (await _list_tables(source)).items():
         queued += await _follow_table(source, table, entities)
     return queued
@@ -145,20 +151,21 @@ async def _list_tables(source: EditSource) -> dict[str, list[EntityMap]]:
 
 async def _follow_table(source: EditSource, table: str, entities: list[EntityMap]) -> int:
     began, queued = source.clock(), 0
+    columns = _list_columns(entities)
     cursor = await source.cursors.read(table)
+    if cursor.columns != columns:  # a link has the columns that were asked for first
+        cursor = replace(cursor, link="", stage=Stage.COMPARING, columns=columns)
     while source.clock() - began < source.max_duration:
         page = await _read_page(source, cursor, entities)
         if page is None:
             log_event("edits.lost_track", table=table)
-            stage = Stage.STARTING if cursor.stage is Stage.STARTING else Stage.COMPARING
-            begin = replace(cursor, link="", stage=stage, read=source.now())
+            begin = replace(cursor, link="", stage=Stage.COMPARING, read=source.now())
             saved = await source.cursors.save(begin)
             if saved is None:
                 return queued
             cursor = saved
             continue
-        if cursor.stage is not Stage.STARTING:
-            queued += await _queue_rows(source, table, entities, page)
+        queued += await _queue_rows(source, table, entities, page)
         stage = Stage.FOLLOWING if page.is_last else cursor.stage
         # After the work items are sent: whoever dies in between sends them again.
         saved = await source.cursors.save(
@@ -170,6 +177,13 @@ async def _follow_table(source: EditSource, table: str, entities: list[EntityMap
     return queued
 
 
+def _list_columns(entities: list[EntityMap]) -> str:
+    """Return what is read of a row, by commas."""
+    kinds = {entity.kind_column for entity in entities if entity.kind_column}
+    ids = {entity.id_column for entity in entities}
+    return ",".join((entities[0].key, *sorted(ids | kinds), *_AUTHORS))
+
+
 async def _read_page(
     source: EditSource, cursor: EditCursor, entities: list[EntityMap]
 ) -> ChangesPage | None:
@@ -178,10 +192,8 @@ async def _read_page(
     if cursor.link:
         request = change_tracking.build_next_request(cursor.link)
     else:
-        kinds = {entity.kind_column for entity in entities if entity.kind_column}
-        ids = {entity.id_column for entity in entities}
-        columns = [entity.key, *sorted(ids | kinds), *_AUTHORS]
-        request = change_tracking.build_first_request(entity.entity_set, columns)
+        names = cursor.columns.split(",")
+        request = change_tracking.build_first_request(entity.entity_set, names)
     with add_activity_context(action="read edits", table=cursor.table):
         response = await source.dataverse.send(request, KIND)
     if cursor.link and response.status in _REFUSED:
@@ -210,9 +222,9 @@ async def _queue_rows(
         resources = {name: is_new for name, is_new in resources.items() if not is_new}
     if not resources:
         return 0
-    delivery = await _ensure_hourly_delivery(source)
+    delivery = await _add_delivery(source)
     for resource, is_new in resources.items():
-        item = WorkItem(delivery, resource=resource, is_new_row=is_new)
+        item = WorkItem(delivery, resource=resource, is_edit=True, is_new_row=is_new)
         await source.queue.send(MIRROR_QUEUE, item)
     log_event("edits.queued", delivery=delivery, table=table, rows=len(resources))
     return len(resources)
@@ -237,9 +249,10 @@ def _find_resources(
                 yield f"{entity.resource}/{id_}", False
 
 
-async def _ensure_hourly_delivery(source: EditSource) -> str:
-    """Return the synthetic delivery for the edits of this hour, the same in every worker."""
-    hour = source.now().astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-    id_ = make_delivery_id(hour, 1)  # 0 is that of the FHIR server's events
-    await synthetic_deliveries.add_synthetic_delivery(source.journal, id_, KIND, hour, hour + _HOUR)
+async def _add_delivery(source: EditSource) -> str:
+    """Add the synthetic delivery of a look: its rows tell what became of the edits, and a later
+    look must not write over that."""
+    now = source.now().astimezone(UTC)
+    id_ = source.new_id(now)
+    await synthetic_deliveries.add_synthetic_delivery(source.journal, id_, KIND, now, now)
     return id_

@@ -313,6 +313,8 @@ class WorkItem:
     # None: nothing is known, or the message is of an earlier version of this app.
     version: StateVersion | None = None
     is_create: bool = False  # it has heard that the resource was created
+    # mirror: somebody has written the row. Nothing is known of the resource: the row names it.
+    is_edit: bool = False
     # mirror: a row that somebody has made shows no resource yet: one of this name is made of it.
     is_new_row: bool = False
     file: str | None = None  # inbox: the sender, and the digest of the name of its file

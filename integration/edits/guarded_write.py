@@ -48,15 +48,21 @@ class WriteAttempt:
 
 @asynccontextmanager
 async def lock_resource(
-    guard: WriteGuard, name: str, run_id: str, *, is_delete: bool = False
+    guard: WriteGuard,
+    name: str,
+    run_id: str,
+    *,
+    is_delete: bool = False,
+    is_ordered: bool = True,
 ) -> AsyncIterator[WriteAttempt]:
     """Hold the write lock of the resource `name`, as Type/id.
 
     Nobody else writes it meanwhile, and no earlier delivery afterwards. `run_id`: sorts by time
-    among the ids of deliveries. Raises Rejected (412) where a later one has it.
+    among the ids of deliveries. Raises Rejected (412) where a later one has it. `is_ordered`:
+    False: it keeps others out while it is held, and nobody afterwards.
     """
     locks = HeldLocks(run_id, "feed", guard.token())
-    write = Write(name, (0,))
+    write = Write(name, (0,), ordered=is_ordered)
     await write_guard.claim(guard, locks, [write])
     await write_guard.acquire(guard, locks, [write], are_deletes=is_delete)
     attempt, state = WriteAttempt(), SendState.NOT_SENT

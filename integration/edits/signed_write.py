@@ -19,7 +19,7 @@ from integration.core.model import FhirResource, Request
 from integration.core.state_version import StateVersion, get_version
 from integration.edits import guarded_write
 from integration.edits.guarded_write import CONFLICT_STATUSES, build_write_error, lock_resource
-from integration.fhir import entry_results
+from integration.fhir import entry_results, write_mark
 from integration.fhir.client import FhirServer
 from integration.journal.write_guard import WriteGuard
 
@@ -75,9 +75,14 @@ async def write_signed(
     # Microsoft's service reads no ifNoneMatch of a PUT in a bundle: there the lock alone keeps
     # others out.
     condition = {"ifNoneMatch": "*"} if version is None else {"ifMatch": f'W/"{version}"'}
+    marked = (
+        guarded_write.mark(after, run_id)
+        if version is None
+        else write_mark.add_edit(after, version)
+    )
     entries = [
         {
-            "resource": guarded_write.mark(after, run_id),
+            "resource": marked,
             "request": {"method": "PUT", "url": name, **condition},
         },
         _build_provenance_entry(writer, name, version, run_id, author),
@@ -85,7 +90,8 @@ async def write_signed(
     bundle = {"resourceType": "Bundle", "type": "transaction", "entry": entries}
     request = Request("POST", "", decimal_json.encode(bundle), _HEADERS)
     try:
-        async with lock_resource(writer.guard, name, run_id) as attempt:
+        is_new = version is None
+        async with lock_resource(writer.guard, name, run_id, is_ordered=is_new) as attempt:
             attempt.is_sent = True
             with add_activity_context(action="write an edit", resource=name):
                 response = await writer.fhir.send(request, run_id)

@@ -29,7 +29,10 @@ URL = "urn:fhir-dataverse-relay:written-by"
 # Beside the mark: a delete is about to be sent, which no server makes conditional on a version. Who
 # writes the resource meanwhile waits for the lock of its name.
 DELETE_URL = "urn:fhir-dataverse-relay:delete-announced-by"
-_OURS = (URL, DELETE_URL)
+
+# Beside the mark: the version that an edit from Dataverse has taken the place of.
+EDIT_URL = "urn:fhir-dataverse-relay:edited-version"
+_OURS = (URL, DELETE_URL, EDIT_URL)
 
 # Where the text of the mark goes in a serialised entry: its extension comes first in `meta`, which
 # comes right after the type of the resource, so that no text of the sender comes before it.
@@ -68,6 +71,30 @@ def read_mark(resource: Any) -> Mark | None:
         if isinstance(extension, dict) and extension.get("url") == URL:
             return _parse(extension.get("valueString"))
     return None
+
+
+def read_edited_version(resource: Any) -> str | None:
+    """Return the version that an edit from Dataverse has taken the place of, if that wrote the
+    resource last; whoever keeps extensions may have written it since."""
+    for extension in _list_extensions(get_object(resource, "meta")):
+        if isinstance(extension, dict) and extension.get("url") == EDIT_URL:
+            version = extension.get("valueString")
+            return version if isinstance(version, str) else None
+    return None
+
+
+def add_edit(resource: FhirResource, version: str) -> FhirResource:
+    """Return a changed resource as an edit from Dataverse writes it in the place of `version`.
+
+    It keeps the mark that is there, as others do who change what they have read: an edit changes a
+    few elements of a delivery's state, and must not keep out a delivery that brings another state
+    of all.
+    """
+    meta = get_object(resource, "meta")
+    others = [item for item in _list_extensions(meta) if not _has_url(item, (EDIT_URL,))]
+    rest = {name: value for name, value in meta.items() if name not in _NOT_SENT}
+    extensions = [*others, {"url": EDIT_URL, "valueString": version}]
+    return {**resource, "meta": {"extension": extensions, **rest}}
 
 
 def is_delete_announced(resource: Any) -> bool:

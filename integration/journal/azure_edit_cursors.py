@@ -42,6 +42,7 @@ class AzureEditCursors:
             table=table,
             link=str(entity["link"]),
             stage=Stage(entity["stage"]),
+            columns=str(entity["columns"]),
             read=None if read is None else datetime.fromisoformat(read.isoformat()),
             etag=entity.metadata["etag"],
         )
@@ -52,6 +53,7 @@ class AzureEditCursors:
             "RowKey": cursor.table,
             "link": cursor.link,
             "stage": str(cursor.stage),
+            "columns": cursor.columns,
             "read": cursor.read,
         }
         async with translate_storage_errors():

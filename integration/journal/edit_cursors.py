@@ -11,19 +11,20 @@ from typing import Protocol
 class Stage(StrEnum):
     """What the rows that are read now mean."""
 
-    STARTING = "starting"  # every row is read once, for the link to what comes after
+    COMPARING = "comparing"  # every row: at first, and where a link is lost
     FOLLOWING = "following"  # rows that were written since
-    COMPARING = "comparing"  # every row is read again, since a link has expired
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditCursor:
-    """Where to go on with a table. `link`: of change tracking; "": at the beginning. `read`: when
-    the last page was read. `etag`: of the cursor as it was read; None: there was none."""
+    """Where to go on with a table. `link`: of change tracking; "": at the beginning. `columns`:
+    that are read of each row, by commas. `read`: when the last page was read. `etag`: of the cursor
+    as it was read; None: there was none."""
 
     table: str
     link: str = ""
-    stage: Stage = Stage.STARTING
+    stage: Stage = Stage.COMPARING
+    columns: str = ""
     read: datetime | None = None
     etag: str | None = field(default=None, compare=False, repr=False)
 

@@ -343,6 +343,9 @@ def _check_written_back(item: Block, kind: Kind, where: str) -> Iterator[str]:
         yield f"{where}: writeback must be true or false"
     elif "conflict" in item and not item.get("writeback"):
         yield f"{where}: conflict is for a column that is written back; add writeback = true"
+    if item.get("writeback") and item.get("absent") == Absent.KEEP:
+        # What the row has may be what FHIR had once: nobody can tell it from an edit.
+        yield f"{where}: writeback is not for a column that is kept; remove one of them"
     if item.get("writeback") and kind in (Kind.DEFAULT, Kind.CONCEPT, Kind.LOOKUP, Kind.MAP):
         yield f"{where}: writeback is not for kind {kind}; remove it"
 

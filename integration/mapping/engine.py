@@ -13,6 +13,7 @@ from typing import Any
 
 from integration.core.errors import Unmappable
 from integration.core.model import Column, Columns, Tables
+from integration.mapping import row_stamp
 from integration.mapping.fhirpath.evaluate import Evaluation
 from integration.mapping.model import (
     Absent,
@@ -55,7 +56,7 @@ def map_resource(
     mapper = _Mapper(evaluation, notes, base)
     for attribute in entity.attributes:
         if attribute.kind is Kind.MAP:
-            value = entity.digest
+            value = _build_map_value(entity, resource, columns, attribute.column, today)
         elif attribute.path is None or evaluation.is_empty(attribute.path):
             value = attribute.default
         else:
@@ -74,6 +75,16 @@ def map_resource(
     return MappedRows(
         row, tuple(children), tuple(dict.fromkeys(notes)), changes_on=evaluation.changes_on
     )
+
+
+def _build_map_value(
+    entity: EntityMap, resource: Mapping[str, Any], columns: Columns, name: str, today: date
+) -> str:
+    """Return the stamp; where the column is too short for it, the digest of the map alone."""
+    max_length = columns[name].max_length
+    if max_length is not None and max_length < row_stamp.LENGTH:
+        return entity.digest[:max_length]
+    return row_stamp.build_stamp(entity, resource, columns, today)
 
 
 def _map_version_columns(

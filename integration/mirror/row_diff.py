@@ -91,17 +91,21 @@ def plan_changes(
     targets: Mapping[str, Target],
     tables: Tables,
     refused: Mapping[str, str] = _NOTHING,
+    is_stamped: bool = True,
 ) -> ChangePlan:
     """Return what has to be written so that the rows are as mapped: no change where they are.
 
     `key`: of the row, if it is to be created. `targets`: by resource type. `refused`: by key, why
     Dataverse refused to change a child or a concept: it stays as it is, and a note says so.
+    `is_stamped`: the row's stamp, if it has one, is good; else that alone is a reason to write.
     """
     planner = _Planner(targets, tables, existing, refused)
     own_key = key
     if existing.row is not None:
         key = str(existing.row[entity.key])
-    row_changes = list(_plan_row_changes(planner, entity, key, mapped.values))
+    row_changes = list(
+        _plan_row_changes(planner, entity, key, mapped.values, is_stamped=is_stamped)
+    )
     child_changes = [
         change
         for position, expand in enumerate(entity.expands)
@@ -144,7 +148,7 @@ def cut_plan(entity: EntityMap, plan: ChangePlan, existing: ExistingRows, limit:
         [change for number, change in enumerate(plan.changes) if plan.is_of_row(number) is is_row]
         for is_row in (True, False)
     )
-    hidden = {entity.version_column, entity.updated_column}
+    hidden = {entity.version_column, entity.updated_column, entity.map_column}
     columns = {k: v for k, v in (row_change.columns or {}).items() if k not in hidden}
     if first >= limit:  # the concepts alone are too many: no lookup can be set to all of them
         columns = {name: v for name, v in columns.items() if not name.endswith("@odata.bind")}
@@ -302,7 +306,12 @@ class _Planner:
 
 
 def _plan_row_changes(
-    planner: _Planner, entity: EntityMap, key: str, values: Mapping[str, Any]
+    planner: _Planner,
+    entity: EntityMap,
+    key: str,
+    values: Mapping[str, Any],
+    *,
+    is_stamped: bool,
 ) -> Iterator[Change]:
     columns, row = planner.tables[entity.table], planner.existing.row
     resolved = planner.resolve(entity.table, values)
@@ -326,8 +335,8 @@ def _plan_row_changes(
         )
         resolved = {name: value for name, value in resolved.items() if name not in _STATE}
     differences = _find_differences(resolved, row)
-    # Another map that makes the same row is no reason to write it.
-    if differences.keys() - {entity.map_column}:
+    # Another map that makes the same row is no reason to write it, unless edits are looked for.
+    if differences.keys() - {entity.map_column if is_stamped else None}:
         yield Change(
             method="PATCH",
             entity_set=entity.entity_set,

@@ -12,19 +12,20 @@ docs/decisions/0047-an-edit-is-a-difference-of-three.md
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
 from integration.core.errors import Unavailable, Unmappable
-from integration.core.model import Column, Columns, FhirResource, Row
+from integration.core.model import Column, Columns, FhirResource, Row, RowResult
 from integration.core.state_version import ATTEMPTS_UNTIL_BELIEVED, get_version
 from integration.dataverse.client import Dataverse
 from integration.dataverse.requests import FORMATTED
 from integration.edits.signed_write import Author
+from integration.fhir import write_mark
 from integration.fhir.client import FhirServer
-from integration.mapping import engine
+from integration.mapping import engine, row_stamp
 from integration.mapping.model import Absent, AttributeMap, Conflict, EntityMap, Kind, MappedRows
 from integration.mapping.row_version import read_row_version
 from integration.mapping.write_back.row_changes import AppliedEdits
@@ -51,13 +52,15 @@ FindFormerMap = Callable[[str, str], Awaitable[EntityMap | None]]
 class RowEdits:
     """What somebody has changed in a row. `written`: values of columns for FHIR. `replaced`:
     columns that the mirror writes over; `held`: those that FHIR has changed as well and whose rule
-    is to wait. `author`: who wrote the row last. `notes`: why something could not be written."""
+    is to wait. `is_unknown`: nobody can tell whether what is replaced was changed. `author`: who
+    wrote the row last. `notes`: why something could not be written."""
 
     written: Mapping[str, Any] = field(default_factory=dict)
     replaced: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
     author: Author = _NOBODY
     notes: tuple[str, ...] = ()
+    is_unknown: bool = False
 
     @property
     def any(self) -> bool:
@@ -111,21 +114,19 @@ async def find_edits(
     authors = [str(author) for name in AUTHORS if (author := row.get(f"_{name}_value"))]
     if not differing or not authors or await dataverse.get_user_id() in authors:
         return NO_EDITS
-    writes_back = job.writes_back and find_former_map is not None and not row.get(MERGED)
-    former, digest = entity, row.get(entity.map_column or "")
-    if writes_back and find_former_map is not None and digest not in (None, entity.digest):
-        found = await find_former_map(entity.resource, str(digest))
-        if found is None:  # nobody can tell an edit from what another map has made
-            return RowEdits(replaced=tuple(differing))
-        former = found
-    base = await _map_shown_version(
-        fhir, job, former, row=row, resource=resource, today=today, is_sought=writes_back
-    )
+    look = _Look(fhir=fhir, job=job, row=row, resource=resource, today=today)
+    if not job.writes_back or find_former_map is None or row.get(MERGED):
+        shown = await _read_shown_version(look, is_sought=False)
+        base = None if shown is None else _map(look, entity, shown, today)
+        if base is None:
+            return NO_EDITS
+        return compare_edits(entity, base, mapped.values, row, columns=columns, writes_back=False)
+    base = await _map_as_stamped(look, find_former_map)
     if base is None:
-        return RowEdits(replaced=tuple(differing)) if writes_back else NO_EDITS
-    edits = compare_edits(
-        entity, base.values, mapped.values, row, columns=columns, writes_back=writes_back
-    )
+        return RowEdits(replaced=tuple(differing), is_unknown=True)
+    written_before = await _find_written_before(look, mapped.values)
+    base = {**base, **{name: mapped.values.get(name) for name in written_before}}
+    edits = compare_edits(entity, base, mapped.values, row, columns=columns, writes_back=True)
     return replace(edits, author=find_author(row))
 
 
@@ -136,35 +137,77 @@ def find_author(row: Row) -> Author:
     return Author(id=id_, name=str(name) if name else "")
 
 
-async def _map_shown_version(
-    fhir: FhirServer,
-    job: MirrorJob,
-    entity: EntityMap,
-    *,
-    row: Row,
-    resource: FhirResource,
-    today: date,
-    is_sought: bool,
-) -> MappedRows | None:
-    """Return what a map makes of the version that the row shows; None where nobody can tell.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Look:
+    """A row, and the resource as it is now."""
+
+    fhir: FhirServer
+    job: MirrorJob
+    row: Row
+    resource: FhirResource
+    today: date
+
+
+async def _map_as_stamped(look: _Look, find_former_map: FindFormerMap) -> Mapping[str, Any] | None:
+    """Return what the mirror has written into the row, as its stamp proves; None: nobody can
+    tell."""
+    entity, columns = look.job.entity, look.job.tables[look.job.entity.table]
+    stamp = row_stamp.parse_stamp(look.row.get(entity.map_column or ""))
+    if stamp is None:
+        return None
+    former: EntityMap | None = entity
+    if stamp.map_digest != entity.digest:
+        former = await find_former_map(entity.resource, stamp.map_digest)
+    shown = await _read_shown_version(look, is_sought=True)
+    if former is None or shown is None:
+        return None
+    if not row_stamp.is_made_of(stamp, former, shown, columns):
+        return None  # of another resource, another server, or with other columns
+    return _map(look, former, shown, stamp.day)
+
+
+async def _read_shown_version(look: _Look, *, is_sought: bool) -> FhirResource | None:
+    """Return the version that the row shows; None: it shows none, or the server has it no more.
     `is_sought`: what is not there is asked for again, since the server may read from a copy that
     lags."""
-    shown = read_row_version(job.entity, row)
+    shown, fhir, item = read_row_version(look.job.entity, look.row), look.fhir, look.job.item
     if shown is None or shown.id is None or shown.is_deleted:
         return None
-    version: FhirResource | None = resource
-    if shown.id != get_version(resource).id:
-        version = await fhir.read_version(job.reference, shown.id, job.item.delivery)
-        if version is None and is_sought and job.item.attempt < ATTEMPTS_UNTIL_BELIEVED:
-            raise Unavailable(
-                fhir.upstream.name,
-                "the version that the row shows is not in the history yet: the server may have "
-                "read from a copy that lags",
-            )
-    if version is None:
-        return None
+    if shown.id == get_version(look.resource).id:
+        return look.resource
+    version = await fhir.read_version(look.job.reference, shown.id, item.delivery)
+    if version is None and is_sought and item.attempt < ATTEMPTS_UNTIL_BELIEVED:
+        raise Unavailable(
+            fhir.upstream.name,
+            "the version that the row shows is not in the history yet: the server may have read "
+            "from a copy that lags",
+        )
+    return version
+
+
+async def _find_written_before(look: _Look, now: Mapping[str, Any]) -> set[str]:
+    """Return the columns whose edits an earlier attempt has just written to FHIR, and has not come
+    to show in the row: whatever the row has by now is a newer edit, or takes the first one back."""
+    entity, correlation = look.job.entity, look.job.item.delivery
+    replaced, shown = write_mark.read_edited_version(look.resource), look.row
+    if replaced is None or shown.get(entity.version_column) == get_version(look.resource).id:
+        return set()
+    versions = await look.fhir.list_versions(look.job.reference, correlation, 2)
+    if len(versions) < 2 or versions[1].id != replaced:
+        return set()  # somebody has written it since, and has kept what the edit left
+    before = await look.fhir.read_version(look.job.reference, replaced, correlation)
+    earlier = None if before is None else _map(look, entity, before, look.today)
+    if earlier is None:
+        return set()
+    return {name for name, value in now.items() if not is_same(earlier.get(name), value)}
+
+
+def _map(
+    look: _Look, entity: EntityMap, resource: FhirResource, day: date
+) -> Mapping[str, Any] | None:
     try:
-        return engine.map_resource(entity, version, job.tables, fhir.upstream.base, today=today)
+        base = look.fhir.upstream.base
+        return engine.map_resource(entity, resource, look.job.tables, base, today=day).values
     except (Unmappable, KeyError):  # a column of a former map may be gone
         return None
 
@@ -191,6 +234,7 @@ def compare_edits(
         if is_same(was, current) or is_same(is_, current):
             continue  # nobody has changed it, or FHIR has been changed alike
         is_writable = writes_back and attribute.writeback and is_exact(attribute, columns[name])
+        is_writable = is_writable and name in base  # else nobody knows what stood there
         is_kept = attribute.absent is Absent.KEEP and name not in now
         if is_writable and (is_same(was, is_) or attribute.conflict is Conflict.DATAVERSE):
             written[name] = current
@@ -209,21 +253,43 @@ def is_exact(attribute: AttributeMap, column: Column) -> bool:
     return attribute.kind is not Kind.DATE or column.behavior != "UserLocal"
 
 
-def describe_replaced(columns: Iterable[str]) -> tuple[str, ...]:
-    """Return the remark on columns whose edits the mirror has written over; none for none."""
-    names = ", ".join(sorted(columns))
-    return (f"replaced what somebody has changed in Dataverse: {names}",) if names else ()
+def describe_edits(edits: RowEdits) -> tuple[str, ...]:
+    """Return the remarks on what became of edits, by names of columns; none for none."""
+    remarks = []
+    if edits.replaced:
+        what = "replaced what somebody has changed in Dataverse"
+        if edits.is_unknown:
+            what = "replaced, and nobody can tell whether somebody has changed it in Dataverse"
+        remarks.append(f"{what}: {', '.join(sorted(edits.replaced))}")
+    if edits.written:
+        what = "written to FHIR, as somebody has changed it in Dataverse"
+        remarks.append(f"{what}: {', '.join(sorted(edits.written))}")
+    return tuple(remarks)
 
 
-def describe_written(columns: Iterable[str]) -> tuple[str, ...]:
-    """Return the remark on columns whose edits were written to FHIR; none for none."""
-    names = ", ".join(sorted(columns))
-    return (f"written to FHIR, as somebody has changed it in Dataverse: {names}",) if names else ()
-
-
-def describe_held(columns: Iterable[str]) -> str:
-    """Say why a row is left as it is, and what ends that."""
-    return (
-        f"{', '.join(sorted(columns))}: somebody has changed it in Dataverse, and FHIR has another "
-        "value since: the row waits. Make the two agree, on either side, and mirror it again"
+def build_left_result(job: MirrorJob, row: Row, edits: RowEdits) -> RowResult:
+    """Return the result of a row that is left as it is, and what ends that."""
+    key, shown = row[job.entity.key], row.get(job.entity.version_column)
+    if edits.held:
+        note = (
+            f"{', '.join(sorted(edits.held))}: somebody has changed it in Dataverse, and FHIR has "
+            "another value since: the row waits. Make the two agree, on either side, and mirror it "
+            "again"
+        )
+        return job.build_result("refused", row=key, version=shown, notes=(note,))
+    note = (
+        "the row's stamp does not tell what the mirror has written, so nobody can tell what was "
+        "changed: it shows what FHIR has at its next change, or by reconcile"
     )
+    return job.build_result("unchanged", row=key, version=shown, notes=(note,))
+
+
+def is_stamp_good(job: MirrorJob, resource: FhirResource, row: Row | None) -> bool:
+    """Whether the stamp of a row proves that the map in use has made it of this resource. A row
+    that is to be written anyway gets a new one."""
+    entity = job.entity
+    stamp = None if row is None else row_stamp.parse_stamp(row.get(entity.map_column or ""))
+    if row is None or row.get(entity.version_column) != get_version(resource).id:
+        return True
+    columns = job.tables[entity.table]
+    return stamp is not None and row_stamp.is_made_of(stamp, entity, resource, columns)

@@ -36,15 +36,15 @@ from integration.mirror.row_diff import ChangePlan, ExistingRows, Target
 from integration.mirror.row_edits import (
     NO_EDITS,
     RowEdits,
-    describe_held,
-    describe_replaced,
-    describe_written,
+    build_left_result,
+    describe_edits,
     find_edits,
+    is_stamp_good,
 )
 from integration.mirror.row_order import is_current
 from integration.mirror.row_removal import Removal, try_to_remove
 from integration.mirror.row_sink import MirrorJob
-from integration.mirror.write_edits import WriteBack, write_edits
+from integration.mirror.write_edits import WriteBack, record_edits, write_edits
 from integration.queues.names import MIRROR_QUEUE
 from integration.queues.queue_sender import ChangeQueues, QueueSender
 
@@ -70,6 +70,10 @@ _CUT = (
 
 # Keys of other rows that a refusal names.
 _MAX_NAMED = 3
+
+
+# The note of a row that somebody has written, and whose FHIR id leads nowhere.
+_NO_RESOURCE = "FHIR has no resource of this id: see what the row's column of it says"
 
 
 class _DuplicateKeyError(Exception):
@@ -243,6 +247,10 @@ class WebApiSink:
         """Read both sides, write what differs. None: one of them has changed meanwhile."""
         state = await self.fhir.read_current(job.item)
         resource = state.resource
+        if resource is None and job.item.is_edit:
+            # The row alone names the resource: it is no proof that there ever was one. Who deletes
+            # a resource is heard of otherwise.
+            return job.build_result("absent", notes=(_NO_RESOURCE,))
         if resource is None:
             return await self._try_to_remove(job, deletion=state.version)
         base, today = self.fhir.upstream.base, self.today()
@@ -254,11 +262,8 @@ class WebApiSink:
         if not await self._is_current(job, state.version, existing.row):
             return None
         edits = await self._find_edits(job, resource, mapped, existing.row)
-        if edits.held and existing.row is not None:
-            key, shown = existing.row[job.entity.key], existing.row.get(job.entity.version_column)
-            return job.build_result(
-                "refused", row=key, version=shown, notes=(describe_held(edits.held),)
-            )
+        if existing.row is not None and (edits.held or (edits.is_unknown and job.item.is_edit)):
+            return build_left_result(job, existing.row, edits)
         if edits.written and self.write_back is not None:
             written = await write_edits(self.write_back, job, resource, edits, today=today)
             if written is None:
@@ -268,6 +273,7 @@ class WebApiSink:
                 return None  # it was deleted just after
             resource = state.resource
             mapped = engine.map_resource(job.entity, resource, job.tables, base, today=today)
+        record_edits(self.dataverse.upstream.activities, job, edits)
         result = await self._write_rows(job, resource, mapped, existing, edits)
         if result is None or result.action == "refused":
             return result
@@ -292,7 +298,8 @@ class WebApiSink:
         if isinstance(made, RowResult):
             return made
         # A read that does not show it yet would look like a deletion.
-        return await self._try_to_write(replace(job, item=replace(job.item, version=made)))
+        item = replace(job.item, version=made, is_edit=False)
+        return await self._try_to_write(replace(job, item=item))
 
     async def _find_edits(
         self, job: MirrorJob, resource: FhirResource, mapped: MappedRows, row: Row | None
@@ -338,6 +345,7 @@ class WebApiSink:
                 targets=self.list_targets(),
                 tables=job.tables,
                 refused=refused.left_out,
+                is_stamped=not job.writes_back or is_stamp_good(job, resource, existing.row),
             )
             if not refused.count:
                 waiting = await self.list_mirrored({*plan.missing})
@@ -377,17 +385,14 @@ class WebApiSink:
             if written.action in ("created", "updated"):
                 shown = mapped.values.get(job.entity.version_column)
                 written = replace(written, version=shown)
-            replaced = edits.replaced if written.action == "updated" else ()
+            if written.action != "updated":
+                edits = replace(edits, replaced=())
             return replace(
                 written,
                 notes=(*mapped.notes, *plan.notes, *notes, *written.notes, *edits.notes, *cut),
                 waits=tuple(sorted(waiting)),
                 left_out=len(refused.refused),
-                remarks=(
-                    *_describe_removed(removed),
-                    *describe_replaced(replaced),
-                    *describe_written(edits.written),
-                ),
+                remarks=(*_describe_removed(removed), *describe_edits(edits)),
             )
 
     async def _apply(

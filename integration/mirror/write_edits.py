@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import date
 
+from integration.core.activity_recorder import ActivityRecorder, get_activity_context
 from integration.core.errors import Rejected
-from integration.core.model import FhirResource
+from integration.core.model import Category, FhirResource
 from integration.core.state_version import get_version
 from integration.edits.guarded_write import check_valid
 from integration.edits.signed_write import EditWriter, write_signed
 from integration.fhir.client import CurrentState
 from integration.mapping.write_back.row_changes import apply_edits
-from integration.mirror.row_edits import FindFormerMap, RowEdits
+from integration.mirror.row_edits import FindFormerMap, RowEdits, describe_edits
 from integration.mirror.row_sink import MirrorJob
 
 
@@ -58,3 +59,16 @@ async def write_edits(
     if stored.resource is not None:
         return CurrentState(stored.resource, stored.version), edits
     return await fhir.read_current(replace(job.item, version=stored.version)), edits
+
+
+def record_edits(activities: ActivityRecorder, job: MirrorJob, edits: RowEdits) -> None:
+    """Record in the activity log what becomes of edits, before the row is written: should that
+    answer be lost, the next attempt finds its own row, and no edit."""
+    remarks = (*describe_edits(edits), *edits.notes)
+    if not remarks:
+        return
+    category = Category.WARNING if edits.replaced else Category.INFORMATION
+    context = replace(
+        get_activity_context(), resource=job.reference, table=job.entity.table, action="compare"
+    )
+    activities.record(category, "Dataverse", "edited", context, notes=remarks)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from integration.core.errors import Unmappable
 from integration.core.model import Columns, FhirResource, Row, Tables
 from integration.dataverse.requests import Change
-from integration.mapping import row_version
+from integration.mapping import row_stamp, row_version
 from integration.mapping.model import EntityMap, LongId, MappedRows
 from integration.mapping.primary_keys import ServerKeys
 from integration.mirror import row_diff, row_lookup
@@ -119,7 +119,8 @@ def _find_why(
     child rows is not told by their parent."""
     if kind is DifferenceKind.BEHIND:
         return Why.FHIR
-    if entity.map_column is not None and row.get(entity.map_column) not in (None, entity.digest):
+    made_by = row_stamp.read_map_digest(row.get(entity.map_column or ""))
+    if made_by not in (None, entity.digest):
         return Why.MAP
     if all("." in name or ":" in name for name in columns):
         return Why.CHILDREN

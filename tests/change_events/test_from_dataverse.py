@@ -16,7 +16,7 @@ from integration.dataverse.change_tracking import UnreadableChanges
 from integration.journal.edit_cursors import Stage
 from integration.mapping.model import Kind
 from integration.mirror import mirror as mirroring
-from integration.queues.names import EDITS_QUEUE
+from integration.queues.names import EDITS_QUEUE, MIRROR_QUEUE
 from local.dataverse.organization import CALLER, NURSE_USER, USER
 from tests.builders import MARKER, patient
 from tests.conftest import Route
@@ -68,12 +68,72 @@ async def test_what_this_app_writes_is_not_queued(followed: Route) -> None:
     assert await look(followed) == []
 
 
-async def test_edits_from_before_it_was_switched_on_are_not_taken_up(route: Route) -> None:
+async def test_at_first_every_row_that_somebody_else_wrote_last_is_looked_at(route: Route) -> None:
+    """An edit from before it was switched on, or while the first pages are read, is one as well."""
     use(route, build_map())
-    name = route.fhir_double.add(patient(id=ANNA))
-    await mirroring.mirror_resource(route.mirror, WorkItem(DELIVERY, resource=name))
+    for id_ in (ANNA, BEN):
+        name = route.fhir_double.add(patient(id=id_))
+        await mirroring.mirror_resource(route.mirror, WorkItem(DELIVERY, resource=name))
     await edit(route)
+    assert await look(route) == [f"Patient/{ANNA}"]
     assert await look(route) == []
+
+
+async def test_what_is_read_of_rows_follows_the_maps(followed: Route) -> None:
+    """A link has the columns that were asked for first: another map may need others."""
+    await edit(followed)
+    (cursor,) = followed.edit_cursors.cursors.values()
+    followed.edit_cursors.cursors["contact"] = replace(cursor, columns="contactid")
+    assert await look(followed) == [f"Patient/{ANNA}"]
+
+
+async def test_each_look_that_finds_edits_has_a_delivery_of_its_own(followed: Route) -> None:
+    """Its rows tell what became of the edits: the next look must not write over that."""
+    deliveries = set()
+    for number in range(2):
+        await edit(followed, telephone2=str(number))
+        await queue_edits(followed.edit_source)
+        ((item, _),) = followed.queued(MIRROR_QUEUE)
+        deliveries.add(item.delivery)
+        await followed.mirror_all()
+    assert len(deliveries) == 2
+    for delivery in deliveries:
+        results = await followed.journal.list_row_results(delivery)
+        (noted,) = [row for row in results if row.resource == f"Patient/{ANNA}"]
+        assert "written to FHIR" in noted.remarks[0]
+
+
+async def test_an_id_that_leads_nowhere_does_not_make_a_contact_inactive(followed: Route) -> None:
+    """Somebody may type the id of a patient who is yet to come, or mistype it."""
+    other = "3b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d13"
+    await edit(
+        followed,
+        other,
+        lastname="Cara",
+        msemr_contacttype=935000000,
+        msemr_azurefhirid="not-there-yet",
+    )
+    assert await look(followed) == ["Patient/not-there-yet"]
+    await followed.mirror_all()
+    rows = {row["contactid"]: row for row in await followed.dataverse_double.contacts()}
+    assert rows[other]["statecode"] == 0
+
+
+async def test_a_look_that_was_queued_before_it_was_switched_off_does_nothing(
+    followed: Route,
+) -> None:
+    await edit(followed)
+    assert await queue_edits(replace(followed.edit_source, is_on=False)) == 0
+
+
+async def test_a_ring_that_could_not_be_queued_may_be_repeated(followed: Route) -> None:
+    class Away:
+        async def send(self, queue: str, item: WorkItem, delay: float = 0) -> None:
+            raise Unavailable("storage", "away")
+
+    with pytest.raises(Unavailable):
+        await ring(replace(followed.edit_source, queue=Away()), build_message())
+    assert await ring(followed.edit_source, build_message())
 
 
 async def test_rows_that_show_no_patient_are_left_alone(followed: Route) -> None:

@@ -34,12 +34,12 @@ def cursors(request: pytest.FixtureRequest) -> EditCursors:
 async def test_a_table_that_was_never_followed_begins_at_the_beginning(
     cursors: EditCursors,
 ) -> None:
-    assert await cursors.read("contact") == EditCursor(table="contact", stage=Stage.STARTING)
+    assert await cursors.read("contact") == EditCursor(table="contact", stage=Stage.COMPARING)
 
 
 async def test_what_is_kept_is_read_again(cursors: EditCursors) -> None:
     first = await cursors.read("contact")
-    kept = replace(first, link=LINK, stage=Stage.FOLLOWING, read=READ)
+    kept = replace(first, link=LINK, stage=Stage.FOLLOWING, columns="a,b", read=READ)
     assert await cursors.save(kept) == kept
     assert await cursors.read("contact") == kept
     assert (await cursors.read("account")).link == ""

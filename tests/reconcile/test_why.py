@@ -66,7 +66,7 @@ async def mirrored(route: Route) -> Route:
     route.fhir_double.add(patient(id=ANNA, name=[{"family": "Upper"}]))
     await mirror(route, FIRST)
     row = await route.dataverse_double.contact()
-    assert (row["lastname"], row["department"]) == ("Upper", "first")
+    assert (row["lastname"], row["department"][:6]) == ("Upper", "first ")
     return route
 
 
@@ -96,11 +96,11 @@ async def test_another_map_that_makes_the_same_row_is_no_difference(mirrored: Ro
     before = len(mirrored.dataverse_double.writes)
     await mirror(mirrored, replace(FIRST, digest="third"))
     assert len(mirrored.dataverse_double.writes) == before
-    assert (await mirrored.dataverse_double.contact())["department"] == "first"
+    assert (await mirrored.dataverse_double.contact())["department"][:6] == "first "
 
 
 async def test_the_digest_is_written_with_what_the_map_changes(mirrored: Route) -> None:
     await mirror(mirrored, SECOND)
     row = await mirrored.dataverse_double.contact()
-    assert (row["lastname"], row["department"]) == ("upper", "second")
+    assert (row["lastname"], row["department"][:7]) == ("upper", "second ")
     assert await find_whys(mirrored, SECOND) == []

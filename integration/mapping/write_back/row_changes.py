@@ -1,7 +1,7 @@
 """Chooses which edits of a row can be written into its resource, and writes them. Pure.
 
 Edits are typed one by one, but may need each other: half an address is refused. So all are tried
-together first, and only then one after the other.
+together, and what is refused is left out of the next try.
 """
 
 from __future__ import annotations
@@ -50,27 +50,22 @@ def apply_edits(
             check_valid(resource, new)
         return new
 
-    try:
-        return AppliedEdits(resource=write(changes), columns=tuple(changes), refused=refused)
-    except Rejected:
-        pass  # one of them: found below
-    accepted: dict[str, Any] = {}
-    written = resource
-    waiting = dict(changes)
-    progress = True
-    while progress:  # an edit may be possible only beside a later one
-        progress = False
-        for name, value in [*waiting.items()]:
-            try:
-                written = write({**accepted, name: value})
-            except Rejected as error:
-                refused[name] = _describe(error)
-            else:
-                accepted[name] = value
-                refused.pop(name, None)
-                del waiting[name]
-                progress = True
-    return AppliedEdits(resource=written, columns=tuple(accepted), refused=refused)
+    while changes:
+        try:
+            new = write(changes)
+        except Rejected as error:
+            # It names the column that it is about; what is wrong with the whole, names none.
+            culprits = _find_culprits(error, changes)
+            refused |= dict.fromkeys(culprits, _describe(error))
+            changes = {name: value for name, value in changes.items() if name not in culprits}
+        else:
+            return AppliedEdits(resource=new, columns=tuple(changes), refused=refused)
+    return AppliedEdits(resource=resource, refused=refused)
+
+
+def _find_culprits(error: Rejected, changes: Mapping[str, Any]) -> set[str]:
+    named = {issue.text.partition(":")[0] for issue in error.issues} & changes.keys()
+    return named or {*changes}
 
 
 def read_values(
