@@ -21,7 +21,7 @@ from hashlib import sha256
 from typing import Any
 
 from integration.core.errors import Unmappable
-from integration.core.model import Columns
+from integration.core.model import Columns, Row, Tables
 from integration.mapping.model import EntityMap
 from integration.mapping.values import format_utc, parse_instant
 
@@ -67,6 +67,19 @@ def is_made_of(
 ) -> bool:
     """Whether this map, with these columns, has made the row of this very version."""
     return build_stamp(entity, resource, columns, stamp.day) == stamp.text
+
+
+def is_stamp_good(
+    entity: EntityMap, resource: Mapping[str, Any], row: Row | None, tables: Tables
+) -> bool:
+    """Whether the stamp of a row proves that the map in use has made it of this resource. A row
+    that is to be written anyway, since it shows another version, gets a new one."""
+    meta = resource.get("meta")
+    version = meta.get("versionId") if isinstance(meta, Mapping) else None
+    if row is None or row.get(entity.version_column) != version:
+        return True
+    stamp = parse_stamp(row.get(entity.map_column or ""))
+    return stamp is not None and is_made_of(stamp, entity, resource, tables[entity.table])
 
 
 def read_map_digest(text: object) -> str | None:

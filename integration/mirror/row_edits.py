@@ -282,14 +282,3 @@ def build_left_result(job: MirrorJob, row: Row, edits: RowEdits) -> RowResult:
         "changed: it shows what FHIR has at its next change, or by reconcile"
     )
     return job.build_result("unchanged", row=key, version=shown, notes=(note,))
-
-
-def is_stamp_good(job: MirrorJob, resource: FhirResource, row: Row | None) -> bool:
-    """Whether the stamp of a row proves that the map in use has made it of this resource. A row
-    that is to be written anyway gets a new one."""
-    entity = job.entity
-    stamp = None if row is None else row_stamp.parse_stamp(row.get(entity.map_column or ""))
-    if row is None or row.get(entity.version_column) != get_version(resource).id:
-        return True
-    columns = job.tables[entity.table]
-    return stamp is not None and row_stamp.is_made_of(stamp, entity, resource, columns)

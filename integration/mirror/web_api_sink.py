@@ -28,6 +28,7 @@ from integration.journal.pending_lookups import LookupState, PendingLookups
 from integration.mapping import engine
 from integration.mapping.model import EntityMap, MappedRows
 from integration.mapping.primary_keys import ServerKeys
+from integration.mapping.row_stamp import is_stamp_good
 from integration.mapping.schema_mismatches import find_schema_mismatches
 from integration.mirror import lookup_waits, row_diff, row_lookup
 from integration.mirror.new_rows import make_resource
@@ -39,7 +40,6 @@ from integration.mirror.row_edits import (
     build_left_result,
     describe_edits,
     find_edits,
-    is_stamp_good,
 )
 from integration.mirror.row_order import is_current
 from integration.mirror.row_removal import Removal, try_to_remove
@@ -119,11 +119,13 @@ class WebApiSink:
         mismatches = find_schema_mismatches(entity, tables)
         if mismatches:
             raise Misconfigured("; ".join(mismatches))
-        is_known = entity.is_written_back and entity.tells_maps
-        writes_back = self.write_back is not None and is_known
-        job = MirrorJob(entity, item, tables, self.server_keys, writes_back)
+        job = MirrorJob(entity, item, tables, self.server_keys, self.stamps_rows(entity))
         attempt = self._try_to_make if item.is_new_row else self._try_to_write
         return await self._retry_lost_races(job, attempt)
+
+    def stamps_rows(self, entity: EntityMap) -> bool:
+        """Whether edits of the rows of a map are written to FHIR, so that each needs a stamp."""
+        return self.write_back is not None and entity.is_written_back and entity.tells_maps
 
     async def remove_row(
         self, entity: EntityMap, item: WorkItem, deletion: StateVersion
@@ -345,7 +347,8 @@ class WebApiSink:
                 targets=self.list_targets(),
                 tables=job.tables,
                 refused=refused.left_out,
-                is_stamped=not job.writes_back or is_stamp_good(job, resource, existing.row),
+                is_stamped=not job.writes_back
+                or is_stamp_good(job.entity, resource, existing.row, job.tables),
             )
             if not refused.count:
                 waiting = await self.list_mirrored({*plan.missing})

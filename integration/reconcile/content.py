@@ -39,6 +39,7 @@ class Organization:
     targets: Mapping[str, Target]
     server_keys: ServerKeys
     app_user: str = ""  # the id of this app's user
+    stamps_rows: bool = False  # a row whose stamp proves nothing gets another one
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,8 @@ def compare_content(
         existing,
         targets=organization.targets,
         tables=organization.tables,
+        is_stamped=not organization.stamps_rows
+        or row_stamp.is_stamp_good(entity, subject.resource, row, organization.tables),
     )
     if not plan.changes:
         return None
@@ -104,6 +107,7 @@ def compare_content(
             for name in _name_differences(entity, change, existing, organization.tables)
         )
     )
+    columns = columns or (str(entity.map_column),)  # its stamp alone
     is_behind = entity.version_column in columns
     kind = DifferenceKind.BEHIND if is_behind else DifferenceKind.DIFFERENT
     difference = _build(entity, subject, kind, row, columns)

@@ -241,6 +241,7 @@ async def compare_resources(
         targets=run.get_web_api().list_targets(),
         server_keys=reader.server_keys,
         app_user=await retry_while_unavailable(run, run.dataverse.get_user_id),
+        stamps_rows=run.get_web_api().stamps_rows(entity),
     )
     for subject, row in to_compare:
         existing = ExistingRows(

@@ -104,3 +104,15 @@ async def test_the_digest_is_written_with_what_the_map_changes(mirrored: Route) 
     row = await mirrored.dataverse_double.contact()
     assert (row["lastname"], row["department"][:7]) == ("upper", "second ")
     assert await find_whys(mirrored, SECOND) == []
+
+
+async def test_where_edits_are_written_to_fhir_each_row_gets_the_stamp_of_the_map_in_use(
+    mirrored: Route,
+) -> None:
+    """Else the first edit after each published version would be lost."""
+    mirrored.write_back = True
+    assert await find_whys(mirrored, FIRST) == []
+    third = replace(FIRST, digest="third")
+    assert await find_whys(mirrored, third) == [(Why.MAP, ("department",))]
+    await mirror(mirrored, third)
+    assert await find_whys(mirrored, third) == []

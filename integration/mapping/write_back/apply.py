@@ -323,10 +323,12 @@ def _check_others(
     for name, value in before.items():
         if value is not None and after.get(name) is None and name not in names:
             why = f"it would take its value from the column {name}: write that as well"
-            raise _find_neighbour(entity, name, nodes).build_rejection(Unmappable(why))
+            raise _find_related_write(entity, name, nodes).build_rejection(Unmappable(why))
 
 
-def _find_neighbour(entity: EntityMap, name: str, writes: Sequence[_ColumnWrite]) -> _ColumnWrite:
+def _find_related_write(
+    entity: EntityMap, name: str, writes: Sequence[_ColumnWrite]
+) -> _ColumnWrite:
     """Return the write below the node that a column shows as well, else the first."""
     path = next((item.path for item in entity.attributes if item.column == name), None) or ""
     same = (write for write in writes if write.node_path and f"{write.node_path.prefix}." in path)
