@@ -13,6 +13,7 @@ from integration.mapping.model import (
     Absent,
     AttributeMap,
     ChildRemoval,
+    Conflict,
     EntityMap,
     ExpandMap,
     Kind,
@@ -123,6 +124,14 @@ class _Comments:
         )
 
 
+# Where the setting WRITEBACK is on.
+_CONFLICTS = {
+    Conflict.FHIR: "edits; where both sides have changed, FHIR holds",
+    Conflict.DATAVERSE: "edits; where both sides have changed, Dataverse holds",
+    Conflict.HOLD: "edits; where both sides have changed, the row waits",
+}
+
+
 def describe_map(entity: EntityMap, files: Sequence[MapFile]) -> MapTable:
     """Describe a map by what was made of its files, and by their comments."""
     comments = _Comments(files)
@@ -172,7 +181,7 @@ def describe_column(attribute: AttributeMap) -> str:
         case Kind.CONCEPT:
             return f"a codeable concept of type {attribute.concept}"
         case Kind.MAP:
-            return "which map has written the row: a digest of it"
+            return "a stamp: which map has written the row, and a proof of what was written"
 
 
 def _describe_column(attribute: AttributeMap, comments: _Comments) -> ColumnLine:
@@ -180,6 +189,8 @@ def _describe_column(attribute: AttributeMap, comments: _Comments) -> ColumnLine
     written_back = "no"
     if virtual.writable:
         written_back = "when it is created" if virtual.create_only else "yes"
+    elif attribute.writeback:
+        written_back = _CONFLICTS[attribute.conflict]
     has_default = attribute.kind is not Kind.DEFAULT and attribute.default is not None
     return ColumnLine(
         column=attribute.column,
