@@ -105,3 +105,28 @@ def test_a_map_is_tried_published_and_taken_back(
     status, told = run("config", "publish", "--why", "x")
     assert status == 2
     assert "name the files" in told
+
+
+@pytest.mark.azurite
+def test_what_the_settings_need_is_not_left_out_and_a_broken_version_can_be_left(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A map whose table's events are sent is needed. Whoever adds the setting later has a version
+    that no part of the app can be built with: it can still be taken back."""
+    leave_out = ("--remove", "maps/goal.toml")
+    monkeypatch.setenv("MAP_PREFIX", "new")
+    monkeypatch.setenv("EXTERNAL_EVENTS", "Goal")
+    status, told = run("config", "publish", *leave_out, "--why", "no goals")
+    assert status == 2
+    assert "EXTERNAL_EVENTS: there is no virtual table of Goal" in told
+
+    monkeypatch.setenv("EXTERNAL_EVENTS", "")
+    status, told = run("config", "publish", *leave_out, "--why", "no goals")
+    assert status == 0, told
+    number = int(told.split()[1])
+    monkeypatch.setenv("EXTERNAL_EVENTS", "Goal")
+    assert run("config", "preview", *leave_out)[0] == 2
+    status, told = run("config", "history")
+    assert (status, f"version {number}" in told) == (0, True), told
+    status, told = run("config", "rollback", str(number - 1), "--why", "they are needed")
+    assert status == 0, told
