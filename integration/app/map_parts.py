@@ -77,6 +77,9 @@ def build_mirror(shared: SharedParts) -> Mirror:
     )
 
 
+_MAX_FORMER_MAPS = 100
+
+
 def _build_write_back(services: Services) -> WriteBack | None:
     """Build what writes people's edits of rows to FHIR; None where nothing does."""
     from integration.edits.signed_write import EditWriter
@@ -87,6 +90,8 @@ def _build_write_back(services: Services) -> WriteBack | None:
     known: dict[tuple[str, str], EntityMap | None] = {}
 
     async def find_former_map(type_: str, digest: str) -> EntityMap | None:
+        if len(known) >= _MAX_FORMER_MAPS:  # anybody can write a digest into a row
+            known.clear()
         if (type_, digest) not in known:
             known[type_, digest] = await find_map_by_digest(services, type_, digest)
         return known[type_, digest]

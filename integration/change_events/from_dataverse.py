@@ -29,6 +29,7 @@ from integration.journal import synthetic_deliveries
 from integration.journal.edit_cursors import EditCursor, EditCursors, Stage
 from integration.journal.store import Journal
 from integration.mapping.model import EntityMap
+from integration.mapping.row_stamp import LENGTH, can_hold_stamp
 from integration.queues.names import EDITS_QUEUE, MIRROR_QUEUE
 from integration.queues.queue_sender import ChangeQueues, QueueSender
 
@@ -128,8 +129,9 @@ async def queue_edits(source: EditSource) -> int:
     queued = 0
     if not source.is_on:  # a look that was queued before it was switched off
         return 0
+    until = source.clock() + source.max_duration
     for table, entities in (await _list_tables(source)).items():
-        queued += await _follow_table(source, table, entities)
+        queued += await _follow_table(source, table, entities, until)
     return queued
 
 
@@ -145,32 +147,40 @@ async def _list_tables(source: EditSource) -> dict[str, list[EntityMap]]:
                     f"WRITEBACK: the rows of {type_} do not say which map has written them: name "
                     "map_digest in MAPS_ENABLED, once Dataverse has its column"
                 )
+            columns = await source.dataverse.get_columns(entity.table)
+            if not can_hold_stamp(entity, columns):
+                raise Misconfigured(
+                    f"WRITEBACK: the column {entity.map_column} of {entity.table} is too short for "
+                    f"a stamp: give it {LENGTH} characters at least"
+                )
             tables[entity.table].append(entity)
     return tables
 
 
-async def _follow_table(source: EditSource, table: str, entities: list[EntityMap]) -> int:
-    began, queued = source.clock(), 0
+async def _follow_table(
+    source: EditSource, table: str, entities: list[EntityMap], until: float
+) -> int:
+    queued = 0
     columns = _list_columns(entities)
     cursor = await source.cursors.read(table)
     if cursor.columns != columns:  # a link has the columns that were asked for first
         cursor = replace(cursor, link="", stage=Stage.COMPARING, columns=columns)
-    while source.clock() - began < source.max_duration:
+    while source.clock() < until:
         page = await _read_page(source, cursor, entities)
         if page is None:
             log_event("edits.lost_track", table=table)
-            begin = replace(cursor, link="", stage=Stage.COMPARING, read=source.now())
+            begin = replace(cursor, link="", stage=Stage.COMPARING)
             saved = await source.cursors.save(begin)
             if saved is None:
                 return queued
             cursor = saved
             continue
-        queued += await _queue_rows(source, table, entities, page)
+        # Who has no patient by now was made before anybody asked for that.
+        is_new_taken = source.takes_new and cursor.stage is Stage.FOLLOWING
+        queued += await _queue_rows(source, table, entities, page, is_new_taken=is_new_taken)
         stage = Stage.FOLLOWING if page.is_last else cursor.stage
         # After the work items are sent: whoever dies in between sends them again.
-        saved = await source.cursors.save(
-            replace(cursor, link=page.link, stage=stage, read=source.now())
-        )
+        saved = await source.cursors.save(replace(cursor, link=page.link, stage=stage))
         if saved is None or page.is_last:  # another run goes on from here
             return queued
         cursor = saved
@@ -214,11 +224,16 @@ def _describe_refusal(name: str, table: str, response: Response) -> str:
 
 
 async def _queue_rows(
-    source: EditSource, table: str, entities: list[EntityMap], page: ChangesPage
+    source: EditSource,
+    table: str,
+    entities: list[EntityMap],
+    page: ChangesPage,
+    *,
+    is_new_taken: bool,
 ) -> int:
     app_user = await source.dataverse.get_user_id()
     resources = dict(_find_resources(page.rows, entities, app_user))
-    if not source.takes_new:
+    if not is_new_taken:
         resources = {name: is_new for name, is_new in resources.items() if not is_new}
     if not resources:
         return 0

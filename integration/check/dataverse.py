@@ -26,6 +26,7 @@ from integration.dataverse.error_codes import describe_failure
 from integration.dataverse.requests import API
 from integration.mapping.load import Maps
 from integration.mapping.model import EntityMap, Route
+from integration.mapping.row_stamp import can_hold_stamp
 from integration.mapping.schema_mismatches import find_schema_mismatches
 from integration.provision import load as provision
 from integration.provision.model import CustomTable
@@ -216,6 +217,11 @@ async def _check_tracking(connections: Connections, entity: EntityMap) -> CheckR
         change_tracking.parse_page(answer)
     except UnreadableChanges as problem:
         return report_failure(name, str(problem), remedies.PROVISION)
+    columns = await connections.dataverse.get_columns(entity.table)
+    if not can_hold_stamp(entity, columns):
+        return report_failure(
+            name, f"{entity.map_column} is missing, or too short for a stamp", remedies.STAMP
+        )
     return report_ok(name, "tracked, and edits of its rows are written to FHIR")
 
 

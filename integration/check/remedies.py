@@ -37,6 +37,7 @@ SENDER = "set the app setting, as a Key Vault reference: docs/senders.md"
 MAP_DIGEST = (
     "run provision with map_digest in MAPS_ENABLED, and set it for the app: docs/writeback.md"
 )
+STAMP = "run provision with map_digest in MAPS_ENABLED; widen a column of 12 characters to 50"
 ROUTES = "add their maps to MAPS_ENABLED: docs/mapping.md"
 
 

@@ -345,6 +345,7 @@ class Column:
     enforced: bool = False  # by the platform
     writable_on_create: bool = True
     writable_on_update: bool = True
+    secured: bool = False  # by a profile: who may not read it is shown nothing
 
 
 # The columns of a table by name, and those of several tables by the table's name.

@@ -48,6 +48,7 @@ def _parse_details(attribute: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     yield "precision", get("Precision")
     yield "writable_on_create", get("IsValidForCreate")
     yield "writable_on_update", get("IsValidForUpdate")
+    yield "secured", get("IsSecured")
     if get("RequiredLevel") is not None:
         yield "required", get("RequiredLevel")["Value"] in _REQUIRED
         yield "enforced", get("RequiredLevel")["Value"] == _ENFORCED

@@ -22,10 +22,10 @@ HEADERS = {
     "odata-maxversion": "4.0",
 }
 
-# A lookup may point at one of several tables: only its annotation says which.
 # The name of what a lookup points at, beside its key.
 FORMATTED = "OData.Community.Display.V1.FormattedValue"
 
+# A lookup may point at one of several tables: only its annotation says which.
 _TARGET = "Microsoft.Dynamics.CRM.lookuplogicalname"
 _ANNOTATED = {"prefer": f'odata.include-annotations="{_TARGET}"'}
 _NAMED = {"prefer": f'odata.include-annotations="{_TARGET},{FORMATTED}"'}
@@ -120,7 +120,8 @@ def _build_cast(kind: str) -> str:
 # The queries that together describe the columns of a table, the general one first.
 CASTS = {
     "Attributes": (
-        "$select=LogicalName,AttributeType,RequiredLevel,IsValidForCreate,IsValidForUpdate"
+        "$select=LogicalName,AttributeType,RequiredLevel,IsValidForCreate,IsValidForUpdate,"
+        "IsSecured"
     ),
     _build_cast("String"): "$select=LogicalName,AttributeType,MaxLength,Format",
     _build_cast("Memo"): "$select=LogicalName,AttributeType,MaxLength",

@@ -6,7 +6,6 @@ They have a partition of their own there, as the last run of housekeeping has.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
 
 from azure.core import MatchConditions
 from azure.core.exceptions import (
@@ -37,13 +36,11 @@ class AzureEditCursors:
                 entity = await self.table.get_entity(_PARTITION, table)
             except ResourceNotFoundError:
                 return EditCursor(table=table)
-        read = entity.get("read")
         return EditCursor(
             table=table,
             link=str(entity["link"]),
             stage=Stage(entity["stage"]),
             columns=str(entity["columns"]),
-            read=None if read is None else datetime.fromisoformat(read.isoformat()),
             etag=entity.metadata["etag"],
         )
 
@@ -54,7 +51,6 @@ class AzureEditCursors:
             "link": cursor.link,
             "stage": str(cursor.stage),
             "columns": cursor.columns,
-            "read": cursor.read,
         }
         async with translate_storage_errors():
             try:

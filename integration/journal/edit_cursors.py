@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
@@ -18,14 +17,13 @@ class Stage(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditCursor:
     """Where to go on with a table. `link`: of change tracking; "": at the beginning. `columns`:
-    that are read of each row, by commas. `read`: when the last page was read. `etag`: of the cursor
-    as it was read; None: there was none."""
+    that are read of each row, by commas. `etag`: of the cursor as it was read; None: there
+    was none."""
 
     table: str
     link: str = ""
     stage: Stage = Stage.COMPARING
     columns: str = ""
-    read: datetime | None = None
     etag: str | None = field(default=None, compare=False, repr=False)
 
 

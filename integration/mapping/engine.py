@@ -81,9 +81,8 @@ def _build_map_value(
     entity: EntityMap, resource: Mapping[str, Any], columns: Columns, name: str, today: date
 ) -> str:
     """Return the stamp; where the column is too short for it, the digest of the map alone."""
-    max_length = columns[name].max_length
-    if max_length is not None and max_length < row_stamp.LENGTH:
-        return entity.digest[:max_length]
+    if not row_stamp.can_hold_stamp(entity, columns):
+        return entity.digest[: columns[name].max_length]
     return row_stamp.build_stamp(entity, resource, columns, today)
 
 

@@ -62,6 +62,12 @@ def parse_stamp(text: object) -> RowStamp | None:
         return None
 
 
+def can_hold_stamp(entity: EntityMap, columns: Columns) -> bool:
+    """Whether the column of stamps is there, and long enough."""
+    column = columns.get(entity.map_column or "")
+    return column is not None and (column.max_length is None or column.max_length >= LENGTH)
+
+
 def is_made_of(
     stamp: RowStamp, entity: EntityMap, resource: Mapping[str, Any], columns: Columns
 ) -> bool:
@@ -101,7 +107,8 @@ def _describe_version(resource: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _SameObject:
-    """Compares a value that is never changed by what it is, not by all that it holds."""
+    """Compares a value by which object it is, not by all that it holds. That is safe for maps and
+    columns: nobody changes one, and who caches it keeps it alive."""
 
     value: Any
 

@@ -14,10 +14,12 @@ from integration.core.model import Row, RowResult
 from integration.core.state_version import NEVER_SEEN, StateVersion
 from integration.edits.guarded_write import check_valid
 from integration.edits.signed_write import write_signed
+from integration.mapping.model import EntityMap
 from integration.mapping.write_back import apply
-from integration.mapping.write_back.row_changes import read_values
+from integration.mapping.write_back.row_changes import find_culprits, read_values
 from integration.mirror.row_diff import MERGED, get_column_value
 from integration.mirror.row_edits import find_author, is_exact
+from integration.mirror.row_lookup import INACTIVE
 from integration.mirror.row_sink import MirrorJob
 from integration.mirror.write_edits import WriteBack
 
@@ -35,9 +37,11 @@ async def make_resource(
     """
     entity, fhir = job.entity, write_back.writer.fhir
     version = (await fhir.read_current(job.item)).version
+    if version.is_deleted and version != NEVER_SEEN:
+        return job.build_result("absent", notes=("FHIR had this resource, and it was deleted",))
     if version != NEVER_SEEN:
         return version  # an earlier attempt has made it
-    if row is None or row.get(MERGED) or row.get(entity.id_column) is not None:
+    if row is None or not _is_new(entity, row):
         return job.build_result("absent")
     key = str(row[entity.key])
     try:
@@ -51,6 +55,14 @@ async def make_resource(
     return stored.version
 
 
+def _is_new(entity: EntityMap, row: Row) -> bool:
+    """Whether a row is active and has never shown a resource: one that was let go of a resource, or
+    merged, is nobody new."""
+    shown = (row.get(entity.id_column), row.get(entity.version_column))
+    is_active = row.get("statecode") != INACTIVE
+    return is_active and not row.get(MERGED) and shown == (None, None)
+
+
 def _build_resource(job: MirrorJob, row: Row, *, base: str, today: date) -> dict[str, Any]:
     entity, columns = job.entity, job.tables[job.entity.table]
     edits = {
@@ -61,12 +73,19 @@ def _build_resource(job: MirrorJob, row: Row, *, base: str, today: date) -> dict
         and is_exact(attribute, columns[attribute.column])
         and (value := get_column_value(row, attribute.column)) is not None
     }
-    changes, unreadable = read_values(entity, edits)
-    if unreadable:
-        raise Unmappable("; ".join(f"{name}: {why}" for name, why in unreadable.items()))
-    new = apply.create_resource(entity, job.id, changes, columns, base, today=today)
-    check_valid({}, new)
-    return new
+    changes, _ = read_values(entity, edits)
+    while True:
+        try:
+            new = apply.create_resource(entity, job.id, changes, columns, base, today=today)
+            check_valid({}, new)
+        except Rejected as error:
+            # A column may have a default of Dataverse that nobody has typed, and that fits nowhere.
+            left = changes.keys() - find_culprits(error, changes)
+            if not left:
+                raise
+            changes = {name: value for name, value in changes.items() if name in left}
+        else:
+            return new
 
 
 async def _refuse_duplicate(write_back: WriteBack, job: MirrorJob, new: dict[str, Any]) -> None:

@@ -150,6 +150,8 @@ def cut_plan(entity: EntityMap, plan: ChangePlan, existing: ExistingRows, limit:
     )
     hidden = {entity.version_column, entity.updated_column, entity.map_column}
     columns = {k: v for k, v in (row_change.columns or {}).items() if k not in hidden}
+    if entity.map_column is not None:  # the old stamp would prove what is not there any more
+        columns[entity.map_column] = None
     if first >= limit:  # the concepts alone are too many: no lookup can be set to all of them
         columns = {name: v for name, v in columns.items() if not name.endswith("@odata.bind")}
     if not columns and existing.row is not None:

@@ -26,6 +26,7 @@ from integration.edits.signed_write import Author
 from integration.fhir import write_mark
 from integration.fhir.client import FhirServer
 from integration.mapping import engine, row_stamp
+from integration.mapping.map_changes import find_map_changes
 from integration.mapping.model import Absent, AttributeMap, Conflict, EntityMap, Kind, MappedRows
 from integration.mapping.row_version import read_row_version
 from integration.mapping.write_back.row_changes import AppliedEdits
@@ -112,6 +113,8 @@ async def find_edits(
     names = [name for name in mapped.values if name in columns and name not in hidden]
     differing = list(list_differences(mapped.values, row, names))
     authors = [str(author) for name in AUTHORS if (author := row.get(f"_{name}_value"))]
+    if job.writes_back and differing and read_row_version(entity, row) is None:
+        return RowEdits(replaced=tuple(differing), is_unknown=True)
     if not differing or not authors or await dataverse.get_user_id() in authors:
         return NO_EDITS
     look = _Look(fhir=fhir, job=job, row=row, resource=resource, today=today)
@@ -163,7 +166,12 @@ async def _map_as_stamped(look: _Look, find_former_map: FindFormerMap) -> Mappin
         return None
     if not row_stamp.is_made_of(stamp, former, shown, columns):
         return None  # of another resource, another server, or with other columns
-    return _map(look, former, shown, stamp.day)
+    base = _map(look, former, shown, stamp.day)
+    if base is None or former is entity:
+        return base
+    # What was typed under one map is of the element that its column showed then.
+    changed = {item.column for item in find_map_changes(former, entity).reduced.attributes}
+    return {name: value for name, value in base.items() if name not in changed}
 
 
 async def _read_shown_version(look: _Look, *, is_sought: bool) -> FhirResource | None:
@@ -246,11 +254,12 @@ def compare_edits(
 
 
 def is_exact(attribute: AttributeMap, column: Column) -> bool:
-    """Whether a value of the column is the same for every reader: a day in a column that shows each
-    reader's own time is another day for some.
+    """Whether this app sees the value that others see: a day in a column that shows each reader's
+    own time is another day for some, and a secured column looks empty to who may not read it.
     https://learn.microsoft.com/power-apps/developer/data-platform/behavior-format-date-time-attribute
     """
-    return attribute.kind is not Kind.DATE or column.behavior != "UserLocal"
+    is_same_day = attribute.kind is not Kind.DATE or column.behavior != "UserLocal"
+    return is_same_day and not column.secured
 
 
 def describe_edits(edits: RowEdits) -> tuple[str, ...]:

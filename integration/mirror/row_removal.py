@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from integration.core.model import Row, RowResult
-from integration.core.state_version import Order, StateVersion
+from integration.core.state_version import NEVER_SEEN, Order, StateVersion
 from integration.dataverse.client import Dataverse
 from integration.dataverse.error_codes import Meaning, describe_failure, read_meaning
 from integration.dataverse.requests import Change
@@ -20,15 +20,22 @@ from integration.mirror.row_sink import MirrorJob
 INACTIVE = {"statecode": 1, "statuscode": 2}
 
 
+# The note of a row whose FHIR id, or key, is of no resource that ever was.
+NO_RESOURCE = "FHIR has no resource of this id: see what the row's column of it says"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removal:
     """What removing needs. `on_delete`: `deactivate`, `delete` or `leave`. `is_current`: whether a
-    state may be written over a row: see row_order."""
+    state may be written over a row: see row_order. `needs_version`: a row that shows no version of
+    the resource stays, unless FHIR says that there was one: it may be of a patient who is yet to
+    come."""
 
     dataverse: Dataverse
     deletions: Deletions
     on_delete: str
     is_current: Callable[[MirrorJob, StateVersion, Row | None], Awaitable[bool]]
+    needs_version: bool = True
 
 
 async def try_to_remove(
@@ -44,6 +51,9 @@ async def try_to_remove(
     if row is None:
         return job.build_result("absent")
     key, etag = row[entity.key], row["@odata.etag"]
+    was_shown = row.get(entity.version_column) is not None
+    if removal.needs_version and deletion == NEVER_SEEN and not was_shown:
+        return job.build_result("absent", notes=(NO_RESOURCE,))
     if removal.on_delete == "leave" or _is_removed(removal.on_delete, entity, deletion, row):
         return job.build_result("unchanged", row=key)
     if not await removal.is_current(job, deletion, row):

@@ -28,7 +28,7 @@ from integration.journal.pending_lookups import LookupState, PendingLookups
 from integration.mapping import engine
 from integration.mapping.model import EntityMap, MappedRows
 from integration.mapping.primary_keys import ServerKeys
-from integration.mapping.row_stamp import is_stamp_good
+from integration.mapping.row_stamp import can_hold_stamp, is_stamp_good
 from integration.mapping.schema_mismatches import find_schema_mismatches
 from integration.mirror import lookup_waits, row_diff, row_lookup
 from integration.mirror.new_rows import make_resource
@@ -42,7 +42,7 @@ from integration.mirror.row_edits import (
     find_edits,
 )
 from integration.mirror.row_order import is_current
-from integration.mirror.row_removal import Removal, try_to_remove
+from integration.mirror.row_removal import NO_RESOURCE, Removal, try_to_remove
 from integration.mirror.row_sink import MirrorJob
 from integration.mirror.write_edits import WriteBack, record_edits, write_edits
 from integration.queues.names import MIRROR_QUEUE
@@ -70,10 +70,6 @@ _CUT = (
 
 # Keys of other rows that a refusal names.
 _MAX_NAMED = 3
-
-
-# The note of a row that somebody has written, and whose FHIR id leads nowhere.
-_NO_RESOURCE = "FHIR has no resource of this id: see what the row's column of it says"
 
 
 class _DuplicateKeyError(Exception):
@@ -119,7 +115,8 @@ class WebApiSink:
         mismatches = find_schema_mismatches(entity, tables)
         if mismatches:
             raise Misconfigured("; ".join(mismatches))
-        job = MirrorJob(entity, item, tables, self.server_keys, self.stamps_rows(entity))
+        writes_back = self.stamps_rows(entity) and can_hold_stamp(entity, tables[entity.table])
+        job = MirrorJob(entity, item, tables, self.server_keys, writes_back)
         attempt = self._try_to_make if item.is_new_row else self._try_to_write
         return await self._retry_lost_races(job, attempt)
 
@@ -133,14 +130,18 @@ class WebApiSink:
         """Do what `on_delete` says with the row of a deleted resource, whoever has written the row.
         Raises as `bring_up_to_date` does."""
         job = await self._build_reduced_job(entity, item)
-        return await self._retry_lost_races(job, partial(self._try_to_remove, deletion=deletion))
+        attempt = partial(self._try_to_remove, deletion=deletion, needs_version=False)
+        return await self._retry_lost_races(job, attempt)
 
-    async def _try_to_remove(self, job: MirrorJob, deletion: StateVersion) -> RowResult | None:
+    async def _try_to_remove(
+        self, job: MirrorJob, deletion: StateVersion, *, needs_version: bool = True
+    ) -> RowResult | None:
         removal = Removal(
             dataverse=self.dataverse,
             deletions=self.deletions,
             on_delete=self.on_delete,
             is_current=self._is_current,
+            needs_version=needs_version,
         )
         return await try_to_remove(removal, job, deletion)
 
@@ -250,9 +251,8 @@ class WebApiSink:
         state = await self.fhir.read_current(job.item)
         resource = state.resource
         if resource is None and job.item.is_edit:
-            # The row alone names the resource: it is no proof that there ever was one. Who deletes
-            # a resource is heard of otherwise.
-            return job.build_result("absent", notes=(_NO_RESOURCE,))
+            # The row alone names the resource, which is no proof that there ever was one.
+            return job.build_result("absent", notes=(NO_RESOURCE,))
         if resource is None:
             return await self._try_to_remove(job, deletion=state.version)
         base, today = self.fhir.upstream.base, self.today()

@@ -107,11 +107,14 @@ def compare_content(
             for name in _name_differences(entity, change, existing, organization.tables)
         )
     )
-    columns = columns or (str(entity.map_column),)  # its stamp alone
+    is_stamp_alone = not columns and entity.map_column is not None
+    if is_stamp_alone:
+        columns = (str(entity.map_column),)
     is_behind = entity.version_column in columns
     kind = DifferenceKind.BEHIND if is_behind else DifferenceKind.DIFFERENT
     difference = _build(entity, subject, kind, row, columns)
     why = _find_why(entity, columns, row, organization.app_user, kind)
+    why = Why.MAP if is_stamp_alone else why
     return replace(difference, why=why)
 
 

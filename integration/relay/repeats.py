@@ -17,6 +17,7 @@ from integration.core.model import OPEN
 from integration.fhir import units
 from integration.fhir.resource_states import ResourceVersion
 from integration.fhir.write_decisions import Candidate
+from integration.fhir.write_mark import read_edited_version
 from integration.journal.attention import ConcernFilter
 from integration.journal.concern import ConcernKind
 from integration.journal.store import Journal
@@ -39,9 +40,12 @@ def is_same_content(candidate: Candidate, identities: Mapping[str, str]) -> bool
     """
     mark = candidate.state.mark if candidate.state else None
     return (
-        mark is not None
+        candidate.state is not None
+        and mark is not None
         and mark.ordered
         and mark.digest != ""
+        # An edit from Dataverse keeps the mark, and is not what that entry has written.
+        and read_edited_version({"meta": candidate.state.meta}) is None
         and candidate.entry.method == "PUT"
         and not candidate.entry.has_precondition
         and mark.source_version == candidate.entry.source_version

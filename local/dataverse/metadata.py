@@ -82,6 +82,7 @@ def describe_attribute(table: Table, column: Column) -> Document:
         "IsValidForRead": True,
         "ExternalName": column.external,
         "IsValidForCreate": not column.read_only,
+        "IsSecured": False,
         "IsValidForUpdate": not column.read_only and column.name != table.primary_id,
         "DisplayName": _describe_label(column.label),
     }

@@ -47,7 +47,8 @@ class Webhooks:
         """Send the messages of these writes later, as the platform's asynchronous service does."""
         for hook in self.registered:
             for write in writes:
-                if write["table"] == hook.table and write["method"] == "PATCH":
+                is_update = write["method"] == "PATCH" and not write["created"]
+                if write["table"] == hook.table and is_update:
                     message = _build_message(world, write)
                     task = asyncio.ensure_future(self._send(hook, message))
                     self._sending.add(task)
@@ -75,7 +76,7 @@ def _build_message(world: World, write: Mapping[str, Any]) -> bytes:
     """https://learn.microsoft.com/dotnet/api/microsoft.xrm.sdk.remoteexecutioncontext"""
     user = write.get("user", write.get("caller", world.parameters.user))
     context: dict[str, Any] = {
-        "MessageName": "Create" if write["created"] else "Update",
+        "MessageName": "Update",
         "Stage": 40,
         "Mode": 1,
         "PrimaryEntityName": write["table"],

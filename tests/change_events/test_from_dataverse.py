@@ -14,7 +14,7 @@ from integration.core.model import Response, WorkItem
 from integration.dataverse import change_tracking
 from integration.dataverse.change_tracking import UnreadableChanges
 from integration.journal.edit_cursors import Stage
-from integration.mapping.model import Kind
+from integration.mapping.model import AttributeMap, Kind
 from integration.mirror import mirror as mirroring
 from integration.queues.names import EDITS_QUEUE, MIRROR_QUEUE
 from local.dataverse.organization import CALLER, NURSE_USER, USER
@@ -250,8 +250,20 @@ async def test_maps_that_do_not_tell_themselves_are_refused_with_what_to_do(rout
         await queue_edits(route.edit_source)
 
 
+async def test_a_column_that_is_too_short_for_stamps_is_told(route: Route) -> None:
+    """It had twelve characters once: no edit would ever be written."""
+    entity = build_map()
+    others = tuple(item for item in entity.attributes if item.kind is not Kind.MAP)
+    short = AttributeMap(column="address1_upszone", kind=Kind.MAP)
+    use(route, replace(entity, attributes=(*others, short)))
+    assert (await route.dataverse.get_columns("contact"))["address1_upszone"].max_length == 4
+    with pytest.raises(Misconfigured, match="too short for a stamp"):
+        await queue_edits(route.edit_source)
+
+
 async def test_a_table_that_is_not_tracked_is_told_with_what_to_do(route: Route) -> None:
     use(route, build_map())
+    await route.dataverse.get_columns("contact")
     route.dataverse_double.will_fail(kind="status", status=400, code="0x80060888", next=1)
     with pytest.raises(Misconfigured, match="have its changes tracked"):
         await queue_edits(route.edit_source)

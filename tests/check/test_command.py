@@ -478,19 +478,27 @@ def test_a_write_back_of_the_toolkit_is_a_warning(
 
 
 @pytest.mark.parametrize(
-    ("settings", "tracked", "state", "words"),
+    ("column", "tracked", "state", "words"),
     [
-        ({"MAPS_ENABLED": "map_digest", "MAP_PREFIX": "new"}, 200, "ok", "edits of its rows"),
-        ({"MAPS_ENABLED": "map_digest", "MAP_PREFIX": "new"}, 400, "failed", "not tracked"),
-        ({}, 200, "failed", "which map"),
+        ("department", 200, "ok", "edits of its rows"),
+        ("department", 400, "failed", "not tracked"),
+        ("address1_upszone", 200, "failed", "too short for a stamp"),
+        (None, 200, "failed", "which map"),
     ],
 )
 def test_edits_are_written_back_only_where_they_can_be_found(
-    env: pytest.MonkeyPatch, settings: dict[str, str], tracked: int, state: str, words: str
+    env: pytest.MonkeyPatch,
+    tmp_path: Path,
+    column: str | None,
+    tracked: int,
+    state: str,
+    words: str,
 ) -> None:
     env.setenv("WRITEBACK", "poll")
-    for name, value in settings.items():
-        env.setenv(name, value)
+    if column is not None:
+        text = f'adds_to = "Patient"\n\n[[attribute]]\ncolumn = "{column}"\nkind = "map"\n'
+        (tmp_path / "map_digest.toml").write_text(text, "utf-8")
+        env.setenv("MAPS", str(tmp_path))
 
     def answer(request: httpx.Request) -> httpx.Response | None:
         if "odata.track-changes" not in request.headers.get("prefer", ""):

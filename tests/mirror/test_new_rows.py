@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from integration.change_events.from_dataverse import queue_edits
-from integration.core.model import RowResult
+from integration.core.model import RowResult, WorkItem
+from integration.mirror import mirror as mirroring
 from local.dataverse.organization import CALLER, NURSE_USER
 from tests.builders import MARKER, Body, patient
 from tests.conftest import Route
@@ -125,3 +126,45 @@ async def test_who_may_be_known_already_is_refused_by_id_without_a_name(open_war
     assert len(list_patients(open_ward)) == 1
     row = await open_ward.dataverse_double.contact()
     assert (row["statecode"], row["msemr_azurefhirid"]) == (0, None)
+
+
+async def test_an_operator_who_replays_a_refused_contact_does_not_make_it_inactive(
+    open_ward: Route,
+) -> None:
+    """A replay knows nothing of where the work came from."""
+    result = await make(open_ward, birthdate=None)
+    assert result is not None
+    assert result.action == "refused"
+    item = WorkItem(result.delivery, resource=result.resource)
+    await mirroring.mirror_resource(open_ward.mirror, item)
+    assert (await open_ward.dataverse_double.contact())["statecode"] == 0
+
+
+async def test_who_was_deleted_is_not_made_anew(open_ward: Route) -> None:
+    await make(open_ward)
+    open_ward.fhir_double.delete(f"Patient/{ANNA}")
+    await make(open_ward, msemr_azurefhirid=None)
+    cleared = {"msemr_azurefhirid": None, "lastname": "Newcomer"}
+    answer = await open_ward.dataverse_double.send(
+        "PATCH", f"contacts({ANNA})", cleared, headers={CALLER: NURSE_USER}
+    )
+    assert answer.status_code == 204
+    await queue_edits(open_ward.edit_source)
+    await open_ward.mirror_all()
+    assert list_patients(open_ward) == []
+    assert (await open_ward.dataverse_double.contact())["statecode"] == 0
+
+
+async def test_what_dataverse_fills_by_itself_does_not_keep_a_contact_out(open_ward: Route) -> None:
+    """A yes-or-no column has a default, and without a language there is nowhere to write it."""
+    result = await make(open_ward, msemr_communication1preferred=False)
+    assert result is not None
+    assert result.action == "updated"
+    assert len(list_patients(open_ward)) == 1
+
+
+async def test_contacts_from_before_are_not_taken_up(route: Route) -> None:
+    use(route, build_map())
+    route.makes_new = True
+    assert await make(route) is None
+    assert list_patients(route) == []

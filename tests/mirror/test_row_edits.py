@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from integration.core.model import RowResult, WorkItem
+from integration.core.model import Column, RowResult, WorkItem
 from integration.mapping.model import AttributeMap, Conflict, EntityMap, Kind
 from integration.mirror import mirror as mirroring
+from integration.mirror.row_edits import is_exact
 from local.dataverse.organization import CALLER, NURSE_USER
 from tests.builders import MARKER, Body, patient
 from tests.conftest import Route, mirrored_maps
@@ -520,6 +521,27 @@ async def test_where_the_earlier_map_is_unknown_fhir_holds(shown: Route) -> None
     noted = await mirror(shown)
     assert get_home(shown) == "1"
     assert "telephone2" in noted.remarks[0]
+
+
+async def test_what_was_typed_under_another_map_is_of_the_element_of_then(shown: Route) -> None:
+    """The column showed another telephone, and shows the pager now."""
+    first = shown.maps["Patient"]
+    shown.former_maps["first"] = first
+    await edit(shown, telephone3="555-0109", telephone2="555-0101")
+    use(shown, with_path(first, "second", telephone3="%pager.value"))
+    noted = await mirror(shown)
+    assert get_home(shown) == "555-0101"
+    assert [each["system"] for each in get_patient(shown)["telecom"]] == ["phone"]
+    assert "telephone3" in noted.remarks[0]
+
+
+async def test_a_column_that_the_app_may_not_read_is_not_cleared_in_fhir(shown: Route) -> None:
+    columns = await shown.dataverse.get_columns("contact")
+    assert not columns["birthdate"].secured
+    assert is_exact(AttributeMap(column="x", kind=Kind.COPY), Column("x", "String"))
+    assert not is_exact(
+        AttributeMap(column="x", kind=Kind.COPY), Column("x", "String", secured=True)
+    )
 
 
 # -- a network that loses answers --------------------------------------------------------------------

@@ -55,7 +55,7 @@ def apply_edits(
             new = write(changes)
         except Rejected as error:
             # It names the column that it is about; what is wrong with the whole, names none.
-            culprits = _find_culprits(error, changes)
+            culprits = find_culprits(error, changes)
             refused |= dict.fromkeys(culprits, _describe(error))
             changes = {name: value for name, value in changes.items() if name not in culprits}
         else:
@@ -63,7 +63,8 @@ def apply_edits(
     return AppliedEdits(resource=resource, refused=refused)
 
 
-def _find_culprits(error: Rejected, changes: Mapping[str, Any]) -> set[str]:
+def find_culprits(error: Rejected, changes: Mapping[str, Any]) -> set[str]:
+    """Return the columns that a refusal names; all where it names none."""
     named = {issue.text.partition(":")[0] for issue in error.issues} & changes.keys()
     return named or {*changes}
 
