@@ -489,6 +489,7 @@ def test_a_write_back_of_the_toolkit_is_a_warning(
 def test_edits_are_written_back_only_where_they_can_be_found(
     env: pytest.MonkeyPatch,
     tmp_path: Path,
+    *,
     column: str | None,
     tracked: int,
     state: str,

@@ -58,12 +58,20 @@ class Story:
 
     route: Route
     edits: dict[str, str] = field(default_factory=dict)  # the last one of each column
+    noted: dict[str, int] = field(default_factory=dict)  # notes of the column before that
     shown: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # by FHIR
+    given: set[str] = field(default_factory=lambda: {"1", "Anna"})  # by anybody, at any time
     made: int = 0  # edits, changes and deliveries
     looks: int = 0
 
+    def give(self, who: str) -> str:
+        """A value that nobody has given before."""
+        value = f"{who} {len(self.given)}"
+        self.given.add(value)
+        return value
+
     async def edited(self, number: int) -> None:
-        column, value = COLUMNS[number % 2], f"edit {number}"
+        column, value = COLUMNS[number % 2], self.give("edit")
         faults = self.route.dataverse_double.app.faults
         kept = [*faults]
         faults.clear()  # they are the app's, not the nurse's
@@ -73,23 +81,25 @@ class Story:
         assert answer.status_code == 204, answer.text
         faults.extend(kept)
         self.edits[column] = value
+        self.noted[column] = count_noted(self.route, column)
         self.made += 1
 
     async def changed(self, number: int) -> None:
         """By another app: its event is queued."""
         stored = get_patient(self.route)
         if number % 2:
-            telecom = [{"system": "phone", "use": "home", "value": f"fhir {number}"}]
+            telecom = [{"system": "phone", "use": "home", "value": self.give("fhir")}]
             self.route.fhir_double.add({**stored, "telecom": telecom})
         else:
-            name = {**stored["name"][0], "given": [f"Fhir {number}"]}
+            name = {**stored["name"][0], "given": [self.give("fhir")]}
             self.route.fhir_double.add({**stored, "name": [name]})
         await self.note_and_queue()
         self.made += 1
 
-    async def delivered(self, number: int) -> None:
+    async def delivered(self, _number: int) -> None:
         """The whole patient, as the EHR has it."""
-        resource = anna(f"ehr {number}", name=[{"family": "Other", "given": [f"Ehr {number}"]}])
+        name = {"family": "Other", "given": [self.give("ehr")]}
+        resource = anna(self.give("ehr"), name=[name])
         entry = {"resource": resource, "request": {"method": "PUT", "url": WHO}}
         await self.route.process_all(
             await self.route.deliver({"resourceType": "Bundle", "type": "batch", "entry": [entry]})
@@ -154,13 +164,14 @@ def read_columns(resource: Body) -> dict[str, str]:
     return {"telephone2": home, "firstname": resource["name"][0]["given"][0]}
 
 
-def find_noted(route: Route) -> str:
-    """What the activity log says of edits that were not kept."""
-    return " ".join(
-        note
+def count_noted(route: Route, column: str) -> int:
+    """How often the activity log says of a column that an edit was not kept."""
+    lost = ("replaced", "not written to FHIR")
+    return sum(
+        (column in note and note.startswith(lost[0])) or f"{column}: {lost[1]}" in note
         for entry in route.activity.entries
+        if entry.action == "compare"
         for note in entry.notes
-        if "replaced what somebody" in note or "not written to FHIR" in note
     )
 
 
@@ -204,10 +215,12 @@ async def check_ends(story: Story, dataverse: DataverseDouble) -> None:
     values = read_columns(stored)
     assert {name: row[name] for name in COLUMNS} == values, "both sides end alike"
     assert row["msemr_azurefhirversion"] == stored["meta"]["versionId"]
-    noted = find_noted(route)
     for column, value in story.edits.items():
         was_written = value in story.shown[column]
-        assert was_written or column in noted, f"the edit of {column} is lost without a note"
+        noted = count_noted(route, column) > story.noted[column]
+        assert was_written or noted, f"the last edit of {column} is lost without a note"
+    for column, values in story.shown.items():
+        assert values <= story.given, f"FHIR has a value of {column} that nobody gave it"
     written = len(route.fhir_double.writes)
     await story.end()
     assert len(route.fhir_double.writes) == written, "nothing goes round in circles"
