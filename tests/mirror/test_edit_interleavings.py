@@ -8,7 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from integration.change_events.from_dataverse import queue_edits
@@ -228,6 +228,13 @@ async def check_ends(story: Story, dataverse: DataverseDouble) -> None:
 
 @limit_examples(60, nightly=3000)
 @given(st.lists(STEP, min_size=5, max_size=40))
+# Both sides change: by the rule of either column.
+@example([("edited", 0), ("changed", 1), ("mirrored", 0)])
+@example([("edited", 1), ("changed", 0), ("mirrored", 0)])
+# The answer to the write of the row is lost, and nobody can tell afterwards.
+@example([("edited", 0), ("changed", 1), ("rows are unheard", 0), ("mirrored", 0)])
+# FHIR has the first edit, and she corrects it before the row shows that.
+@example([("edited", 0), ("looked", 0), ("rows are lost", 0), ("mirrored", 0), ("edited", 0)])
 def test_edits_end_alike_on_both_sides_whatever_is_lost(steps: list[tuple[str, int]]) -> None:
     asyncio.run(tell(steps))
 
