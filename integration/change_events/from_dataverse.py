@@ -10,7 +10,6 @@ look.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -22,9 +21,10 @@ from integration.core.errors import Issue, Misconfigured, Rejected, Unavailable
 from integration.core.log_events import log_event
 from integration.core.model import Response, Row, WorkItem
 from integration.dataverse import change_tracking
-from integration.dataverse.change_tracking import ChangesPage, UnreadableChanges
+from integration.dataverse.change_tracking import MAX_PAGE_SIZE, ChangesPage, UnreadableChanges
 from integration.dataverse.client import Dataverse
 from integration.dataverse.error_codes import describe_failure
+from integration.fhir.grammar import is_id
 from integration.journal import synthetic_deliveries
 from integration.journal.edit_cursors import EditCursor, EditCursors, Stage
 from integration.journal.store import Journal
@@ -36,9 +36,6 @@ from integration.queues.queue_sender import ChangeQueues, QueueSender
 KIND = "edits"
 
 _AUTHORS = ("_modifiedby_value", "_modifiedonbehalfby_value")
-
-# https://hl7.org/fhir/R4/datatypes.html#id
-_ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 
 # The answers to a link that is not good any more: it has expired, or the organisation was restored.
 _REFUSED = (400, 404, 410)
@@ -61,8 +58,8 @@ class Bell:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditSource:
     """What following edits needs. `load_maps`: the maps in use, by resource type. `max_duration`:
-    seconds after which the rest is left to the next run. `clock`: in seconds. `takes_new`:
-    resources are made of new rows."""
+    seconds after which the rest is left to the next run. `clock`: in seconds. `page_size`: of rows
+    that are read at once. `takes_new`: resources are made of new rows."""
 
     journal: Journal
     queue: QueueSender
@@ -75,6 +72,7 @@ class EditSource:
     clock: Callable[[], float]
     max_duration: float
     bell: Bell
+    page_size: int = MAX_PAGE_SIZE
     is_on: bool = True
     is_bell_on: bool = False
     takes_new: bool = False
@@ -200,10 +198,10 @@ async def _read_page(
     """Return the next page of a table. None: its link is not good any more."""
     entity, name = entities[0], source.dataverse.upstream.name
     if cursor.link:
-        request = change_tracking.build_next_request(cursor.link)
+        request = change_tracking.build_next_request(cursor.link, source.page_size)
     else:
         names = cursor.columns.split(",")
-        request = change_tracking.build_first_request(entity.entity_set, names)
+        request = change_tracking.build_first_request(entity.entity_set, names, source.page_size)
     with add_activity_context(action="read edits", table=cursor.table):
         response = await source.dataverse.send(request, KIND)
     if cursor.link and response.status in _REFUSED:
@@ -260,7 +258,7 @@ def _find_resources(
                 continue
             if id_ is None and entity.kind_column is not None:
                 yield f"{entity.resource}/{row[entity.key]}", True
-            elif isinstance(id_, str) and _ID.fullmatch(id_) is not None:
+            elif is_id(id_):
                 yield f"{entity.resource}/{id_}", False
 
 

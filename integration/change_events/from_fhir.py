@@ -19,6 +19,7 @@ import msgspec
 from integration.core.log_events import log_event
 from integration.core.model import WorkItem
 from integration.core.state_version import Order, StateVersion, compare
+from integration.fhir.grammar import is_id
 from integration.journal import synthetic_deliveries
 from integration.journal.store import Journal
 from integration.journal.table_keys import make_delivery_id
@@ -32,9 +33,6 @@ _CREATED, _UPDATED, _DELETED = (
 _CHANGE_TYPES = frozenset({_CREATED, _UPDATED, _DELETED})
 
 _EARLIER = (Order.OLDER, Order.PROBABLY_OLDER)
-
-# https://hl7.org/fhir/R4/datatypes.html#id
-_ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 
 # The types of events that may be logged.
 _SAFE_NAME = re.compile(r"[A-Za-z0-9.\-]{1,100}")
@@ -162,9 +160,9 @@ def _parse_data(event: _Event) -> _EventData:
         data = _data_decoder.decode(event.data)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise UnreadableEvent("the message has an event that names no resource") from None
-    if not _ID.fullmatch(data.resource_id):
+    if not is_id(data.resource_id):
         raise UnreadableEvent("the message has an event whose resourceFhirId is not an id")
-    if data.version is not None and not _ID.fullmatch(str(data.version)):
+    if data.version is not None and not is_id(str(data.version)):
         raise UnreadableEvent("the message has an event whose resourceVersionId is no version")
     return data
 

@@ -18,7 +18,10 @@ from integration.dataverse.requests import API, HEADERS
 
 # No annotations: with them, the last page may lack its link.
 # https://github.com/MicrosoftDocs/powerapps-docs/issues/439
-_PREFER = "odata.track-changes,odata.maxpagesize=5000"
+_PREFER = "odata.track-changes,odata.maxpagesize={}"
+
+# https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query/page-results
+MAX_PAGE_SIZE = 5000
 
 _ROOT = "/api/data/"
 _NEXT, _DELTA = "@odata.nextLink", "@odata.deltaLink"
@@ -39,15 +42,17 @@ class ChangesPage:
     is_last: bool
 
 
-def build_first_request(entity_set: str, columns: Iterable[str]) -> Request:
+def build_first_request(
+    entity_set: str, columns: Iterable[str], page_size: int = MAX_PAGE_SIZE
+) -> Request:
     """Return the request for all rows, with these columns. It takes no filter and no order."""
     path = f"{API}/{entity_set}?$select={','.join(columns)}"
-    return Request("GET", path, headers={**HEADERS, "prefer": _PREFER})
+    return Request("GET", path, headers={**HEADERS, "prefer": _PREFER.format(page_size)})
 
 
-def build_next_request(link: str) -> Request:
+def build_next_request(link: str, page_size: int = MAX_PAGE_SIZE) -> Request:
     """Return the request that the link of a page asks for."""
-    return Request("GET", link, headers={**HEADERS, "prefer": _PREFER})
+    return Request("GET", link, headers={**HEADERS, "prefer": _PREFER.format(page_size)})
 
 
 def parse_page(response: Response) -> ChangesPage:

@@ -23,7 +23,7 @@ from integration.journal.write_guard import HeldLocks, SendState, Write, WriteGu
 
 CONFLICT_STATUSES = (409, 412)
 
-_HEADERS = {
+HEADERS = {
     "accept": "application/fhir+json",
     "content-type": "application/fhir+json",
     "prefer": "return=representation",
@@ -39,11 +39,7 @@ class WriteAttempt:
 
     def record_response(self, response: Response) -> None:
         """Record the answer to the write."""
-        self.record_status(response.status)
-
-    def record_status(self, status: int) -> None:
-        """Do the same for a write that was an entry of a bundle."""
-        self.settled[0] = status < 300
+        self.settled[0] = response.status < 300
 
 
 @asynccontextmanager
@@ -88,7 +84,7 @@ async def put(
     stored, or a conflict. Raises as `build_write_error` says."""
     condition = {"if-match": f'W/"{version}"'} if version is not None else {}
     body = decimal_json.encode(mark(resource, run_id))
-    response = await fhir.send(Request("PUT", name, body, {**_HEADERS, **condition}), run_id)
+    response = await fhir.send(Request("PUT", name, body, {**HEADERS, **condition}), run_id)
     if response.status >= 300 and response.status not in CONFLICT_STATUSES:
         raise build_write_error(fhir.upstream.name, response.status)
     return response

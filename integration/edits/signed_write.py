@@ -18,19 +18,18 @@ from integration.core.errors import Rejected, Unavailable
 from integration.core.model import FhirResource, Request
 from integration.core.state_version import StateVersion, get_version
 from integration.edits import guarded_write
-from integration.edits.guarded_write import CONFLICT_STATUSES, build_write_error, lock_resource
+from integration.edits.guarded_write import (
+    CONFLICT_STATUSES,
+    HEADERS,
+    build_write_error,
+    lock_resource,
+)
 from integration.fhir import entry_results, write_mark
 from integration.fhir.client import FhirServer
 from integration.journal.write_guard import WriteGuard
 
 _OPERATIONS = "http://terminology.hl7.org/CodeSystem/v3-DataOperation"
 _PARTICIPANTS = "http://terminology.hl7.org/CodeSystem/provenance-participant-type"
-
-_HEADERS = {
-    "accept": "application/fhir+json",
-    "content-type": "application/fhir+json",
-    "prefer": "return=representation",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,13 +87,16 @@ async def write_signed(
         _build_provenance_entry(writer, name, version, run_id, author),
     ]
     bundle = {"resourceType": "Bundle", "type": "transaction", "entry": entries}
-    request = Request("POST", "", decimal_json.encode(bundle), _HEADERS)
+    request = Request("POST", "", decimal_json.encode(bundle), HEADERS)
     try:
         is_new = version is None
         async with lock_resource(writer.guard, name, run_id, is_ordered=is_new) as attempt:
             attempt.is_sent = True
             with add_activity_context(action="write an edit", resource=name):
                 response = await writer.fhir.send(request, run_id)
+            if response.status >= 300 and response.status not in CONFLICT_STATUSES:
+                # Inside: where a gateway answers, the server may be at work, and the lock stays.
+                raise build_write_error(writer.fhir.upstream.name, response.status)
             attempt.record_response(response)
     except Rejected as error:
         if error.status in CONFLICT_STATUSES:  # a later delivery has the lock
@@ -102,8 +104,6 @@ async def write_signed(
         raise
     if response.status in CONFLICT_STATUSES:
         return None
-    if response.status >= 300:
-        raise build_write_error(writer.fhir.upstream.name, response.status)
     answers = entry_results.parse_response_entries(response)
     if answers is None or len(answers) != len(entries):
         why = "the response to an edit is no bundle with the result of each entry"

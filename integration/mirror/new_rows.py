@@ -104,6 +104,6 @@ async def _refuse_duplicate(write_back: WriteBack, job: MirrorJob, new: dict[str
     ]
     if found:
         raise Unmappable(
-            f"FHIR has {', '.join(found[:3])} with this last name and date of birth: link the row "
-            "to it by its FHIR id, or make the patient in the EHR"
+            f"FHIR has {', '.join(found[:3])} with this last name and date of birth: merge the row "
+            "with that patient's, or make the patient in the EHR"
         )

@@ -1,10 +1,11 @@
 """What somebody has changed in a row since the mirror wrote it, and what becomes of it.
 
-Nothing is stored for this. A row says which version of its resource it shows, and FHIR keeps the
-versions, so three states are compared, column by column: what the map makes of that version, the
-row, and what the map makes of the resource as it is now. Where the row differs from the first,
-somebody has changed it. Where FHIR has not changed since, the edit is for FHIR; where it has, the
-rule of the column decides.
+Nothing is stored for this but a stamp in the row. The row says which version of its resource it
+shows, and FHIR keeps the versions, so three states are compared, column by column: what the mirror
+has written into the row, the row, and what the map makes of the resource as it is now. The first is
+that version, mapped as the stamp says; where the stamp does not prove it, nobody can tell. Where
+the row differs from the first, somebody has changed it. Where FHIR has not changed since, the edit
+is for FHIR; where it has, the rule of the column decides.
 
 A row that this app wrote last has no edits, so its own writes end here by themselves.
 docs/decisions/0047-an-edit-is-a-difference-of-three.md

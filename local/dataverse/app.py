@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from itertools import takewhile
 from uuid import uuid4
 
 import httpx
@@ -78,10 +79,11 @@ def create_app(
             if virtual is not None:
                 reply = await provider.answer(world, call, virtual, feeds)
             else:
-                before = len(world.log)
+                newest = world.log[-1] if world.log else None
                 reply = _answer(world, version, call)
-                if webhooks.registered:  # else each call would copy the log
-                    webhooks.tell(world, [*world.log][before:])
+                # From its end: a full log drops an entry for each one that comes.
+                added = [*takewhile(lambda entry: entry is not newest, reversed(world.log))]
+                webhooks.tell(world, reversed(added))
         finally:
             protection.finish(seconds)
         return _build_response(reply, protection.build_headers())

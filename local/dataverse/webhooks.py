@@ -45,8 +45,8 @@ class Webhooks:
 
     def tell(self, world: World, writes: Iterable[Mapping[str, Any]]) -> None:
         """Send the messages of these writes later, as the platform's asynchronous service does."""
-        for hook in self.registered:
-            for write in writes:
+        for write in writes:
+            for hook in self.registered:
                 is_update = write["method"] == "PATCH" and not write["created"]
                 if write["table"] == hook.table and is_update:
                     message = _build_message(world, write)

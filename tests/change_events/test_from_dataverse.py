@@ -140,6 +140,7 @@ async def test_rows_that_show_no_patient_are_left_alone(followed: Route) -> None
     other = "3b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d13"
     await edit(followed, other, lastname="A supplier")
     await edit(followed, ANNA, msemr_azurefhirid="../Patient?name=x")
+    await edit(followed, "4b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d14", msemr_azurefhirid="..")
     await edit(followed, BEN, msemr_contacttype=935000001)
     assert await look(followed) == []
 
@@ -159,23 +160,22 @@ async def test_an_edit_reaches_fhir_and_the_round_ends(followed: Route) -> None:
     assert await look(followed) == []
 
 
-async def test_many_pages_are_read_to_their_end(
-    followed: Route, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("local.dataverse.paging.MAX_SIZE", 1)
+async def test_many_pages_are_read_to_their_end(followed: Route) -> None:
     for key in (ANNA, BEN):
         await edit(followed, key)
-    assert sorted(await look(followed)) == [f"Patient/{ANNA}", f"Patient/{BEN}"]
+    before = len(followed.dataverse_double.received)
+    assert await queue_edits(replace(followed.edit_source, page_size=1)) == 2
+    assert len(followed.dataverse_double.received) == before + 2
+    assert sorted(map(str, followed.mirrored)) == [f"Patient/{ANNA}", f"Patient/{BEN}"]
     assert (await followed.edit_cursors.read("contact")).stage is Stage.FOLLOWING
 
 
-async def test_what_one_run_has_no_time_for_the_next_one_does(
-    followed: Route, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("local.dataverse.paging.MAX_SIZE", 1)
+async def test_what_one_run_has_no_time_for_the_next_one_does(followed: Route) -> None:
     for key in (ANNA, BEN):
         await edit(followed, key)
-    hasty = replace(followed.edit_source, clock=iter(range(100)).__next__, max_duration=1.5)
+    hasty = replace(
+        followed.edit_source, clock=iter(range(100)).__next__, max_duration=1.5, page_size=1
+    )
     assert await queue_edits(hasty) == 1
     assert await queue_edits(hasty) == 1
     assert sorted(map(str, followed.mirrored)) == [f"Patient/{ANNA}", f"Patient/{BEN}"]

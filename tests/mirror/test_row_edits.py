@@ -547,6 +547,21 @@ async def test_a_column_that_the_app_may_not_read_is_not_cleared_in_fhir(shown: 
 # -- a network that loses answers --------------------------------------------------------------------
 
 
+async def test_after_a_gateway_s_answer_nobody_writes_until_the_server_cannot_be_at_work(
+    shown: Route,
+) -> None:
+    await edit(shown, telephone2="555-0101")
+    shown.fhir_double.will_do_as_asked()
+    shown.fhir_double.will_answer(504)
+    item = WorkItem(DELIVERY, resource=WHO)
+    await mirroring.mirror_resource(shown.mirror, item)
+    sent = len(shown.fhir_double.writes)
+    await mirroring.mirror_resource(shown.mirror, item)
+    assert len(shown.fhir_double.writes) == sent
+    await shown.mirror_all()
+    assert get_home(shown) == "555-0101"
+
+
 async def test_an_edit_whose_answer_is_lost_is_written_once(shown: Route) -> None:
     await edit(shown, telephone2="555-0101")
     shown.fhir_double.will_do_as_asked()
