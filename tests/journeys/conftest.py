@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
-from integration.app.settings import read_settings
-from local.access import build_fhir_headers
-from local.hapi.server import OWN_URL
 from local.processes import PROJECT, Child
 from local.services import ADDRESS, Ports, Running, find_free_ports, run_services, start_host
-from tests.journeys.route import Route
+from tests.journeys.route import Route, open_route
 from tests.journeys.senders import SECRETS, SENDERS
 
 # A killed host's messages come back after this many seconds.
@@ -60,17 +55,8 @@ def parts(folder: Path, source_ports: Ports) -> Iterator[tuple[Running, Child]]:
 @pytest.fixture
 async def route(parts: tuple[Running, Child], folder: Path) -> AsyncIterator[Route]:
     running, host = parts
-    async with httpx.AsyncClient(timeout=30) as http:
-        own = build_fhir_headers(read_settings(running.settings()).fhir.scope)
-        yield Route(
-            running=running,
-            host=host,
-            http=http,
-            folder=folder,
-            local_fhir="FHIR_URL" not in os.environ,
-            is_hapi=OWN_URL in os.environ,
-            own=own,
-        )
+    async with open_route(running, host, folder) as found:
+        yield found
 
 
 @pytest.fixture

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from local.processes import Child
+from integration.app.settings import read_settings
+from local.access import build_fhir_headers
+from local.hapi.server import OWN_URL
+from local.processes import PROJECT, Child
 from local.services import Running
 
 FHIR_JSON = {"content-type": "application/fhir+json"}
@@ -128,6 +135,38 @@ class Route:
         url = f"{self.running.fhir_url}/{kind}?_summary=count"
         total: int = (await self.http.get(url, headers=headers)).json()["total"]
         return total
+
+
+@asynccontextmanager
+async def open_route(running: Running, host: Child, folder: Path) -> AsyncIterator[Route]:
+    """A route of what runs already."""
+    async with httpx.AsyncClient(timeout=60) as http:
+        yield Route(
+            running=running,
+            host=host,
+            http=http,
+            folder=folder,
+            local_fhir="FHIR_URL" not in os.environ,
+            is_hapi=OWN_URL in os.environ,
+            own=build_fhir_headers(read_settings(running.settings()).fhir.scope),
+        )
+
+
+def provision(settings: Mapping[str, str], host_url: str, key: str) -> None:
+    """Set the organisation up by the command, as an admin does."""
+    told = {
+        **os.environ,
+        **settings,
+        "FEED_URL": f"{host_url}/api/odata",
+        "FEED_KEY": key,
+        "AZURE_CLIENT_ID": "7b1f0000-0000-4000-8000-0000000000aa",
+    }
+    command = [sys.executable, "-m", "integration", "provision"]
+    done = subprocess.run(
+        command, cwd=PROJECT, env=told, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert key not in done.stdout
 
 
 def locations(entries: Iterable[dict[str, Any]]) -> list[str]:

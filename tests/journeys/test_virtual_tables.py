@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from integration.app.settings import read_settings
-from local.access import build_fhir_headers
-from local.hapi.server import OWN_URL
 from local.processes import PROJECT
 from local.services import find_free_ports, run_services, start_host
-from tests.journeys.route import PATIENCE, Route
+from tests.journeys.route import PATIENCE, Route, open_route, provision
 
 PATIENT = "7b1f0000-0000-4000-8000-000000000001"
 CONDITION = "7b1f0000-0000-4000-8000-0000000000c1"
@@ -78,36 +71,15 @@ def provisioned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any,
             "AzureFunctionsJobHost__extensions__queues__maxPollingInterval": "00:00:00.100",
         }
         with start_host(settings, ports.host, folder) as host:
-            told = {
-                **os.environ,
-                **settings,
-                "FEED_URL": f"{host.url}/api/odata",
-                "FEED_KEY": "the key of the feed",
-                "AZURE_CLIENT_ID": "7b1f0000-0000-4000-8000-0000000000aa",
-            }
-            command = [sys.executable, "-m", "integration", "provision"]
-            done = subprocess.run(
-                command, cwd=PROJECT, env=told, capture_output=True, text=True, check=False
-            )
-            assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-            assert "the key of the feed" not in done.stdout
+            provision(settings, host.url, "the key of the feed")
             yield running, host, folder
 
 
 @pytest.fixture
 async def ward(provisioned: tuple[Any, Any, Path]) -> AsyncIterator[Route]:
     running, host, folder = provisioned
-    async with httpx.AsyncClient(timeout=60) as http:
-        own = build_fhir_headers(read_settings(running.settings()).fhir.scope)
-        yield Route(
-            running=running,
-            host=host,
-            http=http,
-            folder=folder,
-            local_fhir="FHIR_URL" not in os.environ,
-            is_hapi=OWN_URL in os.environ,
-            own=own,
-        )
+    async with open_route(running, host, folder) as found:
+        yield found
 
 
 class Staff:

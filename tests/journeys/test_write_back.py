@@ -4,25 +4,18 @@ and what the EHR sends later is decided by a rule that says so."""
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import pytest
 
-from integration.app.settings import read_settings
-from local.access import build_fhir_headers
 from local.dataverse.organization import CALLER, NURSE_USER
-from local.hapi.server import OWN_URL
 from local.processes import PROJECT, Child
-from local.services import Running, find_free_ports, run_services, start_host
-from tests.journeys.route import Route, patient
+from local.services import ADDRESS, Running, find_free_ports, run_services, start_host
+from tests.journeys.route import Route, open_route, patient, provision
 
 pytestmark = [pytest.mark.live, pytest.mark.azurite]
 
@@ -46,18 +39,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running
             "WRITEBACK_SCHEDULE": "* * * * * *",
             "AzureFunctionsJobHost__extensions__queues__maxPollingInterval": "00:00:00.100",
         }
-        command = [sys.executable, "-m", "integration", "provision"]
-        told = {
-            **os.environ,
-            **settings,
-            "FEED_URL": f"http://127.0.0.1:{ports.host}/api/odata",
-            "FEED_KEY": "any",
-            "AZURE_CLIENT_ID": "7b1f0000-0000-4000-8000-0000000000aa",
-        }
-        done = subprocess.run(
-            command, cwd=PROJECT, env=told, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        provision(settings, f"http://{ADDRESS}:{ports.host}", "the key of the feed")
         with start_host(settings, ports.host, folder) as host:
             yield running, host, folder
 
@@ -65,16 +47,8 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running
 @pytest.fixture
 async def ward(services: tuple[Running, Child, Path]) -> AsyncIterator[Route]:
     running, host, folder = services
-    async with httpx.AsyncClient(timeout=60) as http:
-        yield Route(
-            running=running,
-            host=host,
-            http=http,
-            folder=folder,
-            local_fhir="FHIR_URL" not in os.environ,
-            is_hapi=OWN_URL in os.environ,
-            own=build_fhir_headers(read_settings(running.settings()).fhir.scope),
-        )
+    async with open_route(running, host, folder) as found:
+        yield found
 
 
 def with_phone(id_: str, number: str) -> dict[str, Any]:
