@@ -8,14 +8,18 @@ rise from the newest to the oldest.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import msgspec
 
 # Things in a segment, until there are so many segments that each takes twice as many. The key of
-# a segment takes 40 characters, and a property of a table 32,768.
+# a segment takes 40 characters, the two ids of a thing 90, and a property of a table 32,768.
 SEGMENT = 500
-MAX_SEGMENTS = 600
+MAX_SEGMENTS = 500
+
+# Things after which progress is saved. What a killed worker has done since is looked at again.
+PART = 100
 
 # Above every character of a key.
 _BEHIND = "~"
@@ -35,6 +39,9 @@ class Cursor:
     # While it works: the last segment ends before this key. Of open deliveries: the last one that
     # was worked on.
     end: str | None = None
+    # The things of the part that is worked on next, each with the id of its delivery. What was
+    # done about them is not listed any more: whoever repeats the part knows them by this.
+    under_way: tuple[tuple[str, str], ...] = ()
 
 
 def count_key(cursor: Cursor, key: str) -> Cursor:
@@ -51,7 +58,13 @@ def count_key(cursor: Cursor, key: str) -> Cursor:
 def end_segment(cursor: Cursor) -> Cursor:
     """Return the cursor after the last segment was worked on: the next one ends with the key
     behind which that began."""
-    return replace(cursor, starts=cursor.starts[:-1], end=cursor.starts[-1] + _BEHIND)
+    end = cursor.starts[-1] + _BEHIND
+    return replace(cursor, starts=cursor.starts[:-1], end=end, under_way=())
+
+
+def begin_part(cursor: Cursor, things: Iterable[tuple[str, str]]) -> Cursor:
+    """Return the cursor before a part of the work: ids of its things, and of their deliveries."""
+    return replace(cursor, under_way=tuple(things))
 
 
 def encode_cursor(cursor: Cursor) -> str:

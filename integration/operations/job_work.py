@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from itertools import zip_longest
 
 from integration.core.errors import Misconfigured, Unavailable
 from integration.core.model import OPEN, Delivery, Status, WorkItem
@@ -20,7 +21,9 @@ from integration.operations.deliveries import (
     may_resend_refused,
 )
 from integration.operations.job_cursor import (
+    PART,
     Cursor,
+    begin_part,
     count_key,
     decode_cursor,
     encode_cursor,
@@ -42,9 +45,6 @@ from integration.operations.many_deliveries import (
 )
 from integration.queues.names import MIRROR_QUEUE
 from integration.queues.queue_sender import QueueSender
-
-# Things after which progress is saved. What a killed worker has done since is looked at again.
-PART = 100
 
 _UNDER_WAY = frozenset({Status.ACCEPTED, Status.PROCESSING})
 
@@ -129,47 +129,72 @@ async def _work_on_concerns(tools: Tools, job: Job) -> AsyncIterator[Part]:
         concerns = await list_segment(
             tools.journal, job.filter, job.started, cursor.starts[-1], cursor.end
         )
-        for start in range(0, len(concerns), PART):
-            part = concerns[start : start + PART]
+        repeated = await _look_at_repeated(tools, job, cursor, {item.id for item in concerns})
+        if not concerns:  # mended since they were counted
+            cursor = end_segment(cursor)
+            yield _sum_up(cursor, repeated, is_last=not cursor.starts)
+            continue
+        parts = [concerns[start : start + PART] for start in range(0, len(concerns), PART)]
+        cursor = begin_part(cursor, _name_things(parts[0]))
+        yield _sum_up(cursor, repeated)
+        for part, following in zip_longest(parts, parts[1:]):
             results = await _work_on_part(tools, job, part)
-            if start + PART < len(concerns):
+            if following is not None:
                 cursor = replace(cursor, end=part[-1].id)
+                cursor = begin_part(cursor, _name_things(following))
                 yield _sum_up(cursor, results)
             else:
                 cursor = end_segment(cursor)
                 yield _sum_up(cursor, results, is_last=not cursor.starts)
-        if not concerns:  # mended since they were counted
-            cursor = end_segment(cursor)
-            yield _sum_up(cursor, [], is_last=not cursor.starts)
+
+
+def _name_things(concerns: Sequence[Concern]) -> list[tuple[str, str]]:
+    return [(concern.id, concern.delivery) for concern in concerns]
+
+
+async def _look_at_repeated(
+    tools: Tools, job: Job, cursor: Cursor, listed: Set[str]
+) -> list[Outcome]:
+    """Return what became of those things of an interrupted part that are not listed any more: a
+    worker of this job was done with them and could not save it, or somebody else was."""
+    ended = [delivery for id_, delivery in cursor.under_way if id_ not in listed]
+    if job.filter.group is ConcernGroup.ROWS:  # no row says who had it written
+        return [Outcome(done=1)] * len(ended)
+    found = await do_side_by_side(tools.journal.get_delivery, ended)
+    return [
+        Outcome(done=1) if delivery is not None and delivery.job == job.id else Outcome(left_out=1)
+        for delivery in found
+    ]
 
 
 async def _work_on_open(tools: Tools, job: Job) -> AsyncIterator[Part]:
     cursor = decode_cursor(job.cursor)
     ids = await list_open_ids(tools.journal, job.filter, job.started, cursor.end)
-    if not cursor.is_counted:
-        cursor = replace(cursor, is_counted=True)
-        yield Part(cursor=encode_cursor(cursor), found=len(ids))
+    found = None if cursor.is_counted else len(ids)
+    repeated = await _look_at_repeated(tools, job, cursor, set(ids))
+    cursor = begin_part(replace(cursor, is_counted=True), [(id_, id_) for id_ in ids[:PART]])
+    yield replace(_sum_up(cursor, repeated), found=found)
 
     for start in range(0, len(ids), PART):
-        part = ids[start : start + PART]
+        part, following = ids[start : start + PART], ids[start + PART : start + 2 * PART]
         results = await _cancel_open(tools, job, part)
-        yield _sum_up(replace(cursor, end=part[-1]), results)
+        cursor = begin_part(replace(cursor, end=part[-1]), [(id_, id_) for id_ in following])
+        yield _sum_up(cursor, results)
     yield Part(cursor=encode_cursor(cursor), is_last=True)
 
 
 async def _cancel_open(tools: Tools, job: Job, ids: Sequence[str]) -> list[Outcome]:
-    async def read(ids: Sequence[str]) -> list[Delivery]:
-        found = await do_side_by_side(tools.journal.get_delivery, ids)
-        return [
-            item
-            for item in found
-            if item is not None and item.status in OPEN and matches(item, job.filter.criteria)
-        ]
-
     outcomes = dict.fromkeys(ids, Outcome(left_out=1))
     left = list(ids)
     for _ in range(_TRIES):
-        cancelled = await cancel_many(tools.journal, await read(left), tools.now(), job=job.id)
+        found = await do_side_by_side(tools.journal.get_delivery, left)
+        read = [delivery for delivery in found if delivery is not None]
+        # A worker of this job has cancelled it and could not save that.
+        outcomes |= {item.id: Outcome(done=1) for item in read if item.job == job.id}
+        targets = [
+            item for item in read if item.status in OPEN and matches(item, job.filter.criteria)
+        ]
+        cancelled = await cancel_many(tools.journal, targets, tools.now(), job=job.id)
         outcomes |= {id_: Outcome(done=1) for id_, is_done in cancelled.items() if is_done}
         left = [id_ for id_, is_done in cancelled.items() if not is_done]
     return list(outcomes.values())

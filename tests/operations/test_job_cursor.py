@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from itertools import pairwise
 
+from integration.journal.concern import build_concern_id
+from integration.journal.table_keys import make_delivery_id
 from integration.operations.job_cursor import (
     MAX_SEGMENTS,
+    PART,
     SEGMENT,
     Cursor,
+    begin_part,
     count_key,
     decode_cursor,
     encode_cursor,
     end_segment,
 )
+
+NOW = datetime(2026, 11, 30, tzinfo=UTC)
 
 
 def count(number: int, size: int = SEGMENT) -> Cursor:
@@ -44,7 +51,7 @@ def test_there_is_none_of_nothing() -> None:
 
 
 def test_a_cursor_is_read_as_it_was_written() -> None:
-    cursor = end_segment(count(1234))
+    cursor = begin_part(end_segment(count(1234)), [("a", "b")])
     assert decode_cursor(encode_cursor(cursor)) == cursor
     assert decode_cursor("") == Cursor()
 
@@ -53,7 +60,8 @@ def test_a_cursor_fits_into_a_property_of_a_row_and_misses_nothing() -> None:
     number = (MAX_SEGMENTS * 3 + 7) * 10
     cursor = count(number, 10)
     assert len(cursor.starts) <= MAX_SEGMENTS
-    assert len(encode_cursor(cursor)) < 32_000
+    ids = (build_concern_id(NOW, "x"), make_delivery_id(NOW, 1))
+    assert len(encode_cursor(begin_part(cursor, [ids] * PART))) < 32_000
     segments = list_segments(cursor)
     assert segments[0].start < number
     assert segments[-1].start == 0

@@ -429,6 +429,66 @@ async def test_a_slice_that_breaks_off_is_repeated_and_nothing_is_left_behind(
         assert (delivery.status, delivery.unqueued) == (Status.ACCEPTED, False)
 
 
+@dataclass
+class UnsavedJobs(MemoryJobs):
+    """Does not save so many jobs, as though their worker ended, or another one took over."""
+
+    unsaved: set[int] = field(default_factory=set)
+    saves: int = 0
+
+    async def save_job(self, job: Job) -> Job | None:
+        self.saves += 1
+        if self.saves in self.unsaved:
+            raise Unavailable("storage", "away")
+        return await super().save_job(job)
+
+
+@pytest.mark.parametrize("unsaved", [2, 3, 4, 5, 6])
+@pytest.mark.parametrize(
+    ("kind", "texts"),
+    [
+        (JobKind.REPLAY, {"status": "parked"}),
+        (JobKind.CANCEL, {"status": "parked"}),
+        (JobKind.CANCEL, {"status": "accepted"}),
+    ],
+)
+async def test_a_part_that_is_done_and_not_saved_is_counted_by_the_next_worker(
+    clock: Clock, kind: JobKind, texts: dict[str, str], unsaved: int
+) -> None:
+    desk = Bench(clock, jobs=UnsavedJobs(unsaved={unsaved}))
+    ids = (
+        await desk.park(250)
+        if texts["status"] == "parked"
+        else [(await desk.add()).id for _ in range(250)]
+    )
+    job = await desk.start(kind, **texts)
+    item = WorkItem("", job=job.id)
+    with pytest.raises(Unavailable):
+        await jobs.do_slice(desk.parts, item)
+    for id_ in desk.queued():  # the relay is quick
+        assert await desk.journal.update_delivery(id_, status=Status.DONE)
+    await jobs.do_slice(desk.parts, item)
+    ended = await jobs.get_job(desk.jobs, job.id)
+    assert (ended.state, counts(ended)) == (JobState.DONE, (250, 250, 250, 0, 0))
+    if kind is JobKind.REPLAY:
+        assert sorted(desk.queued()) == ids  # none twice
+
+
+async def test_what_somebody_else_did_while_a_worker_ended_is_not_counted_as_done(
+    clock: Clock,
+) -> None:
+    desk = Bench(clock, jobs=UnsavedJobs(unsaved={4}))
+    ids = await desk.park(3)
+    job = await desk.start()
+    item = WorkItem("", job=job.id)
+    with pytest.raises(Unavailable):
+        await jobs.do_slice(desk.parts, item)
+    assert await desk.journal.update_delivery(ids[0], job="another job")
+    await jobs.do_slice(desk.parts, item)
+    ended = await jobs.get_job(desk.jobs, job.id)
+    assert (ended.state, counts(ended)) == (JobState.DONE, (3, 3, 2, 1, 0))
+
+
 class Watched(MemoryJournal):
     """Does something else once, when a delivery is read for the first time."""
 
