@@ -36,6 +36,7 @@ from faults.mirror_chapter import build_settings as build_map_settings
 from faults.mirror_truth import read_all
 from faults.proxy import KINDS
 from faults.refusal_rows import RowTroubles
+from faults.refusals import CORRECTION
 from faults.route import PATIENCE, Route, gather_limited
 from faults.sweeping import sweep_later
 from faults.verdict import AcceptedDelivery, Finding, StoredResource, Tally
@@ -120,8 +121,13 @@ class RefusalChapter:
                 counted += sum(len(delivery.intents) for delivery in stream)
                 if counted >= number and len(streams) >= len(refusals.REFUSALS):
                     break
+        # A correction that overtakes its delivery would leave nothing to correct.
+        corrections = [[sent] for stream in streams for sent in stream if sent.name == CORRECTION]
+        others = [[sent for sent in stream if sent.name != CORRECTION] for stream in streams]
         async with self._bring_trouble(len(streams), kills=kills):
-            sent = await self._send(streams)
+            sent = await self._send(others)
+            await self._settle()
+            await self._send(corrections)
             await self._settle()
         lines = {line.delivery for line in await self._read_list() if not line.is_row}
         self._count_injected(item.sent.name for item in sent if item.id in lines)

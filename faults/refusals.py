@@ -27,6 +27,9 @@ _TOO_LONG = "x" * (MAX_UNIT_BYTES + 1)
 _IN_A_TRANSACTION = 20  # entries: all of it goes as one unit
 _SHARED_SYSTEM = "urn:faults:shared"
 
+# The name of a delivery that corrects an earlier one.
+CORRECTION = "correction"
+
 NORTH, FEED = "north", "feed"
 NORTH_TOKEN, FEED_TOKEN = "made-up-token-of-the-north", "made-up-token-of-a-feed"
 _SENDERS = """
@@ -174,7 +177,7 @@ def _correct(factory: DeliveryFactory, size: int) -> Stream:
     before = _build(factory, injected.CORRECTED, size, bad)
     good = [factory.make_intent("sets", intent.tracked) for intent, _ in bad]
     entries = [build_entry(intent) for intent in good]
-    after = Delivery(name="correction", body=build_bundle("batch", entries), intents=tuple(good))
+    after = Delivery(name=CORRECTION, body=build_bundle("batch", entries), intents=tuple(good))
     return [before, after]
 
 
