@@ -16,12 +16,15 @@ from faults.attention import check_attention
 from faults.chains import Chains
 from faults.copies import Copies
 from faults.deliveries import DeliveryFactory, Stream
+from faults.edits_chapter import EditsChapter
+from faults.edits_chapter import build_settings as build_edit_settings
 from faults.injected import (
     BATCH_REFUSED,
     CONCERN_FAILED,
     COPIED,
     DATAVERSE_FAILED,
     DELIVERED_TWICE,
+    EDITED,
     FHIR_CLOCK,
     FHIR_FAILED,
     KEY_REPEATED,
@@ -54,7 +57,7 @@ from local.services import find_free_ports, run_services
 # Shares of all faults. Kills at every request are not limited by the number.
 _STORM, _COPIES, _CHAINS, _REPLAYS = 0.35, 0.3, 0.08, 0.04
 _TIME_OUTS, _RANDOM_KILLS, _OUTAGE = 0.02, 0.01, 0.02
-_MIRROR = 0.36
+_MIRROR, _EDITS = 0.36, 0.1
 _REFUSALS = 7  # entries for each fault
 _CROWD = 100  # with the number of faults: at 3,000, more wait than a page of a table holds
 
@@ -190,6 +193,12 @@ async def _run_mirror(route: Route, report: Report, options: ScenarioOptions) ->
         report.print_line(f"{found} {harm}: {kind}")
 
 
+async def _run_edits(route: Route, report: Report, options: ScenarioOptions) -> None:
+    maker, folder = DeliveryFactory(f"edits-{options.seed}"), options.folder / "edits"
+    chapter = EditsChapter(route=route, report=report, maker=maker, folder=folder)
+    await chapter.run(round(options.number * _EDITS))
+
+
 async def _run_refusals(route: Route, report: Report, options: ScenarioOptions) -> None:
     maker = DeliveryFactory(f"refusals-{options.seed}")
     folder = options.folder / "refusals"
@@ -228,6 +237,14 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "mirror": Scenario(
         run=_run_mirror, injects=ALL_KINDS, hosts=2, settings=build_settings, is_on_list=False
+    ),
+    "edits": Scenario(
+        run=_run_edits,
+        injects=(EDITED, FHIR_FAILED, DATAVERSE_FAILED, STORAGE_FAILED, KILLED),
+        is_proxied=True,
+        hosts=2,
+        settings=build_edit_settings,
+        is_on_list=False,
     ),
     "refusals": Scenario(
         run=_run_refusals,

@@ -42,6 +42,7 @@ DEFINITIONS_HUNG = "Dataverse hung about its tables"
 CHILD_REFUSED = "a key of the organization refused a child"
 ROUTE_SWITCHED = "a resource changed just after its table's route"
 ROW_TAKEN = "staff made a row that of somebody else"
+EDITED = "staff edited a contact that the EHR changed, too"
 CROWD_WAITED = "more than a thousand patients waited for one organization"
 
 # What is refused, held, parked or waits: counted once for each delivery, or for each row.

@@ -166,24 +166,45 @@ class ActivityRecorder:
             self._pending_since = self.clock()
             if self.delay:
                 self.call_later(self.delay, self._start_flush)
+        entry = self._build(category, upstream, status, context)
         self.pending.append(
-            Activity(
-                time=self.now(),
-                category=category,
-                upstream=upstream,
-                action=context.action or action,
-                status=status,
-                delivery=context.delivery,
-                resource=context.resource,
-                table=context.table,
-                row=context.row,
-                notes=notes,
-                duration=round(seconds * 1000),
-                operation=context.operation,
+            replace(
+                entry, action=entry.action or action, notes=notes, duration=round(seconds * 1000)
             )
         )
         if len(self.pending) >= BATCH_SIZE:
             self._start_flush()
+
+    async def record_now(
+        self,
+        category: Category,
+        upstream: str,
+        status: str,
+        context: ActivityContext,
+        *,
+        notes: tuple[str, ...],
+    ) -> None:
+        """Record one entry that nothing else would tell, before what it tells of is done. Raises
+        Unavailable where it cannot be stored: then it must not be done."""
+        if self.store is not None:
+            entry = self._build(category, upstream, status, context)
+            await self.store([replace(entry, notes=notes)])
+
+    def _build(
+        self, category: Category, upstream: str, status: str, context: ActivityContext
+    ) -> Activity:
+        return Activity(
+            time=self.now(),
+            category=category,
+            upstream=upstream,
+            action=context.action or "",
+            status=status,
+            delivery=context.delivery,
+            resource=context.resource,
+            table=context.table,
+            row=context.row,
+            operation=context.operation,
+        )
 
     def _start_flush(self) -> None:
         flush = asyncio.create_task(self.flush())

@@ -28,6 +28,7 @@ class ResourceVersion:
     resource: FhirResource | None = None
     mark: Mark | None = None
     is_delete_announced: bool = False
+    edited: str | None = None  # the version that an edit from Dataverse has taken the place of
 
     @property
     def is_deleted(self) -> bool:

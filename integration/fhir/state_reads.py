@@ -100,6 +100,7 @@ def _read_version(entry: Mapping[str, Any]) -> ResourceVersion:
         resource=resource,
         mark=write_mark.read_mark(resource),
         is_delete_announced=write_mark.is_delete_announced(resource),
+        edited=write_mark.read_edited_version(resource),
     )
 
 

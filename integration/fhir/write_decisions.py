@@ -29,7 +29,10 @@ A later attempt, and the resource is no longer at its base:
 | has our mark after that of a later delivery | overtaken: restore that one |
 | has the mark of a later delivery | superseded |
 | has a change or a deletion by somebody else | superseded |
-| has only writes of earlier deliveries | send, on condition of its version |
+| has only writes of earlier deliveries, and edits (below) | send, on condition of its version |
+
+An edit from Dataverse changes a few elements of what a delivery has brought, and keeps its mark. A
+delivery that brings another state of all is written over it, at a later attempt as at the first.
 
 No server makes a first write or a delete conditional on a version. These lock the name of their
 resource (`journal.write_guard`), and hear there of a later delete. An update takes no lock,
@@ -345,6 +348,8 @@ def _is_later(attempt: Attempt, entry: UnitEntry, version: ResourceVersion) -> b
 def _is_foreign(version: ResourceVersion, before: ResourceVersion | None) -> bool:
     """Whether somebody else than the relay made this version: they drop the mark, or leave it as it
     was in the version before, and delete what nobody has announced."""
+    if before is not None and version.edited == before.version:
+        return False
     if version.is_deleted:
         return before is None or not before.is_delete_announced
     if version.is_delete_announced and not (before and before.is_delete_announced):

@@ -275,7 +275,7 @@ class WebApiSink:
                 return None  # it was deleted just after
             resource = state.resource
             mapped = engine.map_resource(job.entity, resource, job.tables, base, today=today)
-        record_edits(self.dataverse.upstream.activities, job, edits)
+        await record_edits(self.dataverse.upstream.activities, job, edits)
         result = await self._write_rows(job, resource, mapped, existing, edits)
         if result is None or result.action == "refused":
             return result

@@ -61,9 +61,10 @@ async def write_edits(
     return await fhir.read_current(replace(job.item, version=stored.version)), edits
 
 
-def record_edits(activities: ActivityRecorder, job: MirrorJob, edits: RowEdits) -> None:
+async def record_edits(activities: ActivityRecorder, job: MirrorJob, edits: RowEdits) -> None:
     """Record in the activity log what becomes of edits, before the row is written: should that
-    answer be lost, the next attempt finds its own row, and no edit."""
+    answer be lost or the worker end, the next attempt finds its own row, and no edit. Raises
+    Unavailable where the log cannot be written."""
     remarks = (*describe_edits(edits), *edits.notes)
     if not remarks:
         return
@@ -71,4 +72,4 @@ def record_edits(activities: ActivityRecorder, job: MirrorJob, edits: RowEdits) 
     context = replace(
         get_activity_context(), resource=job.reference, table=job.entity.table, action="compare"
     )
-    activities.record(category, "Dataverse", "edited", context, notes=remarks)
+    await activities.record_now(category, "Dataverse", "edited", context, notes=remarks)

@@ -54,6 +54,12 @@ def version(number: int, mark: Mark | None = None) -> ResourceVersion:
     return ResourceVersion(version=str(number), resource={"id": "p1"}, mark=mark)
 
 
+def edit(number: int, mark: Mark | None = None, over: int | None = None) -> ResourceVersion:
+    """A version in which an edit from Dataverse was written."""
+    edited = str(over or number - 1)
+    return ResourceVersion(version=str(number), resource={"id": "p1"}, mark=mark, edited=edited)
+
+
 def announced(number: int) -> ResourceVersion:
     """A version in which an earlier delivery has announced its delete."""
     resource = {"id": "p1"}
@@ -111,6 +117,38 @@ def test_what_the_present_state_decides(attempt: Attempt, found: Candidate, step
             Step.CHANGED,  # somebody else's change that kept the mark
         ),
         (candidate(state("5", EARLIER), "4"), [version(5, EARLIER), version(4)], Step.SEND),
+        (candidate(state("5"), "4"), [edit(5), version(4)], Step.SEND),
+        (candidate(state("5", EARLIER), "4"), [edit(5, EARLIER), version(4, EARLIER)], Step.SEND),
+        (
+            candidate(state("6", EARLIER), "4"),
+            [edit(6, EARLIER), edit(5, EARLIER), version(4, EARLIER)],
+            Step.SEND,
+        ),
+        (
+            candidate(state("6", EARLIER), "4"),
+            [edit(6, EARLIER, over=5), version(5, EARLIER), version(4, EARLIER)],
+            Step.CHANGED,  # the edit is over somebody else's change
+        ),
+        (
+            candidate(state("6", EARLIER), "4"),
+            [edit(6, EARLIER, over=5), edit(5, EARLIER), version(4, EARLIER)],
+            Step.SEND,
+        ),
+        (
+            candidate(state("6", EARLIER), "4"),
+            [edit(6, EARLIER, over=4), edit(5, EARLIER), version(4, EARLIER)],
+            Step.CHANGED,  # somebody has changed the edited version, and kept what it says
+        ),
+        (
+            candidate(state("6", LATER), "4"),
+            [edit(6, LATER), version(5, LATER), version(4)],
+            Step.SUPERSEDED,
+        ),
+        (
+            candidate(state("5"), "4", of=entry("DELETE")),
+            [edit(5), version(4)],
+            Step.SEND,
+        ),
         (candidate(state("5", LATER), "4"), [version(5, LATER), version(4)], Step.SUPERSEDED),
         (
             candidate(state("6", OWN), "4"),

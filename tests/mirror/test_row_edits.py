@@ -3,13 +3,14 @@ rule of the column decides. Nothing is lost without a note, and nothing goes rou
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from integration.core.model import Column, RowResult, WorkItem
+from integration.core.errors import Unavailable
+from integration.core.model import Activity, Column, RowResult, WorkItem
 from integration.mapping.model import AttributeMap, Conflict, EntityMap, Kind
 from integration.mirror import mirror as mirroring
 from integration.mirror.row_edits import is_exact
@@ -415,6 +416,27 @@ async def test_what_became_of_an_edit_is_told_even_if_the_answer_is_lost(shown: 
     shown.dataverse_double.will_fail(kind="lost-reply", method="PATCH", next=1)
     await mirroring.mirror_resource(shown.mirror, WorkItem(DELIVERY, resource=WHO))
     await shown.mirror_all()
+    told = [note for entry in shown.activity.entries for note in entry.notes]
+    assert "replaced what somebody has changed in Dataverse: telephone2" in told
+
+
+async def test_no_edit_is_written_over_before_the_log_tells_of_it(shown: Route) -> None:
+    """A worker that ends just after it has written the row tells nothing more."""
+    activities = shown.dataverse.upstream.activities
+
+    async def refuse(_: Sequence[Activity]) -> None:
+        raise Unavailable("storage", "away")
+
+    await edit(shown, telephone2="555-0101")
+    await put(shown, anna("2"))
+    activities.store = refuse
+    await mirroring.mirror_resource(shown.mirror, WorkItem(DELIVERY, resource=WHO))
+    assert (await shown.dataverse_double.contact())["telephone2"] == "555-0101"
+    activities.store = shown.activity.add
+    activities.pending.clear()
+    await shown.mirror_all()
+    assert (await shown.dataverse_double.contact())["telephone2"] == "2"
+    activities.pending.clear()  # as at a worker's end
     told = [note for entry in shown.activity.entries for note in entry.notes]
     assert "replaced what somebody has changed in Dataverse: telephone2" in told
 
