@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
+from integration.core.flow import find_hour
 from integration.journal.attention import ConcernPage
 from integration.journal.concern import ConcernKind
 from integration.operations.status import (
@@ -27,8 +28,10 @@ from integration.queues.queue_reader import QueueState
 OLDEST = timedelta(minutes=60)
 BACKLOG = 10_000
 
-# What an alert counts within its window.
+# What an alert counts within its window. Here hours are counted: what has not come again in the
+# hour before this one is over.
 _UNPROVEN = 10
+_HOUR = _RECENT = timedelta(hours=1)
 _SILENT = timedelta(hours=2)
 
 
@@ -181,11 +184,16 @@ def _judge_unproven(facts: _Facts) -> Known:
     if isinstance(refusals, Unreadable):
         return Known(AlertState.UNREADABLE, refusals.reason)
     found = [
-        f"{item.sender}: {item.count} answers 401 in the last 24 hours"
+        f"{item.sender}: {item.count} answers 401 in the last 24 hours, the last between "
+        f"{item.last:%H:%M} and {item.last + _HOUR:%H:%M} UTC"
         for item in refusals.by_sender
-        if item.status == 401 and item.sender is not None and item.count >= _UNPROVEN
+        if item.status == 401
+        and item.sender is not None
+        and item.count >= _UNPROVEN
+        and item.last is not None
+        and find_hour(facts.report.time) - item.last <= _RECENT
     ]
-    return _ring_if(found, f"no sender has {_UNPROVEN} answers 401 in the last 24 hours")
+    return _ring_if(found, f"no sender has {_UNPROVEN} answers 401, and one of them lately")
 
 
 def _judge_silent(facts: _Facts) -> Known:

@@ -42,11 +42,13 @@ class HourCounts:
 @dataclass(frozen=True, slots=True)
 class SenderFlow:
     """What passed of one sender. `name`: also NO_SENDER and OTHER_SENDERS. `last_seen`: the last of
-    the hours in which it has certainly sent a request; None: in none."""
+    the hours in which it has certainly sent a request, `last_unproven`: in which one was not
+    proven; None: in none."""
 
     name: str
     counts: FlowCounts
     last_seen: datetime | None
+    last_unproven: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,12 +106,17 @@ def _sum_hour(flows: list[HourFlow], hour: datetime) -> FlowCounts:
 def _sum_senders(flows: list[HourFlow]) -> tuple[SenderFlow, ...]:
     sums: dict[str, FlowCounts] = {}
     seen: dict[str, datetime] = {}
+    unproven: dict[str, datetime] = {}
     for flow in flows:
         for name, counts in flow.senders.items():
             sums[name] = sums.get(name, FlowCounts()) + counts
             if counts.is_seen:
                 seen[name] = max(flow.hour, seen.get(name, flow.hour))
-    return tuple(SenderFlow(name, sums[name], seen.get(name)) for name in sorted(sums))
+            if counts.unproven:
+                unproven[name] = max(flow.hour, unproven.get(name, flow.hour))
+    return tuple(
+        SenderFlow(name, sums[name], seen.get(name), unproven.get(name)) for name in sorted(sums)
+    )
 
 
 def _sum_unmapped(flows: list[HourFlow]) -> dict[UnmappedElement, int]:

@@ -18,8 +18,12 @@ from integration.fhir.client import FhirServer
 from integration.journal.delivery_filter import DeliveryFilter
 from integration.journal.store import Journal
 
+_NAMES = ("storage", "fhir", "dataverse")
 _TIMEOUT = 10.0  # seconds
 
+
+# The state of an upstream that was asked, and has not answered yet.
+ASKED = "asked, and has not answered yet"
 
 # How long a result is answered again. Trouble is to be seen gone soon after it is mended.
 _KEPT = timedelta(seconds=60)
@@ -48,6 +52,7 @@ class UpstreamCheck:
     fhir: FhirServer
     dataverse: Dataverse
     now: Callable[[], datetime]
+    _answered: dict[str, str] = field(default_factory=dict)  # of the first round, while it lasts
     _last: tuple[Mapping[str, str], datetime] | None = None
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -59,7 +64,7 @@ async def check_upstreams(check: UpstreamCheck) -> CheckedStates:
         fresh = _find_fresh(check)
         if fresh is not None:
             return fresh
-        states = await _ask_upstreams(check.journal, check.fhir, check.dataverse)
+        states = await _ask_upstreams(check)
         check._last = states, check.now()
         return _build_result(states, check._last[1], _get_lifetime(states))
 
@@ -67,6 +72,15 @@ async def check_upstreams(check: UpstreamCheck) -> CheckedStates:
 def get_last_states(check: UpstreamCheck) -> CheckedStates | None:
     """Return the last result, however old, and ask nobody. None: this worker has none."""
     return None if check._last is None else CheckedStates(*check._last, max_age=0)
+
+
+def get_known_states(check: UpstreamCheck) -> CheckedStates:
+    """Return the last result, or else what has answered so far: the others are ASKED."""
+    last = get_last_states(check)
+    if last is not None:
+        return last
+    states = {name: check._answered.get(name, ASKED) for name in _NAMES}
+    return CheckedStates(states, check.now(), max_age=0)
 
 
 def _find_fresh(check: UpstreamCheck) -> CheckedStates | None:
@@ -88,19 +102,23 @@ def _build_result(states: Mapping[str, str], checked: datetime, left: timedelta)
     return CheckedStates(states, checked, int(left.total_seconds()))
 
 
-async def _ask_upstreams(
-    journal: Journal, fhir: FhirServer, dataverse: Dataverse
-) -> Mapping[str, str]:
-    names = ("storage", "fhir", "dataverse")
+async def _ask_upstreams(check: UpstreamCheck) -> Mapping[str, str]:
+    journal, fhir, dataverse = check.journal, check.fhir, check.dataverse
+
+    async def note_state(name: str, work: Callable[[], Awaitable[object]]) -> str:
+        state = check._answered[name] = await _describe_state(work)
+        return state
+
+    check._answered.clear()
     metadata = Request("GET", "metadata", headers={"accept": "application/fhir+json"})
     who_am_i = requests.build_who_am_i()
     async with fhir.upstream.activities.track(action="health"):
         states = await asyncio.gather(
-            _describe_state(lambda: journal.list_deliveries(DeliveryFilter(), 1, None)),
-            _describe_state(lambda: _ensure_ok(fhir.send(metadata, "health"))),
-            _describe_state(lambda: _ensure_ok(dataverse.send(who_am_i, "health"))),
+            note_state("storage", lambda: journal.list_deliveries(DeliveryFilter(), 1, None)),
+            note_state("fhir", lambda: _ensure_ok(fhir.send(metadata, "health"))),
+            note_state("dataverse", lambda: _ensure_ok(dataverse.send(who_am_i, "health"))),
         )
-    return dict(zip(names, states, strict=True))
+    return dict(zip(_NAMES, states, strict=True))
 
 
 async def _ensure_ok(request: Awaitable[Response]) -> None:

@@ -118,11 +118,13 @@ class HousekeepingState:
 
 @dataclass(frozen=True, slots=True)
 class RefusalCount:
-    """So many answers of one status. `sender`: whose address it was; None: of no listed sender."""
+    """So many answers of one status. `sender`: whose address it was; None: of no listed sender.
+    `last`: the beginning of the last hour with one, which is known of answers 401 alone."""
 
     sender: str | None
     status: int
     count: int
+    last: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,7 +389,9 @@ def _describe_trouble(
 async def _find_refusals(flow: FlowReader, now: datetime) -> RefusedRequests:
     report = await report_flow(flow, DEFAULT_HOURS, now)
     counted = (
-        RefusalCount(sender.name or None, status, count)
+        RefusalCount(
+            sender.name or None, status, count, sender.last_unproven if status == 401 else None
+        )
         for sender in report.by_sender
         for status, count in sender.counts.by_refusal.items()
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from urllib.parse import urlsplit
 
 from integration.core.errors import Issue, Rejected
@@ -25,12 +26,13 @@ from integration.senders.proofs.proof import Secrets
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SenderView:
     """A sender on a page. `tables`: None: senders.toml does not list it. `counts`: of the last
-    day."""
+    day; `last_unproven`: the last hour of it in which a request was not proven."""
 
     name: str
     tables: SenderTables | None
     last: Delivery | None
     counts: FlowCounts
+    last_unproven: datetime | None
     problem: str | None
 
     @property
@@ -88,6 +90,9 @@ def _build(view: View, name: str, report: StatusReport, flow: FlowReport) -> Sen
         tables=None if sender is None else describe_sender(sender, secrets, _find_root(view)),
         last=_get_last(report).get(name),
         counts=_get_counts(flow, name),
+        last_unproven=next(
+            (found.last_unproven for found in flow.by_sender if found.name == name), None
+        ),
         problem=report.sender_problems.get(name),
     )
 

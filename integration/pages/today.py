@@ -16,10 +16,11 @@ from integration.operations.alerts import AlertState, judge_alerts
 from integration.operations.attention import read_newest
 from integration.operations.flow import DEFAULT_HOURS, FlowReport, report_flow
 from integration.operations.health import (
+    ASKED,
     CheckedStates,
     UpstreamCheck,
     check_upstreams,
-    get_last_states,
+    get_known_states,
 )
 from integration.operations.status import StatusReport, Unreadable, report_status
 from integration.pages.chart import HEIGHT, WIDTH, build_chart, count_refused, count_rows
@@ -31,7 +32,7 @@ from integration.queues.queue_reader import QueueState
 MAX_CONCERNS = 1000
 
 # Seconds for upstreams to answer. One that hangs must not keep the page from showing.
-_PATIENCE = 2.0
+PATIENCE = 2.0
 
 # What each kind is called here, for one and for several; words that need no glossary.
 _TITLES = {
@@ -70,6 +71,11 @@ _TITLES = {
 }
 
 
+_UPSTREAMS = {"fhir": "FHIR server", "dataverse": "Dataverse", "storage": "Storage"}
+
+# What was given up, and is replayed once the service works again.
+_GIVEN_UP = frozenset({ConcernKind.PARKED, ConcernKind.ROW_PARKED})
+
 # Alerts that no concern tells of: what they are called here, and the page that says more.
 _ALERTS = {
     "unproven": ("A sender is not let in", "senders"),
@@ -100,6 +106,11 @@ class Need:
     reason: str
     other_reasons: int
 
+    @property
+    def is_given_up(self) -> bool:
+        """Whether it goes on when somebody replays it, and not before."""
+        return self.kind in _GIVEN_UP
+
 
 async def show_today(view: View) -> Reply:
     """Show attention first, then what flows."""
@@ -119,6 +130,9 @@ async def show_today(view: View) -> Reply:
         max_concerns=MAX_CONCERNS,
         report=report,
         upstreams=upstreams,
+        asked=ASKED,
+        upstream_names=_UPSTREAMS,
+        is_waited_for=upstreams is not None and ASKED in upstreams.states.values(),
         problems=list_problems(report, upstreams, found),
         flow=flow,
         total=total if total is not None and total.list_counted() else None,
@@ -166,11 +180,10 @@ def list_problems(
 
 
 def _list_upstreams(upstreams: CheckedStates | None) -> Iterable[Problem]:
-    names = {"fhir": "FHIR server", "dataverse": "Dataverse", "storage": "Storage"}
     for name, state in (upstreams.states if upstreams else {}).items():
-        if state != "ok":
-            place = names.get(name, name)
-            text = f"{state}. What waits for it goes on by itself when it works again."
+        if state not in ("ok", ASKED):
+            place = _UPSTREAMS.get(name, name)
+            text = f"{state}. What waits for it goes on by itself; what was given up does not."
             yield Problem(place=place, text=text, path="activity", fields={"upstream": place})
 
 
@@ -225,6 +238,6 @@ async def _check_upstreams(check: UpstreamCheck | None) -> CheckedStates | None:
         return None
     task = asyncio.ensure_future(check_upstreams(check))
     try:
-        return await asyncio.wait_for(asyncio.shield(task), _PATIENCE)
+        return await asyncio.wait_for(asyncio.shield(task), PATIENCE)
     except TimeoutError:
-        return get_last_states(check)
+        return get_known_states(check)

@@ -89,7 +89,12 @@ def _load_templates() -> Environment:
     )
     environment.globals.update(link=build_link, asset=build_asset_link)
     environment.filters.update(
-        time=format_time, age=format_age, count=format_count, plural=choose_plural, id=format_id
+        time=format_time,
+        second=format_second,
+        age=format_age,
+        count=format_count,
+        plural=choose_plural,
+        id=format_id,
     )
     return environment
 
@@ -104,13 +109,24 @@ def build_asset_link(name: str) -> str:
 
 def format_time(moment: datetime | None) -> Markup | str:
     """Show a time in UTC. A script shows it in the reader's zone, with UTC on hover."""
+    return _format_moment(moment, "%Y-%m-%d %H:%M UTC", shows_seconds=False)
+
+
+def _format_moment(moment: datetime | None, style: str, *, shows_seconds: bool) -> Markup | str:
     if moment is None:
         return "-"
     utc = moment.astimezone(UTC)
     stamp = utc.isoformat(timespec="seconds").replace("+00:00", "Z")
-    text = f"{utc:%Y-%m-%d %H:%M} UTC"
     exact = f"{utc:%Y-%m-%d %H:%M:%S} UTC"
-    return Markup('<time datetime="{}" title="{}">{}</time>').format(stamp, exact, text)
+    shown = Markup(' data-seconds=""') if shows_seconds else ""
+    text = Markup('<time datetime="{}" title="{}"{}>{}</time>')
+    return text.format(stamp, exact, shown, utc.strftime(style))
+
+
+def format_second(moment: datetime | None) -> Markup | str:
+    """Show a time as `format_time` does, with its second: in lists of what came one after the
+    other."""
+    return _format_moment(moment, "%Y-%m-%d %H:%M:%S UTC", shows_seconds=True)
 
 
 def format_age(duration: timedelta) -> str:

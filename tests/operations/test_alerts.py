@@ -135,7 +135,23 @@ async def test_a_sender_that_proves_nothing_rings(clock: Clock) -> None:
     refusals = (await report_status(checking(clock, flow=log))).refusals
     known = judge(await report(clock, refusals=refusals))
     assert ringing(known) == {"unproven"}
-    assert known["unproven"].reason == "lab: 10 answers 401 in the last 24 hours"
+    hour = find_hour(clock())
+    assert known["unproven"].reason == (
+        "lab: 10 answers 401 in the last 24 hours, the last between "
+        f"{hour:%H:%M} and {hour + timedelta(hours=1):%H:%M} UTC"
+    )
+
+
+async def test_a_sender_that_is_let_in_again_rings_no_more(clock: Clock) -> None:
+    log, hour = MemoryFlowLog(), find_hour(clock())
+    counted = {"lab": FlowCounts(unproven=10)}
+    for ago, rings in ((1, True), (2, False)):
+        log.flows.clear()
+        flow = HourFlow(hour=hour - timedelta(hours=ago), worker="a", senders=counted)
+        await log.save_flows([flow])
+        refusals = (await report_status(checking(clock, flow=log))).refusals
+        known = judge(await report(clock, refusals=refusals))
+        assert (known["unproven"].state is AlertState.RINGS) is rings
 
 
 async def test_a_sender_without_its_secret_waits_for_an_operator(clock: Clock) -> None:

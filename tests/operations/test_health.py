@@ -12,9 +12,11 @@ import pytest
 from integration.core.errors import Unavailable
 from integration.journal.store import MemoryJournal, Page
 from integration.operations.health import (
+    ASKED,
     CheckedStates,
     UpstreamCheck,
     check_upstreams,
+    get_known_states,
     get_last_states,
 )
 from tests.conftest import Route
@@ -35,6 +37,17 @@ class Counting(MemoryJournal):
 
     async def list_deliveries(self, *asked: Any) -> Page:
         self.reads.append(asked)
+        return await MemoryJournal.list_deliveries(self, *asked)
+
+
+@dataclass
+class Silent(MemoryJournal):
+    """Answers when it is let."""
+
+    heard: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def list_deliveries(self, *asked: Any) -> Page:
+        await self.heard.wait()
         return await MemoryJournal.list_deliveries(self, *asked)
 
 
@@ -74,6 +87,19 @@ async def test_failing_storage_is_named(route: Route) -> None:
     states = await checked(route, Broken())
     assert "ServiceRequestError" in states.pop("storage")
     assert states == {"fhir": "ok", "dataverse": "ok"}
+
+
+async def test_what_has_answered_is_known_while_another_one_is_silent(route: Route) -> None:
+    journal, silence = Silent(), {"storage": ASKED}
+    check = sharing(route, journal)
+    assert get_known_states(check).states == dict.fromkeys(WELL, ASKED)
+    asking = asyncio.create_task(check_upstreams(check))
+    while get_known_states(check).states != WELL | silence:
+        await asyncio.sleep(0)
+    assert not get_known_states(check).is_healthy
+    journal.heard.set()
+    assert (await asking).states == WELL
+    assert get_known_states(check).states == WELL
 
 
 async def test_the_response_holds_no_addresses(route: Route) -> None:

@@ -360,8 +360,8 @@ async def test_refused_requests_of_a_day_and_missing_settings_are_told(clock: Cl
     assert described["sender_problems"] == problems
     assert described["refused"]["since"] == find_hour(clock()) - timedelta(hours=23)
     assert described["refused"]["requests"] == [
-        {"status": 401, "count": 1},
-        {"sender": "lab", "status": 401, "count": 2},
+        {"status": 401, "count": 1, "last": find_hour(clock())},
+        {"sender": "lab", "status": 401, "count": 2, "last": find_hour(clock())},
         {"sender": "west", "status": 429, "count": 1},
     ]
 

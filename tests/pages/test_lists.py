@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -61,7 +62,7 @@ async def test_each_kind_is_shown_with_its_reason_and_what_to_do(
     reason, _, todo = why.partition(" ")
     assert reason == "503"
     assert len(todo) > 20
-    assert where == "delivery"
+    assert where == "delivery delivery-0"
     assert sender == "north"
     assert "/api/pages/deliveries/delivery-0" in page.links
     # What waits for another record is written when that one comes.
@@ -75,7 +76,7 @@ async def test_a_refused_entry_and_a_row_are_named_without_a_patient(route: Rout
     await route.process_all(id_)
     await raise_concerns(route, ConcernKind.ROW_PARKED, resource="Patient/p1")
     page = await visit(route, "reader").get("attention")
-    assert "delivery entry 1 " in page.text
+    assert re.search(r"delivery [-0-9a-f ]+ entry 1 ", page.text)
     assert id_ in get_deliveries(page)
     assert MARKER not in page.html
     assert "Patient/p1" in page.text

@@ -82,10 +82,11 @@ def phi(route: Route) -> Visitor:
 async def test_the_maps_in_use_are_listed(route: Route) -> None:
     reply = await visit(route, "reader").get("maps")
     listed = reply.row("Patient")
-    assert listed[1:3] == ["contact", "dataverse"]
-    assert int(listed[3]) > 100
-    assert listed[5:] == ["patient.toml (healthcare)", "works not compared with the table here"]
-    assert reply.row("Goal")[5] == "goal.toml (clinical)"
+    assert listed[1:4] == ["works", "contact", "dataverse"]
+    assert int(listed[4]) > 100
+    assert listed[6:] == ["patient.toml (healthcare)"]
+    assert "maps were not compared with the columns in Dataverse here" in reply.text
+    assert reply.row("Goal")[6] == "goal.toml (clinical)"
     assert "MAPS_ENABLED" in reply.text
     assert "practitioner (Practitioner)" in reply.text
     assert "us_core (adds to Patient)" in reply.text
@@ -110,8 +111,8 @@ async def test_a_broken_map_that_is_not_in_use_is_shown_as_such(route: Route) ->
     addition = parse_map_file("more.toml", 'adds_to = "Goal"\n[[attribute]]\ncolumn = "a"\n')
     reply = await visit(route, "reader", map_files=[*MINE, wrong, addition]).get("maps")
     (listed,) = [row for row in reply.rows if row[0] == "Goal"]
-    assert listed[1] == "not in use"
-    assert listed[6].startswith("broken")
+    assert listed[2] == "not in use"
+    assert listed[1].startswith("broken")
     assert "care (Care) broken" in reply.text
     assert "x is no key" in reply.text
 
@@ -121,16 +122,17 @@ async def test_a_map_that_does_not_fit_its_table_is_not_said_to_work(route: Rout
     text = OWN.replace('"telephone1"', '"nosuchcolumn"').replace('"virtual"', '"dataverse"')
     visitor = visit(route, "reader", "phi", "admin", map_files=[parse_map_file("l.toml", text)])
     await visitor.post("data-routes/Location", route="dataverse")
-    before = (await visitor.get("maps")).row("Location")
-    assert before[6] == "works not compared with the table here"
+    before = await visitor.get("maps")
+    assert before.row("Location")[1] == "works"
+    assert "1 map was not compared with the columns in Dataverse here" in before.text
     asked = len(route.dataverse_double.received)
     await visitor.post("maps/Location", resource='{"resourceType": "Location"}')
     assert len(route.dataverse_double.received) > asked
     asked = len(route.dataverse_double.received)
     page = await visitor.get("maps")
     assert len(route.dataverse_double.received) == asked
-    assert page.row("Location")[6].startswith("does not fit its table")
-    assert "nosuchcolumn" in page.row("Location")[6]
+    assert page.row("Location")[1].startswith("does not fit its table")
+    assert "nosuchcolumn" in page.row("Location")[1]
 
 
 async def test_a_map_is_shown_with_the_reasons_of_its_comments(route: Route) -> None:

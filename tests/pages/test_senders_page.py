@@ -153,9 +153,10 @@ async def test_refused_requests_are_counted_by_sender_and_for_nobody(route: Rout
         flow.count(sender, count_refusal(status))
     visitor = visit(route)
     page = await visitor.get("senders/clinic")
-    assert "2 not proven (401) , 1 too many (429)" in page.text
+    assert "not proven 2 (401) , too many 1 (429)" in page.text
+    assert "It is not let in: a request in the hour from" in page.text
     page = await visitor.get("senders")
-    assert "nobody who is listed 1 not proven (401)" in page.text
+    assert "nobody who is listed not proven 1 (401)" in page.text
 
 
 async def test_a_sender_that_nobody_knows_is_a_404_with_a_sentence(route: Route) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from datetime import timedelta
@@ -15,9 +16,10 @@ from integration.core.model import Status
 from integration.journal.attention import ConcernFilter, ConcernPage
 from integration.journal.concern import Concern, ConcernKind, build_concern_id
 from integration.journal.flow_log import MemoryFlowLog
-from integration.journal.store import MemoryJournal
-from integration.operations.health import CheckedStates
+from integration.journal.store import MemoryJournal, Page
+from integration.operations.health import CheckedStates, UpstreamCheck
 from integration.operations.status import report_status
+from integration.pages import today
 from integration.pages.today import MAX_CONCERNS, group_concerns, list_problems
 from integration.queues.queue_reader import MemoryQueueReader, QueueState
 from tests.builders import patient
@@ -43,6 +45,14 @@ def build_concern(
     )
 
 
+class SilentJournal(MemoryJournal):
+    """Never answers."""
+
+    async def list_deliveries(self, *_: Any) -> Page:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
 async def fill(concerns: Sequence[Concern]) -> MemoryJournal:
     journal = MemoryJournal()
     for concern in concerns:
@@ -55,6 +65,29 @@ async def test_where_all_is_well_it_says_so(route: Route) -> None:
     assert page.status == 200
     assert "Nothing needs you" in page.text
     assert "All empty" in page.text
+
+
+async def test_nothing_is_said_to_be_well_while_a_service_is_silent(
+    route: Route, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(today, "PATIENCE", 0.01)
+    check = UpstreamCheck(SilentJournal(), route.fhir, route.dataverse, route.clock)
+    page = await visit(route, "reader", status={"upstream_check": check}).get("")
+    assert "Nothing needs you, as far as is known" in page.text
+    assert "Everything that came" not in page.text
+    assert "no answer yet Storage" in page.text
+
+
+@pytest.mark.parametrize("kind", [ConcernKind.PARKED, ConcernKind.ROW_PARKED])
+async def test_what_was_given_up_may_be_replayed_once_all_services_work(
+    route: Route, kind: ConcernKind
+) -> None:
+    check = UpstreamCheck(route.journal, route.fhir, route.dataverse, route.clock)
+    for found, is_offered in ((kind, True), (ConcernKind.ENTRIES, False)):
+        journal = await fill([build_concern(found)])
+        visitor = visit(route, "reader", journal=journal, status={"upstream_check": check})
+        text = (await visitor.get("")).text
+        assert ("All services work now: replay it" in text) is is_offered
 
 
 @pytest.mark.parametrize("kind", ConcernKind)
@@ -205,7 +238,12 @@ async def test_what_passed_is_drawn_with_its_numbers(route: Route) -> None:
     route.clock.later(3600)
     flow.count("west", FlowCounts(accepted=1, written=34, refused=2, rows_parked=1))
     page = await visit(route, "reader").get("")
-    for told in ("4 deliveries", "1 234 records written", "9 changes in Dataverse", "3 refused"):
+    for told in (
+        "4 deliveries",
+        "1 234 records written",
+        "9 changes in Dataverse",
+        "3 refused or given up",
+    ):
         assert told in page.text
     numbers = [row for row in page.rows if row[0].endswith("UTC")]
     assert len(numbers) == 24
@@ -223,7 +261,12 @@ async def test_what_was_delivered_is_counted_as_it_passes(route: Route) -> None:
     await route.process_all(await route.deliver(person, method="PUT", type="Patient", id="p1"))
     await route.mirror_all()
     text = (await visit(route, "reader").get("")).text
-    for told in ("1 delivery", "1 record written", "1 change in Dataverse", "0 refused"):
+    for told in (
+        "1 delivery",
+        "1 record written",
+        "1 change in Dataverse",
+        "0 refused or given up",
+    ):
         assert told in text
 
 

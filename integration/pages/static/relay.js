@@ -4,11 +4,15 @@
 const format = new Intl.DateTimeFormat(undefined, {
   year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit",
 });
+const formatSeconds = new Intl.DateTimeFormat(undefined, {
+  year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit",
+});
 const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 
 function showLocalTimes(root) {
   for (const element of root.querySelectorAll("time[datetime]")) {
-    element.textContent = format.format(new Date(element.dateTime));
+    const style = "seconds" in element.dataset ? formatSeconds : format;
+    element.textContent = style.format(new Date(element.dateTime));
   }
 }
 
