@@ -31,6 +31,9 @@ A later attempt, and the resource is no longer at its base:
 | has a change or a deletion by somebody else | superseded |
 | has only writes of earlier deliveries, and edits (below) | send, on condition of its version |
 
+The same holds where no base was recorded, and the resource has a mark of our delivery; but then
+nothing was sent, so a change by somebody else is none since.
+
 An edit from Dataverse changes a few elements of what a delivery has brought, and keeps its mark. A
 delivery that brings another state of all is written over it, at a later attempt as at the first.
 
@@ -185,7 +188,8 @@ def decide_by_history(
     if any(_is_later(attempt, entry, version) for version in recent):
         return Step.SUPERSEDED
     pairs = zip(recent, [*recent[1:], *versions[len(recent) :][:1], None], strict=False)
-    if any(_is_foreign(version, before) for version, before in pairs):
+    # Without a base nothing was sent before, so nobody has changed what this entry has written.
+    if candidate.base is not None and any(_is_foreign(*pair) for pair in pairs):
         return Step.CHANGED
     if attempt.corrects and _was_removed(attempt, candidate, versions):
         return Step.CHANGED
@@ -292,7 +296,8 @@ def _has_moved(attempt: Attempt, candidate: Candidate) -> bool:
     if not attempt.is_ordered:
         return True  # its base was not recorded
     if candidate.base is None:
-        # The earlier attempt ended before it sent anything; unless the resource says otherwise.
+        # The earlier attempt ended before it sent anything; unless the resource says otherwise: of
+        # two chains for one delivery the other may be ahead.
         mark = candidate.state.mark if candidate.state else None
         return mark is not None and mark.delivery == attempt.delivery
     if candidate.version != candidate.base:

@@ -15,6 +15,7 @@ from integration.fhir.write_mark import Mark
 OURS = "d5"
 EARLIER, LATER = Mark(delivery="d3", position=0), Mark(delivery="d7", position=0)
 OWN = Mark(delivery=OURS, position=0, digest="same")
+OTHER = Mark(delivery=OURS, position=1)  # another entry of the same delivery
 OWN_CREATE = Mark(delivery=CREATED, position=0)
 
 FIRST = Attempt(delivery=OURS)
@@ -82,6 +83,7 @@ CREATE = entry(created=True)
         (FIRST, candidate(state("4", LATER)), Step.SUPERSEDED),
         (FIRST, candidate(state("4", LATER), of=entry("DELETE")), Step.SUPERSEDED),
         (RETRY, candidate(state("4")), Step.SEND),  # no base: nothing was ever sent
+        (RETRY, candidate(state("4", OTHER)), Step.ASK_HISTORY),
         (RETRY, candidate(state("4"), "4"), Step.SEND),
         (RETRY, candidate(state("5"), "4"), Step.ASK_HISTORY),
         (RETRY, candidate(None, "4"), Step.ASK_HISTORY),
@@ -117,6 +119,18 @@ def test_what_the_present_state_decides(attempt: Attempt, found: Candidate, step
             Step.CHANGED,  # somebody else's change that kept the mark
         ),
         (candidate(state("5", EARLIER), "4"), [version(5, EARLIER), version(4)], Step.SEND),
+        # A history brings one resource twice, and its other state is written.
+        (candidate(state("5", OTHER)), [version(5, OTHER), version(4)], Step.SEND),
+        (
+            candidate(state("5", OTHER)),
+            [version(5, OTHER), version(4, OWN), version(3)],
+            Step.DONE_AND_CHANGED,
+        ),
+        (
+            candidate(state("6", OTHER)),
+            [version(6, OTHER), version(5, LATER), version(4)],
+            Step.SUPERSEDED,
+        ),
         (candidate(state("5"), "4"), [edit(5), version(4)], Step.SEND),
         (candidate(state("5", EARLIER), "4"), [edit(5, EARLIER), version(4, EARLIER)], Step.SEND),
         (
