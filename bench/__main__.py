@@ -35,7 +35,15 @@ from bench import (
     waiting,
     write_guard,
 )
-from bench.route import HEADERS, SENDER_HEADER, MeasuredRoute, deliver_all, encode, post_units
+from bench.route import (
+    HEADERS,
+    SENDER_HEADER,
+    MeasuredRoute,
+    deliver_all,
+    encode,
+    post_units,
+    wait_until_idle,
+)
 from bench.waiting import Latency
 from bench.watch import count_host_operations, count_storage_operations, watch_peak_memory
 from local.dataverse.limits import Limits
@@ -93,6 +101,7 @@ async def main(names: Iterable[str], latency: Latency) -> int:
                     )
                     await deliver_all(route, _make_bodies("warm-up", 2))
                     for measure in parts:
+                        await wait_until_idle(route)
                         await measure(route, latency)
     return 0
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import psutil
+from azure.storage.queue.aio import QueueServiceClient
 
 from integration.app.settings import read_settings
 from integration.core import decimal_json
@@ -25,6 +26,7 @@ from local.services import Running
 CONCURRENCY = 16  # FHIR_CONCURRENCY by default
 HEADERS = {"content-type": "application/fhir+json"}
 SENDER_HEADER = "x-sender"
+_PATIENCE = 900.0  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,20 @@ class MeasuredRoute:
         """Return the processor seconds that the host has used so far."""
         times = self.process.cpu_times()
         return float(times.user + times.system)
+
+
+async def wait_until_idle(route: MeasuredRoute) -> None:
+    """Wait until no queue has a message: work that is left would be measured with what comes."""
+    async with (
+        QueueServiceClient.from_connection_string(route.running.storage) as queues,
+        asyncio.timeout(_PATIENCE),
+    ):
+        names = [queue.name async for queue in queues.list_queues()]
+        while True:
+            found = [await queues.get_queue_client(name).get_queue_properties() for name in names]
+            if not any(queue.approximate_message_count for queue in found):
+                return
+            await asyncio.sleep(1)
 
 
 async def deliver_all(

@@ -114,9 +114,23 @@ def add_issue(result: EntryResult, issue: Issue) -> EntryResult:
     return replace(result, issues=[*(result.issues or ()), operation_outcome.as_json(issue)])
 
 
+def add_duplicates(unit: Unit, results: Sequence[EntryResult]) -> list[EntryResult]:
+    """Return the results, and those of the entries that are the same as one of theirs and have
+    none: what is settled without being sent is settled for all of them."""
+    known = {result.position: result for result in results}
+    added = [
+        duplicate
+        for entry in unit.entries
+        if entry.same and entry.position in known
+        for duplicate in copy_to_duplicates(entry, known[entry.position])[1:]
+        if duplicate.position not in known
+    ]
+    return [*results, *added]
+
+
 def copy_to_duplicates(entry: UnitEntry, result: EntryResult) -> list[EntryResult]:
-    """Return the result, and that of each entry with the same conditional create. For those, the
-    resource existed already."""
+    """Return the result, and that of each entry that is the same. For those of a conditional create
+    the resource existed already."""
     status = 200 if result.status == 201 else result.status
     duplicates = (replace(result, position=n, full_url=url, status=status) for n, url in entry.same)
     with_notes = result

@@ -69,7 +69,7 @@ class UnitEntry:
     # Type?query by which the server finds a conditional entry's resource; may hold placeholders
     condition: str | None = None
     source_version: str | None = None  # its place among the writes of its resource, if stated
-    # (position, full url) of later entries with the same conditional create
+    # (position, full url) of later entries that are the same: a conditional create, or a delete
     same: tuple[tuple[int, str | None], ...] = ()
     # (Type?query, target) of each conditional reference that matches an entry of the delivery.
     # The server must not have another match when the entry is sent. A target may be a placeholder

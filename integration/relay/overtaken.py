@@ -54,8 +54,12 @@ async def check_overtaken(
             undone.add(candidate.entry.position)
             restored[candidate.name] = await restore_later(preflight, candidate)
     superseded = {
-        position: write_decisions.build_result(found.candidates[position], Step.SUPERSEDED)
+        result.position: result
         for position in undone
+        for result in entry_results.copy_to_duplicates(
+            found.candidates[position].entry,
+            write_decisions.build_result(found.candidates[position], Step.SUPERSEDED),
+        )
     }
     return [superseded.get(result.position, result) for result in results], restored
 

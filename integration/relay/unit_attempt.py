@@ -345,7 +345,7 @@ async def _settle(
             queued=mirrored.get(result.position),
             round=progress.delivery.round,
         )
-        for result in results
+        for result in entry_results.add_duplicates(attempt.unit, results)
     ]
     if progress.has_results:
         await context.journal.add_entry_results(delivery, progress.lane, with_unit)

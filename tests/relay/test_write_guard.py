@@ -76,6 +76,19 @@ async def test_the_rest_of_a_superseded_transaction_is_written(route: Route) -> 
     assert await route.statuses(first) == [409, 201, 201]
 
 
+async def test_two_deletes_of_one_resource_that_come_too_late_are_both_answered(
+    route: Route,
+) -> None:
+    route.fhir_double.add(patient(id="p1"))
+    gone = {"request": {"method": "DELETE", "url": "Patient/p1"}}
+    earlier = await route.deliver(batch(gone, gone, entry(observation())))
+    later = await route.deliver(batch(entry(patient(id="p1"), method="PUT")))
+    await route.process_all(later)
+    await route.process_all(earlier)
+    assert await route.statuses(earlier) == [409, 409, 201]
+    assert route.fhir_double.of("Patient")
+
+
 async def test_a_late_update_does_not_bring_back_what_was_deleted(route: Route) -> None:
     route.fhir_double.add(named("before", id="p1"))
     first = await route.deliver(batch(update("first")))
