@@ -20,7 +20,7 @@ from integration.fhir.units import Lane, Limits
 
 # The version of the planner. Raise it with each change that could plan the same delivery otherwise,
 # or store lanes otherwise: what an earlier version has planned is then planned anew.
-PLANNER = 2
+PLANNER = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +56,16 @@ def plan(
         )
     if atomic and limits.over == "reject":
         return Plan((), _refuse_all(contents, [_refuse_to_split(contents, prepared, limits)]))
-    prepared = order_entries(prepared, atomic=atomic)
-    refused += _refuse_cycles(contents, prepared, limits, atomic=atomic)
-    if atomic and refused:
-        return Plan((), _refuse_all(contents, refused))
-    refused_positions = {entry.position for entry, _ in refused}
-    nodes = {
-        item.entry.position: item
-        for item in prepared
-        if item.entry.position not in refused_positions
-    }
+    ordered = order_entries(prepared, atomic=atomic)
+    while cycles := _refuse_cycles(contents, ordered, limits, atomic=atomic):
+        refused += cycles
+        if atomic:
+            return Plan((), _refuse_all(contents, refused))
+        # What comes before a refused entry and what comes after it have an order all the same.
+        gone = {entry.position for entry, _ in cycles}
+        prepared = [item for item in prepared if item.entry.position not in gone]
+        ordered = order_entries(prepared, atomic=atomic)
+    nodes = {item.entry.position: item for item in ordered}
     groups = [
         [nodes[n] for n in part]
         for part in graph.find_connected_components(nodes, split_into_units.find_edges(nodes))

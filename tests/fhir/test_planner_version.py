@@ -11,7 +11,7 @@ from integration.fhir.units import Limits
 from tests.builders import Body, batch, bundle, entry, observation, patient
 from tests.fhir.bundles import make_urn, read_contents
 
-VERSION = 2
+VERSION = 3
 DIGEST = "28c815edfb1aa28e"
 
 
