@@ -18,7 +18,7 @@ class EditedPatient:
     was created, the oldest first, and `shown`: those that the row has had. `versions`: of the
     patient, and the one that the row shows. `given`: all numbers that somebody gave, in their
     order. `noted`: how often the relay has said that it replaced an edit; `signed`: how many
-    Provenances there are; `told`: what became of the last delivery, as the relay has it."""
+    Provenances there are; `answer`: what became of the last delivery, as the relay has it."""
 
     name: str
     history: Sequence[str]
@@ -27,7 +27,7 @@ class EditedPatient:
     given: Sequence[str]
     noted: int
     signed: int
-    told: str
+    answer: str
 
     @property
     def changes(self) -> list[str]:
@@ -71,10 +71,10 @@ def _find_lost(patient: EditedPatient) -> Iterator[Harm]:
     lost = [number for number in patient.replaced if number not in changes]
     if len(lost) > patient.noted:
         yield "lost", f"of {', '.join(lost)} nothing is in FHIR, and {patient.noted} are noted"
-    # Those before it may have come too late: then their senders were told so.
+    # Those before it may have come too late: then their senders were answer so.
     *_, sent = [number for number in patient.given if not is_edit(number)]
     if sent not in changes:
-        yield "lost", f"the EHR's {sent} was never in FHIR: {patient.told}, {changes}"
+        yield "lost", f"the EHR's {sent} was never in FHIR: {patient.answer}, {changes}"
     written = [number for number in changes if is_edit(number)]
     if len(written) > len(set(written)):
         yield "doubled", f"an edit was written again: {changes}"

@@ -248,7 +248,7 @@ class EditsChapter:
             f"{self.route.host.url}/api/activity?resource={person.identity}&action=compare"
             "&_count=500"
         )
-        (told,) = await self.route.wait_for_outcomes([person.sent] if person.sent else [])
+        (outcome,) = await self.route.wait_for_outcomes([person.sent] if person.sent else [])
         return EditedPatient(
             name=person.name,
             history=[resource["telecom"][0]["value"] for resource in stored],
@@ -257,7 +257,7 @@ class EditsChapter:
             given=person.given,
             noted=sum(_REPLACED in str(entry["notes"]) for entry in notes["activity"]),
             signed=len(provenances.get("entry", ())),
-            told=str(told.answers or told.state),
+            answer=str(outcome.answers or outcome.state),
         )
 
     async def _ask(self, url: str) -> Any:

@@ -341,6 +341,8 @@ INCIDENTS: Mapping[str, Incident] = {
         "have that stopped, and the message deleted",
         _begin_poison,
         _end_poison,
+        # A message is tried five times before it is put aside.
+        AzureFunctionsJobHost__extensions__queues__visibilityTimeout="00:00:01",
     ),
     "parked-deliveries": _incident(
         "the FHIR server failed for longer than deliveries are tried, and they were parked",

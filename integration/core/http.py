@@ -22,7 +22,7 @@ logging.getLogger("httpx").setLevel(logging.WARNING)
 
 # What an operator must do, by the status of the answer.
 _REFUSED = {
-    401: "it does not accept this app's credential: is it expired, or of another tenant?",
+    401: "it does not accept this app's credential: it has expired, or is of another tenant",
     403: "give this app's identity its role there",
 }
 

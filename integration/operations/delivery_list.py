@@ -64,6 +64,11 @@ async def list_deliveries(journal: Journal, params: Mapping[str, str]) -> Page:
     return await journal.list_deliveries(wanted.criteria, wanted.count, after)
 
 
+def can_begin_with_oldest(params: Mapping[str, str]) -> bool:
+    """Whether a list by these query parameters can begin with the oldest deliveries."""
+    return not params.get("attention") and params.get("status") in OPEN
+
+
 def parse_criteria(params: Mapping[str, str]) -> DeliveryFilter:
     """Parse the query parameters that say of which deliveries. Raises Rejected."""
     return DeliveryFilter(
@@ -87,7 +92,7 @@ def _parse(params: Mapping[str, str]) -> ListQuery:
             "attention=rows. GET /api/activity?resource= names the deliveries of each call about it"
         )
         raise Rejected(Issue("not-supported", text, "resource"))
-    if sort is Sort.OLDEST and (group is not None or criteria.status not in OPEN):
+    if sort is Sort.OLDEST and not can_begin_with_oldest(params):
         text = (
             "sort=oldest needs status=accepted, processing or parked, without attention: other "
             "deliveries are kept with the newest first. until= leaves out newer ones"

@@ -73,6 +73,8 @@ class OpenDeliveries:
     more: bool
     oldest: Delivery | None
     oldest_under_way: Delivery | None = None
+    waiting: int = 0  # of those under way: which are tried again, or wait for an operator
+    next_attempt: datetime | None = None  # the first of theirs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -300,6 +302,10 @@ async def _find_open(check: StatusCheck, newest: Page) -> OpenDeliveries:
         more=counted.is_cut or await _has_gap(check.journal, newest),
         oldest=_find_oldest(is_open),
         oldest_under_way=_find_oldest(under_way),
+        waiting=sum(delivery.waiting is not None for delivery in under_way),
+        next_attempt=min(
+            (delivery.next_attempt for delivery in under_way if delivery.next_attempt), default=None
+        ),
     )
 
 

@@ -36,7 +36,7 @@ _REASONS = {
     "408": "it took the service too long",
     "409": "somebody else wrote the same at that time",
     "410": "it was deleted",
-    "412": "it had been changed meanwhile",
+    "412": "it had been changed meanwhile, or there is one with the same key",
     "413": "the request was too large",
     "429": "there were too many requests: it is tried again",
     "503": "the service is overloaded or down: it is tried again",

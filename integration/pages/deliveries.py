@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from integration.core.model import Status
 from integration.journal.concern import ConcernGroup
-from integration.operations.delivery_list import Sort, list_deliveries
+from integration.operations.delivery_list import (
+    Sort,
+    can_begin_with_oldest,
+    list_deliveries,
+)
 from integration.pages.filters import build_query
 from integration.pages.http import Reply
 from integration.pages.jobs import list_offers
@@ -32,8 +36,12 @@ ATTENTION = {
 
 async def show_deliveries(view: View) -> Reply:
     """Show a page of the list, and the form that filters it."""
-    page = await list_deliveries(view.parts.journal, build_query(view.fields))
     filters = {name: value for name, value in view.fields.items() if name != "after"}
+    # Who chooses another state in the form does not mean an order that it cannot have.
+    if not can_begin_with_oldest(filters):
+        filters.pop("sort", None)
+    after = {name: view.fields[name] for name in ("after",) if name in view.fields}
+    page = await list_deliveries(view.parts.journal, build_query({**filters, **after}))
     return render(
         view,
         "deliveries.html",
@@ -44,5 +52,5 @@ async def show_deliveries(view: View) -> Reply:
         statuses=list(Status),
         kinds=KINDS,
         attention=ATTENTION,
-        sorts=list(Sort),
+        sorts=[Sort.OLDEST],
     )

@@ -17,7 +17,7 @@ WELL = EditedPatient(
     given=("E1:s1", "E1:e2", "E1:s3"),
     noted=0,
     signed=1,
-    told="done",
+    answer="done",
 )
 # The EHR sent s3 before e2 was seen: the rule left FHIR as it was, and said so.
 REPLACED = replace(WELL, history=("E1:s1", "E1:s3"), versions=("2", "2"), noted=1, signed=0)

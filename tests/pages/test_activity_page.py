@@ -128,7 +128,7 @@ def test_a_run_that_succeeded_after_a_failed_call_is_no_failure() -> None:
     ("status", "reason"),
     [
         ("unreachable", "no connection could be made"),
-        ("412", "it had been changed meanwhile"),
+        ("412", "it had been changed meanwhile, or there is one with the same key"),
         ("500", "the service failed"),
         ("422", "the service refused the request"),
         ("frozen", None),

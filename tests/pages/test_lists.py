@@ -47,7 +47,9 @@ def get_deliveries(page: Shown) -> list[str]:
 
 async def test_where_nothing_needs_attention_it_says_so(route: Route) -> None:
     visitor = visit(route, "reader")
-    assert "everything that came is where it should be" in (await visitor.get("attention")).text
+    assert (
+        "Nothing is parked, held, refused or waits for you" in (await visitor.get("attention")).text
+    )
     assert "Nothing of this kind" in (await visitor.get("attention", kind="held")).text
 
 
@@ -150,6 +152,10 @@ async def test_deliveries_are_shown_without_a_patient_and_the_newest_first(route
     assert page.rows[1][1:4] == ["parked too old", "west", "resource"]
     assert MARKER not in page.html
     oldest = await visit(route, "reader").get("deliveries", sort="oldest", status="accepted")
+    for other in ({"status": "done"}, {"attention": "any"}, {}):  # chosen in the form since
+        assert (
+            await visit(route, "reader").get("deliveries", sort="oldest", **other)
+        ).status == 200
     assert get_deliveries(oldest) == [first]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import Any
 
 import pytest
@@ -76,6 +76,33 @@ async def test_nothing_is_said_to_be_well_while_a_service_is_silent(
     assert "Nothing needs you, as far as is known" in page.text
     assert "Everything that came" not in page.text
     assert "no answer yet Storage" in page.text
+
+
+async def test_a_service_that_works_and_throttles_is_said_to(route: Route) -> None:
+    check = UpstreamCheck(route.journal, route.fhir, route.dataverse, route.clock)
+    visitor = visit(route, "reader", status={"upstream_check": check})
+    activities = route.fhir.upstream.activities
+    activities.record_call("Dataverse", "POST", 429, 0.1)
+    await activities.flush()
+    route.clock.later(300)
+    told = "1 call failed or had to be repeated within the hour, the last 5 min ago: 429"
+    assert f"works Dataverse {told}" in (await visitor.get("")).text
+    route.clock.later(300)
+    assert told.partition(" the last")[0] not in (await visitor.get("")).text
+
+
+async def test_deliveries_that_are_tried_again_are_counted_with_the_next_attempt(
+    route: Route,
+) -> None:
+    id_ = await route.deliver(patient(id="p1"), sender="north")
+    due = route.clock() + timedelta(minutes=3)
+    await route.journal.update_delivery(id_, waiting=route.clock(), next_attempt=due)
+    text = (await visit(route, "reader").get("")).text
+    assert "Nothing needs you" in text
+    assert (
+        f"1 delivery waits for another attempt, the next {due.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        in text
+    )
 
 
 @pytest.mark.parametrize("kind", [ConcernKind.PARKED, ConcernKind.ROW_PARKED])
