@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from itertools import count, islice
 from pathlib import Path
 
 from local.host.emulator import build_connection_string
@@ -22,6 +23,10 @@ PARTS = ("storage", "fhir", "dataverse")
 _AZURITE = PROJECT / "local/node_modules/azurite/dist/src/azurite.js"
 _CLOCK = PROJECT / "local/clock.cjs"
 _FHIR = PROJECT / "local/fhir/server.mjs"
+
+# Ports for services of tests: up to 32,400. Linux takes those from 32,768 on for connections.
+_FIRST_PORT, _BLOCK, _BLOCKS = 10_000, 64, 350
+_port_numbers = count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +151,18 @@ def read_ports(env: Mapping[str, str] = os.environ) -> Ports:
 
 
 def find_free_ports() -> Ports:
-    """Ports that nothing listens on now, for a test of its own."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in fields(Ports)]
-        for taken_socket in sockets:
-            taken_socket.bind((ADDRESS, 0))
-        return Ports(*(taken_socket.getsockname()[1] for taken_socket in sockets))
+    """Return ports that nothing listens on now, for services of one's own.
+
+    The system would give the same ones to two processes that ask at the same time, and one would
+    talk to the services of the other. So each process takes them out of a block of its own, below
+    those that the system gives to connections.
+    """
+    first = _FIRST_PORT + os.getpid() % _BLOCKS * _BLOCK
+    numbers = (first + number % _BLOCK for number in _port_numbers)
+    found = list(islice(filter(is_free, islice(numbers, 2 * _BLOCK)), len(fields(Ports))))
+    if len(found) < len(fields(Ports)):
+        raise CannotStart(f"no {len(fields(Ports))} ports are free from {first} on")
+    return Ports(*found)
 
 
 def check_ports(ports: Ports, names: Collection[str]) -> None:
