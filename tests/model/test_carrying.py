@@ -21,6 +21,7 @@ from tests.randomness import limit_examples
 SCRIPTS = st.one_of(st.binary(max_size=20), st.binary(min_size=40, max_size=120))
 BEFORE = {f"before {number}" for number in range(3)}
 SEEDS = st.integers(0, 7)
+_SUPERSEDED = 409
 NIGHTLY = 10_000  # examples of each test: some half an hour of one core
 
 
@@ -93,7 +94,9 @@ def test_two_deliveries_side_by_side_end_as_one_after_the_other(
     for it, statuses in zip(both, told, strict=True):
         refused = frozenset(entry.position for entry, _ in planned(it).refused)
         wanted = uncut.done(whole, uncut.asked(it.body, it.ndjson), refused)
-        assume(not (planned(it).split and wanted.failed))
+        # What a later delivery has written is left out of a transaction, and the rest is sent. So
+        # nobody hears that the server would have refused just that, and all with it.
+        assume(not ((planned(it).split or _SUPERSEDED in statuses) and wanted.failed))
         assert len(statuses) == len(wanted.statuses)
     later = list(map(fails, told[1])), list(map(fails, wanted.statuses))
     assert later[0] == later[1], (told[1], wanted.statuses)
