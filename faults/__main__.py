@@ -21,7 +21,7 @@ from faults.verdict import Tally
 from local.processes import PROJECT
 
 _DEFAULT_NUMBER = 3000
-_PROCESSES = 4  # processes
+_PROCESSES = 3  # processes
 
 
 def main() -> int:

@@ -166,10 +166,9 @@ class ActivityRecorder:
             self._pending_since = self.clock()
             if self.delay:
                 self.call_later(self.delay, self._start_flush)
-        entry = self._build(category, upstream, status, context)
         self.pending.append(
-            replace(
-                entry, action=entry.action or action, notes=notes, duration=round(seconds * 1000)
+            self._build(
+                category, upstream, status, context, action=action, notes=notes, seconds=seconds
             )
         )
         if len(self.pending) >= BATCH_SIZE:
@@ -187,22 +186,31 @@ class ActivityRecorder:
         """Record one entry that nothing else would tell, before what it tells of is done. Raises
         Unavailable where it cannot be stored: then it must not be done."""
         if self.store is not None:
-            entry = self._build(category, upstream, status, context)
-            await self.store([replace(entry, notes=notes)])
+            await self.store([self._build(category, upstream, status, context, notes=notes)])
 
     def _build(
-        self, category: Category, upstream: str, status: str, context: ActivityContext
+        self,
+        category: Category,
+        upstream: str,
+        status: str,
+        context: ActivityContext,
+        *,
+        action: str = "",
+        notes: tuple[str, ...] = (),
+        seconds: float = 0.0,
     ) -> Activity:
         return Activity(
             time=self.now(),
             category=category,
             upstream=upstream,
-            action=context.action or "",
+            action=context.action or action,
             status=status,
             delivery=context.delivery,
             resource=context.resource,
             table=context.table,
             row=context.row,
+            notes=notes,
+            duration=round(seconds * 1000),
             operation=context.operation,
         )
 

@@ -31,8 +31,9 @@ A later attempt, and the resource is no longer at its base:
 | has a change or a deletion by somebody else | superseded |
 | has only writes of earlier deliveries, and edits (below) | send, on condition of its version |
 
-The same holds where no base was recorded, and the resource has a mark of our delivery; but then
-nothing was sent, so a change by somebody else is none since.
+Where no base was recorded, nothing was sent by this attempt or an earlier one. A mark of our own
+delivery is then of another entry, or of a worker that is ahead, and the history tells which. What
+somebody else has written there came before us, and keeps nothing out.
 
 An edit from Dataverse changes a few elements of what a delivery has brought, and keeps its mark. A
 delivery that brings another state of all is written over it, at a later attempt as at the first.

@@ -36,12 +36,12 @@ ATTENTION = {
 
 async def show_deliveries(view: View) -> Reply:
     """Show a page of the list, and the form that filters it."""
-    filters = {name: value for name, value in view.fields.items() if name != "after"}
+    fields = dict(view.fields)
     # Who chooses another state in the form does not mean an order that it cannot have.
-    if not can_begin_with_oldest(filters):
-        filters.pop("sort", None)
-    after = {name: view.fields[name] for name in ("after",) if name in view.fields}
-    page = await list_deliveries(view.parts.journal, build_query({**filters, **after}))
+    if not can_begin_with_oldest(fields):
+        fields.pop("sort", None)
+    page = await list_deliveries(view.parts.journal, build_query(fields))
+    filters = {name: value for name, value in fields.items() if name != "after"}
     return render(
         view,
         "deliveries.html",
