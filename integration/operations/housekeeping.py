@@ -183,7 +183,9 @@ async def sweep(housekeeping: Housekeeping) -> None:
     flow = 0
     if housekeeping.flow is not None:
         flow = await housekeeping.flow.delete_before(now - _FLOW_AGE, MAX_LOG_ENTRIES)
-    concerns = await drop_stale_concerns(housekeeping.journal, housekeeping.row_keys, now)
+    concerns = await drop_stale_concerns(
+        housekeeping.journal, housekeeping.row_keys, housekeeping.queue, now
+    )
     if housekeeping.jobs is not None:
         await queue_lost_jobs(housekeeping.jobs, housekeeping.queue, now)
         await housekeeping.jobs.delete_jobs_before(now - ages.retention, MAX_DELIVERIES)

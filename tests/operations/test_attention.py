@@ -22,6 +22,7 @@ from integration.operations import attention, deliveries
 from integration.operations.housekeeping import sweep
 from integration.operations.stale_concerns import drop_stale_concerns
 from integration.operations.views import describe_concern
+from integration.queues.names import MIRROR_QUEUE
 from integration.relay import process as relaying
 from integration.relay.parts import Relay
 from tests.builders import MARKER, bundle, entry, observation, patient
@@ -225,6 +226,12 @@ PARTLY: Mapping[str, Any] = {"left_out": 1, "notes": ("answered 412, so a row wa
 ABSENT: Mapping[str, Any] = {"action": "absent", "row": None}
 
 
+async def drop_stale(route: Route) -> int:
+    return await drop_stale_concerns(
+        route.journal, route.row_keys, route.queue_sender, route.clock.now
+    )
+
+
 async def mirror_in_turn(route: Route, *answers: Any) -> list[list[str]]:
     """Mirror the same patient for one delivery after the other. Return what there is each time."""
     mirror, found = scripted(route, *answers), []
@@ -378,7 +385,35 @@ async def test_a_worker_that_ends_after_it_mended_something_leaves_it_to_houseke
     route.journal = whole
     assert len(await list_concerns(route)) == 2
     route.clock.later(600)
-    assert await drop_stale_concerns(route.journal, route.row_keys, route.clock.now) == 2
+    assert await drop_stale(route) == 2
+    assert await list_concerns(route) == []
+
+
+async def test_a_row_that_was_parked_lately_is_tried_once_more_and_then_left(route: Route) -> None:
+    delivery = await route.deliver(PUT_P1)
+    await mirroring.park(route.mirror, WorkItem(delivery, resource="Patient/p1"), "no answer")
+    ages = []
+    for minutes in range(0, 60, 5):
+        before = len(route.queued(MIRROR_QUEUE))
+        assert await drop_stale(route) == 0
+        ages += [minutes] * (len(route.queued(MIRROR_QUEUE)) - before)
+        route.clock.later(300)
+    assert ages == [10, 15, 20]
+    item, _ = route.queued(MIRROR_QUEUE)[-1]
+    assert (item.resource, item.once) == ("Patient/p1", True)
+
+
+async def test_a_row_that_another_work_item_had_mirrored_is_not_listed_after_it_is_tried(
+    route: Route,
+) -> None:
+    delivery = await route.deliver(PUT_P1)
+    item = WorkItem(delivery, resource="Patient/p1")
+    await mirror_resource(scripted(route, WRITTEN), item)
+    await mirroring.park(route.mirror, item, "no answer")
+    route.clock.later(600)
+    await drop_stale(route)
+    tried, _ = route.queued(MIRROR_QUEUE)[-1]
+    await mirror_resource(scripted(route, WRITTEN), tried)
     assert await list_concerns(route) == []
 
 
@@ -390,17 +425,17 @@ async def test_a_concern_of_another_state_than_its_deliverys_is_dropped(route: R
     await route.journal.put_concern(concern)
     await route.journal.update_delivery(delivery, status=Status.DONE, attention=concern.id)
     route.clock.later(600)
-    assert await drop_stale_concerns(route.journal, route.row_keys, route.clock.now) == 1
+    assert await drop_stale(route) == 1
     assert (await route.known(delivery)).attention == ""
 
 
 async def test_the_rows_of_a_deleted_delivery_are_no_longer_listed(route: Route) -> None:
     assert await mirror_in_turn(route, REFUSED) == [["row-refused"]]
-    assert await drop_stale_concerns(route.journal, route.row_keys, route.clock.now) == 0
+    assert await drop_stale(route) == 0
     (concern,) = await list_concerns(route)
     await route.journal.delete_delivery(concern.delivery)
     route.clock.later(DAY)
-    assert await drop_stale_concerns(route.journal, route.row_keys, route.clock.now) == 1
+    assert await drop_stale(route) == 1
     assert (await route.row_keys.read("Patient", "p1")).concern is None
 
 
@@ -425,7 +460,7 @@ async def test_what_ends_while_it_is_parked_needs_no_attention(route: Route) -> 
     await relaying.process(relay, WorkItem(delivery))
     assert (await route.known(delivery)).status is Status.DONE
     route.clock.later(600)
-    await drop_stale_concerns(route.journal, route.row_keys, route.clock.now)
+    await drop_stale(route)
     assert await list_concerns(route) == []
 
 
