@@ -30,8 +30,8 @@ _MAX_CONCURRENT = 16
 _GRACE = timedelta(minutes=10)
 
 # A row that was parked is tried once more, by the one or two runs of housekeeping between these
-# ages of its concern. After them it waits for a person: a service that is away for days is not asked
-# for each of its rows every ten minutes.
+# ages of its concern. After them it waits for a person: a service that is away for days is not
+# asked for each of its rows every ten minutes.
 _TRIED_AFTER, _TRIED_UNTIL = timedelta(minutes=10), timedelta(minutes=25)
 
 # So long after a row needed attention, a delivery that is not there was deleted.
