@@ -295,11 +295,15 @@ async def look(opened: ReconcileRun, patients: int) -> None:
     async def get_queues() -> dict[str, str]:
         return {"Patient": MIRROR_QUEUE}
 
+    async def end_nothing(_type: str, _job: str) -> bool:
+        return False
+
     parts = ReconcileParts(
         fhir=opened.fhir,
         dataverse=opened.dataverse,
         load_mirror=lambda: opened.mirror,
         change_queues=get_queues,
+        end_bringing=end_nothing,
     )
     chosen = JobFilter(preview=PreviewFilter(type="Patient", base=0, changes={}))
     job = Job(id="preview", kind=JobKind.PREVIEW, filter=chosen, started=utc_now())

@@ -20,6 +20,7 @@ from integration.mirror.mirror import Mirror
 from integration.mirror.row_sink import RowSink
 from integration.operations.job_work import Part
 from integration.operations.reconcile_jobs import ReconcileWork
+from integration.virtual_tables.data_routes import end_bringing
 
 if TYPE_CHECKING:  # these import the mapping engine
     from integration.change_events.to_dataverse import ExternalEvents
@@ -143,12 +144,18 @@ def build_reconcile(shared: SharedParts, load_mirror: Callable[[], Mirror]) -> R
             dataverse=shared.services.dataverse,
             load_mirror=load_mirror,
             change_queues=shared.data_routes.get_change_queues,
+            end_bringing=partial(end_bringing, shared.data_routes),
         )
 
     async def list_comparisons(type_: str) -> Sequence[Comparison]:
         from integration.reconcile import job
 
         return await job.list_comparisons(get_parts(), type_)
+
+    async def check_bringing(type_: str) -> Sequence[Comparison]:
+        from integration.reconcile import job
+
+        return await job.check_bringing(get_parts(), type_)
 
     def work(asked: Job) -> AsyncGenerator[Part, None]:
         from integration.reconcile import job
@@ -160,7 +167,12 @@ def build_reconcile(shared: SharedParts, load_mirror: Callable[[], Mirror]) -> R
 
         return preview.preview(get_parts(), partial(find_changes, shared.services), asked)
 
-    return ReconcileWork(list_comparisons=list_comparisons, work=work, preview=preview)
+    return ReconcileWork(
+        list_comparisons=list_comparisons,
+        check_bringing=check_bringing,
+        work=work,
+        preview=preview,
+    )
 
 
 def build_virtual_tables(shared: SharedParts) -> VirtualTables:
@@ -169,6 +181,7 @@ def build_virtual_tables(shared: SharedParts) -> VirtualTables:
     from integration.mapping.primary_keys import ServerKeys
     from integration.virtual_tables.answer import VirtualTables
     from integration.virtual_tables.entity_type import build_entity_type
+    from integration.virtual_tables.physical.source import PhysicalTables
     from integration.virtual_tables.read import FeedReader
     from integration.virtual_tables.row_keys import RowKeyResolver
     from integration.virtual_tables.write import FeedWriter
@@ -181,7 +194,7 @@ def build_virtual_tables(shared: SharedParts) -> VirtualTables:
     }
     keys = RowKeyResolver(
         services.stores.row_keys,
-        lambda type_: type_ not in entity_types,
+        lambda type_: type_ not in entity_types or shared.data_routes.has_had_rows(type_),
         server_keys=ServerKeys(services.settings.fhir.url),
     )
     feed = services.settings.feed
@@ -200,6 +213,11 @@ def build_virtual_tables(shared: SharedParts) -> VirtualTables:
         audit=services.audit,
         max_page_size=feed.page_size,
         timeout=float(feed.timeout),
+        rows=PhysicalTables(
+            dataverse=services.dataverse,
+            maps=shared.maps.load().available,
+            max_scanned=feed.max_scanned,
+        ),
     )
 
 

@@ -168,9 +168,14 @@ def build_configuration(described: Mapping[str, Any], status: int = 200) -> func
 
 def is_dry_run(query: Mapping[str, str]) -> bool:
     """Whether the request asks for a dry run. Raises Rejected."""
-    value = query.get("dry-run", "false")
+    return parse_flag(query, "dry-run", default=False)
+
+
+def parse_flag(query: Mapping[str, str], name: str, *, default: bool) -> bool:
+    """Parse a parameter that is true or false. Raises Rejected."""
+    value = query.get(name, "true" if default else "false")
     if value not in ("true", "false"):
-        raise Rejected(Issue("value", "dry-run must be true or false", "dry-run"))
+        raise Rejected(Issue("value", f"{name} must be true or false", name))
     return value == "true"
 
 

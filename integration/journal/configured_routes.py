@@ -28,10 +28,15 @@ class ConfiguredRoutes:
     async def list_routes(self) -> Mapping[str, ChosenRoute]:
         return _find_routes(await self.live.refresh())
 
-    async def set_routes(self, chosen: Mapping[str, ChosenRoute]) -> None:
+    async def set_routes(
+        self, chosen: Mapping[str, ChosenRoute], seen: Mapping[str, ChosenRoute] | None = None
+    ) -> bool:
         for _ in range(_TRIES):
             configuration = await self.live.refresh()
-            routes, latest = {**_find_routes(configuration), **chosen}, configuration.version
+            current, latest = _find_routes(configuration), configuration.version
+            if any(current.get(name) != route for name, route in (seen or {}).items()):
+                return False
+            routes = {**current, **chosen}
             digest = await self.live.store.add_document(format_data_routes(routes))
             by = next(iter(chosen.values()))
             names = ", ".join(f"{name} {item.route}" for name, item in sorted(chosen.items()))
@@ -47,7 +52,7 @@ class ConfiguredRoutes:
                     "configuration.published", version=version.number, restores=None, documents=1
                 )
                 await self.live.refresh()
-                return
+                return True
         raise Unavailable("the configuration", "others kept publishing versions of it")
 
 
@@ -68,10 +73,12 @@ def _parse_chosen(chosen: object) -> ChosenRoute:
     if not isinstance(chosen, dict) or not isinstance(chosen.get("route"), str):
         raise ValueError('a resource type needs a table with its route: route = "virtual"')
     changed, changed_by = chosen.get("changed"), chosen.get("changed_by")
+    bringing = chosen.get("bringing")
     return ChosenRoute(
         chosen["route"],
         changed_by if isinstance(changed_by, str) else None,
         changed if isinstance(changed, datetime) else None,
+        bringing if isinstance(bringing, str) else None,
     )
 
 
@@ -84,6 +91,8 @@ def format_data_routes(routes: Mapping[str, ChosenRoute]) -> str:
             lines.append(f"changed_by = {_quote(chosen.changed_by)}")
         if chosen.changed is not None:
             lines.append(f"changed = {chosen.changed.isoformat()}")
+        if chosen.bringing is not None:
+            lines.append(f"bringing = {_quote(chosen.bringing)}")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"
 

@@ -10,11 +10,16 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class ChosenRoute:
-    """A route, who chose it, and when: to be shown, never to decide by. None: not known."""
+    """A route, who chose it, and when: to be shown, never to decide by. None: not known.
+
+    `bringing`: the job that brings the rows into Dataverse. While it does, changes are mirrored
+    already, and the table is still answered from FHIR.
+    """
 
     route: str
     changed_by: str | None = None
     changed: datetime | None = None
+    bringing: str | None = None
 
 
 class DataRouteStore(Protocol):
@@ -23,8 +28,11 @@ class DataRouteStore(Protocol):
     async def list_routes(self) -> Mapping[str, ChosenRoute]:
         """Return the chosen routes by resource type."""
 
-    async def set_routes(self, chosen: Mapping[str, ChosenRoute]) -> None:
-        """Choose the routes of resource types: all of them or none."""
+    async def set_routes(
+        self, chosen: Mapping[str, ChosenRoute], seen: Mapping[str, ChosenRoute] | None = None
+    ) -> bool:
+        """Choose the routes of resource types: all of them or none. `seen`: only where these were
+        chosen so far. Return whether they were."""
 
 
 @dataclass(slots=True)
@@ -36,5 +44,10 @@ class MemoryDataRouteStore:
     async def list_routes(self) -> Mapping[str, ChosenRoute]:
         return dict(self.routes)
 
-    async def set_routes(self, chosen: Mapping[str, ChosenRoute]) -> None:
+    async def set_routes(
+        self, chosen: Mapping[str, ChosenRoute], seen: Mapping[str, ChosenRoute] | None = None
+    ) -> bool:
+        if any(self.routes.get(name) != route for name, route in (seen or {}).items()):
+            return False
         self.routes |= chosen
+        return True

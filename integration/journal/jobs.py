@@ -56,11 +56,12 @@ class Comparison(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReconcileFilter:
     """What a reconcile works on: all resources of a type, and their rows. `dry_run`: it changes
-    nothing."""
+    nothing. `ends_bringing`: the table is answered from these rows once all of them are there."""
 
     type: str
     compare: Comparison = Comparison.CONTENT
     dry_run: bool = False
+    ends_bringing: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,13 +21,14 @@ class ConceptTable:
     key: str = "msemr_codeableconceptid"
     type: str = "msemr_type"
     code: str = "msemr_code"
+    name: str = "msemr_name"
 
     def build_row(self, concept: Concept) -> Row:
         """Return the row of a concept, without its key."""
         return {
             self.type: concept.type,
             self.code: concept.code,
-            "msemr_name": concept.name,
+            self.name: concept.name,
             "msemr_text": concept.text,
         }
 

@@ -74,7 +74,7 @@ def convert_value(
         raise Unmappable("the path does not end at a primitive value")
     match attribute.kind:
         case Kind.DATE:
-            return _format_day(_parse_day(value, attribute.partial, note), column)
+            return format_day(_parse_day(value, attribute.partial, note), column)
         case Kind.DATETIME:
             return format_utc(_parse_datetime(value, attribute.partial, note))
         case Kind.CHOICE:
@@ -262,8 +262,8 @@ def _complete_date(year: int, month: int | None, partial: PartialDate) -> date:
     return date(year, month + 1, 1) - timedelta(days=1) if month else date(year, 12, 31)
 
 
-def _format_day(day: date, column: Column) -> str:
-    """https://learn.microsoft.com/power-apps/developer/data-platform/behavior-format-date-time-attribute"""
+def format_day(day: date, column: Column) -> str:
+    """Return a day as a column keeps it: https://learn.microsoft.com/power-apps/developer/data-platform/behavior-format-date-time-attribute"""
     if column.behavior == "UserLocal":
         # The same day for readers from UTC-10 to UTC+13: midnight would be the day before in half
         # of the world, and noon the day after in New Zealand.

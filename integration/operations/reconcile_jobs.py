@@ -19,11 +19,14 @@ class ReconcileWork:
     """How a reconcile is done.
 
     `list_comparisons`: returns what can be compared of a type; raises Rejected with 409 for one
-    whose rows are not mirrored. `work`: works on a job from its cursor on, part by part;
-    `preview`: on one that looks what a changed map would change.
+    whose rows are not mirrored. `check_bringing`: the same of a type whose rows are to be brought
+    into Dataverse, and are not mirrored yet; raises Rejected with 409 where they cannot be. `work`:
+    works on a job from its cursor on, part by part; `preview`: on one that looks what a changed map
+    would change.
     """
 
     list_comparisons: Callable[[str], Awaitable[Sequence[Comparison]]]
+    check_bringing: Callable[[str], Awaitable[Sequence[Comparison]]]
     work: Callable[[Job], AsyncGenerator[Part, None]]
     preview: Callable[[Job], AsyncGenerator[Part, None]]
 
@@ -37,7 +40,7 @@ async def check_reconcile(work: ReconcileWork | None, job_filter: JobFilter) -> 
             raise Rejected(Issue("conflict", text), status=409)
         return
     chosen = job_filter.reconcile
-    if chosen is None:
+    if chosen is None or chosen.ends_bringing:
         return
     if chosen.compare not in await get_reconcile_work(work).list_comparisons(chosen.type):
         text = (

@@ -193,13 +193,13 @@ PAGES = (
         fields=configuration.DRAFT_FIELDS,
     ),
     Page(path="data-routes", show=data_routes.show_data_routes, fields=("changed",)),
-    Page(path="data-routes/{resource}", show=data_routes.show_switch, fields=("to",)),
+    Page(path="data-routes/{resource}", show=data_routes.show_switch, fields=("to", "bring")),
     Page(
         path="data-routes/{resource}",
         show=data_routes.switch_route,
         role=Role.ADMIN,
         method="POST",
-        fields=("route",),
+        fields=("route", "bring"),
     ),
     Page(
         path="data-routes/{resource}/reconcile",

@@ -6,16 +6,23 @@ FHIR server and one to Dataverse, and compiles the maps once in a worker.
 
 from __future__ import annotations
 
-from integration.core.errors import Issue, Rejected
+from collections.abc import Sequence
+from functools import partial
+
+from integration.core.errors import Issue, Misconfigured, Rejected, Unavailable
 from integration.mapping.files import MappedTable
+from integration.operations.bringing import start_bringing
 from integration.pages.compiled_maps import load_maps
 from integration.pages.http import Reply, redirect
 from integration.pages.view import View, render
 from integration.virtual_tables.data_routes import (
+    DATAVERSE,
     change_routes,
     describe_changes,
     list_routes,
 )
+from integration.virtual_tables.entity_type import build_entity_type
+from integration.virtual_tables.physical.table import build_physical_table
 from integration.virtual_tables.route_counts import Count, RouteCounts, count_affected
 
 
@@ -40,8 +47,10 @@ async def show_switch(view: View) -> Reply:
     current = (await routes.get_routes())[name]
     others = (route for route in table.routes if route != current)
     target = view.fields.get("to") or next(others, current)
-    meaning = (await describe_changes(routes, {name: target}))[name]
-    is_change = current != target
+    brings = view.fields.get("bring") != "no"
+    meaning = (await describe_changes(routes, {name: target}, brings=brings))[name]
+    is_bringing = routes.is_bringing(name)
+    is_change = current != target or is_bringing
     return render(
         view,
         "data_route.html",
@@ -51,17 +60,35 @@ async def show_switch(view: View) -> Reply:
         target=target,
         meaning=meaning,
         is_change=is_change,
+        brings=brings,
+        job=(await routes.get_choices())[name].bringing if is_bringing else None,
+        missing=await _list_missing(view, name) if is_change and target == DATAVERSE else (),
         counts=await count_route(view, name) if is_change else None,
     )
 
 
 async def switch_route(view: View) -> Reply:
-    """Switch the route, and wait until every worker uses it."""
+    """Switch the route, and wait until every worker uses it. Rows are brought by a job."""
     name = view.arguments["resource"]
     find_table(view, name)
-    routes = view.parts.data_routes
-    await change_routes(routes, {name: view.fields.get("route")}, view.person.name)
+    brings = view.fields.get("bring") != "no"
+    start = partial(start_bringing, view.parts.jobs) if brings else None
+    requested = {name: view.fields.get("route")}
+    await change_routes(view.parts.data_routes, requested, view.person.name, start)
     return redirect(f"data-routes?changed={name}")
+
+
+async def _list_missing(view: View, name: str) -> Sequence[str]:
+    """List the columns that are empty while a table is answered from Dataverse."""
+    maps = await load_maps(view.parts.maps)
+    entity = maps.entities.get(name)
+    if entity is None:
+        return ()
+    try:
+        columns = await view.parts.dataverse.get_columns(entity.table)
+    except (Misconfigured, Unavailable):
+        return ()  # the count says that the table is not there, or not to be asked
+    return build_physical_table(build_entity_type(entity), entity, columns, maps.available).missing
 
 
 def find_table(view: View, name: str) -> MappedTable:

@@ -1,5 +1,7 @@
 """The work of a job of kind reconcile: the walks of a run, a page after the other.
 
+A job that brings the rows of a table has it answered from them at its end, if none is missing.
+
 The cursor says which walk it is in, and the position in that. A page that is compared again, since
 a worker ended before it could save the job, finds what was mended as it should be.
 docs/decisions/0044-a-reconcile-is-a-job.md
@@ -8,7 +10,7 @@ docs/decisions/0044-a-reconcile-is-a-job.md
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -20,6 +22,7 @@ from integration.fhir.client import FhirServer
 from integration.journal.jobs import Comparison, Job
 from integration.journal.synthetic_deliveries import add_synthetic_delivery
 from integration.mapping.model import EntityMap, LongId
+from integration.mapping.schema_mismatches import find_schema_mismatches
 from integration.mirror.mirror import Mirror
 from integration.mirror.web_api_sink import WebApiSink
 from integration.operations.job_work import Part
@@ -36,12 +39,14 @@ PAGE = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReconcileParts:
-    """What the jobs need. `load_mirror`: its maps take long to load."""
+    """What the jobs need. `load_mirror`: its maps take long to load. `end_bringing`: has a table be
+    answered from its rows, for a job that has brought them; returns whether it is."""
 
     fhir: FhirServer
     dataverse: Dataverse
     load_mirror: Callable[[], Mirror]
     change_queues: ChangeQueues
+    end_bringing: Callable[[str, str], Awaitable[bool]]
     page_size: int = PAGE
     preview_page_size: int = 1000  # resources: nothing is saved that a repeated page does again
 
@@ -59,6 +64,27 @@ async def list_comparisons(parts: ReconcileParts, type_: str) -> Sequence[Compar
         mirror, entity = await find_map(parts, type_)
     except Misconfigured as error:
         raise Rejected(Issue("conflict", str(error)), status=409) from None
+    return _list_comparisons(mirror, entity)
+
+
+async def check_bringing(parts: ReconcileParts, type_: str) -> Sequence[Comparison]:
+    """Return what can be compared of a type whose rows are to be brought into Dataverse. Raises
+    Rejected with 409 where they cannot be, for want of a map or a table."""
+    try:
+        mirror = await asyncio.to_thread(parts.load_mirror)
+        entity = mirror.maps.get(type_)
+        if entity is None:
+            why = mirror.broken_maps.get(type_, f"no map of {type_} writes rows")
+            raise Misconfigured(why)
+        tables = {name: await parts.dataverse.get_columns(name) for name in entity.tables}
+        if mismatches := find_schema_mismatches(entity, tables):
+            raise Misconfigured("; ".join(mismatches))
+    except Misconfigured as error:
+        raise Rejected(Issue("conflict", str(error)), status=409) from None
+    return _list_comparisons(mirror, entity)
+
+
+def _list_comparisons(mirror: Mirror, entity: EntityMap) -> Sequence[Comparison]:
     # Of another sink it is not known what its rows should show. A digest is no id of FHIR: its
     # resource would look as if it had never existed.
     if isinstance(mirror.sink, WebApiSink) and entity.long_id is not LongId.DIGEST:
@@ -70,7 +96,7 @@ async def work(parts: ReconcileParts, job: Job) -> AsyncGenerator[Part, None]:
     """Work on a job from its cursor on, part by part, to its end. It waits for nobody: a part says
     who is away."""
     cursor = msgspec.json.decode(job.cursor, type=_Cursor) if job.cursor else _Cursor()
-    saved, found = job.cursor, job.found
+    saved, found, failed = job.cursor, job.found, job.failed
     try:
         run, walks = await _open_run(parts, job)
         if not job.cursor:
@@ -87,14 +113,28 @@ async def work(parts: ReconcileParts, job: Job) -> AsyncGenerator[Part, None]:
                     if walk.count is None and found is not None:
                         found += page.count
                     saved = _encode(cursor)
-                    is_last = cursor.walk == len(walks)
-                    yield replace(_sum_up(page), cursor=saved, found=found, is_last=is_last)
+                    part = replace(_sum_up(page), cursor=saved, found=found)
+                    failed += part.failed
+                    yield part
             if cursor.walk == number:  # there was no page, or none that said it is the last
                 cursor = _Cursor(walk=cursor.walk + 1)
-                saved = _encode(cursor)
-                yield Part(cursor=saved, is_last=cursor.walk == len(walks))
+        yield await _end(parts, job, saved, failed)
     except (Unavailable, Misconfigured) as error:
         yield Part(cursor=saved, error=error)
+
+
+async def _end(parts: ReconcileParts, job: Job, cursor: str, failed: int) -> Part:
+    """Return the last part, which says what became of the table whose rows the job has brought."""
+    chosen, reason = job.filter.reconcile, None
+    if chosen is not None and chosen.ends_bringing:
+        if failed:
+            reason = (
+                f"{failed} rows are missing or behind in Dataverse, so the table is answered from "
+                "FHIR still: mend them and switch the route again, or switch it without bringing"
+            )
+        elif not await parts.end_bringing(chosen.type, job.id):
+            reason = "the route was changed meanwhile: the table is answered from FHIR"
+    return Part(cursor=cursor, reason=reason, is_last=True)
 
 
 async def find_map(parts: ReconcileParts, type_: str) -> tuple[Mirror, EntityMap]:

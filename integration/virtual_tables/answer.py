@@ -21,12 +21,17 @@ from integration.odata.addresses import (
     ServiceDocument,
 )
 from integration.odata.headers import Format, Preferences
-from integration.odata.model import EntityType
+from integration.odata.model import EntityType, EntityValues
 from integration.odata.query import Query, build_next_link, parse
 from integration.virtual_tables import audited, read, write
-from integration.virtual_tables.data_routes import DataRoutes
+from integration.virtual_tables.data_routes import DATAVERSE, DataRoutes
 from integration.virtual_tables.entity_type import MappedEntityType
 from integration.virtual_tables.odata_request import ODataRequest, ODataResponse
+from integration.virtual_tables.physical import read as rows
+from integration.virtual_tables.physical import write as row_writes
+from integration.virtual_tables.physical.read import FoundRow, RowAccess
+from integration.virtual_tables.physical.rows import get_name, get_version
+from integration.virtual_tables.physical.source import PhysicalTables, open_rows
 from integration.virtual_tables.read import FeedReader
 from integration.virtual_tables.write import FeedWriter
 
@@ -36,7 +41,8 @@ class VirtualTables:
     """What the feed needs.
 
     `entity_types` by resource type; `max_page_size` in rows; `timeout`: seconds that a response may
-    take, which must be less than the 30 that the provider waits.
+    take, which must be less than the 30 that the provider waits. `rows`: Dataverse's own rows, of
+    the tables whose data route is `dataverse`; None: there is no Dataverse.
     """
 
     data_routes: DataRoutes
@@ -46,11 +52,13 @@ class VirtualTables:
     audit: AuditRecorder
     max_page_size: int
     timeout: float
+    rows: PhysicalTables | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Call:
-    """A request, parsed. `entity_types`: all that the feed shows; `target`: that of the address."""
+    """A request, parsed. `entity_types`: all that the feed shows; `target`: that of the address.
+    `rows`: the rows of Dataverse that answer it; None: FHIR does."""
 
     request: ODataRequest
     reader: Reader
@@ -59,12 +67,22 @@ class _Call:
     preferences: Preferences
     entity_types: Sequence[EntityType]
     target: MappedEntityType | None
+    rows: RowAccess | None
 
     @property
     def entity_type(self) -> MappedEntityType:
         """The entity type of an address that names an entity set."""
         assert self.target is not None
         return self.target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shown:
+    """An entity as a response shows it. `name`: of the resource in the audit log."""
+
+    values: EntityValues
+    version: str
+    name: str
 
 
 async def answer_request(
@@ -83,12 +101,8 @@ async def _answer(tables: VirtualTables, request: ODataRequest, reader: Reader) 
     headers.check_versions(
         request.headers.get("odata-version"), request.headers.get("odata-maxversion")
     )
-    virtual = await tables.data_routes.list_virtual_types()
-    sets = {
-        entity_type.type.set: entity_type
-        for name, entity_type in tables.entity_types.items()
-        if name in virtual
-    }
+    routes = await tables.data_routes.get_routes()
+    sets = {entity_type.type.set: entity_type for entity_type in tables.entity_types.values()}
     address = addresses.parse(request.path, {name: shown.type for name, shown in sets.items()})
     operations = _OPERATIONS[type(address)]
     if request.method not in operations:
@@ -98,6 +112,9 @@ async def _answer(tables: VirtualTables, request: ODataRequest, reader: Reader) 
     table = call.target.entity.table if call.target else None
     activities = tables.reader.fhir.upstream.activities
     async with activities.track(action=operation.action, table=table):
+        if call.target is not None and routes.get(call.target.resource) == DATAVERSE:
+            access = await open_rows(tables.rows, call.target, tables.writer.new_run_id())
+            call = replace(call, rows=access)
         return await _record_and_handle(tables, operation, call, address)
 
 
@@ -133,6 +150,7 @@ def _parse_call(
         preferences=headers.parse_preferences(request.headers.get("prefer")),
         entity_types=[entity_type.type for entity_type in sets.values()],
         target=None if named is None else sets[named.set],
+        rows=None,
     )
 
 
@@ -166,8 +184,11 @@ async def _read_collection(
 ) -> ODataResponse:
     root, type_, query = call.request.root, call.entity_type.type, call.query
     size = min(call.preferences.page_size or tables.max_page_size, tables.max_page_size)
-    run_id = tables.writer.new_run_id()
-    page = await read.read_page(tables.reader, call.entity_type, query, size, run_id)
+    if call.rows is not None:
+        page = await rows.read_page(call.rows, query, size)
+    else:
+        run_id = tables.writer.new_run_id()
+        page = await read.read_page(tables.reader, call.entity_type, query, size, run_id)
     next_link = None
     if page.token is not None:
         top = None if query.top is None else query.top - len(page.rows)
@@ -186,22 +207,44 @@ async def _read_collection(
 
 async def _count_collection(tables: VirtualTables, call: _Call, address: Count) -> ODataResponse:
     """https://docs.oasis-open.org/odata/odata/v4.01/os/part2-url-conventions/odata-v4.01-os-part2-url-conventions.html#sec_AddressingtheCountofaCollection"""
-    run_id = tables.writer.new_run_id()
-    count = await read.count_rows(tables.reader, call.entity_type, call.query, run_id)
+    if call.rows is not None:
+        count = await rows.count_rows(call.rows, call.query)
+    else:
+        run_id = tables.writer.new_run_id()
+        count = await read.count_rows(tables.reader, call.entity_type, call.query, run_id)
     return ODataResponse(200, headers.build_headers("text/plain"), str(count).encode())
 
 
 async def _read_entity(tables: VirtualTables, call: _Call, address: Entity) -> ODataResponse:
-    run_id = tables.writer.new_run_id()
-    resource = await read.read_entity(tables.reader, call.entity_type, address.key, run_id)
-    if resource is None:
+    shown = await _read_shown(tables, call, address)
+    if shown is None:
         raise Rejected(Issue("not-found", "there is no entity with this key"), status=404)
     cached = headers.parse_if_match(call.request.headers.get("if-none-match"))
-    version = _get_version(resource)
-    if cached is not None and cached.matches(version):
-        etag = {"ETag": headers.format_etag(version)}
-        return ODataResponse(304, {**headers.build_headers(), **etag}, names=_list_names(resource))
-    return await _respond_entity(tables, call, resource, 200)
+    if cached is not None and cached.matches(shown.version):
+        etag = {"ETag": headers.format_etag(shown.version)}
+        return ODataResponse(304, {**headers.build_headers(), **etag}, names=(shown.name,))
+    return _respond_entity(call, shown, 200)
+
+
+async def _read_shown(tables: VirtualTables, call: _Call, address: Entity) -> _Shown | None:
+    if call.rows is not None:
+        found = await rows.read_row(call.rows, address.key)
+        return None if found is None else _show_row(call.rows, found)
+    run_id = tables.writer.new_run_id()
+    resource = await read.read_entity(tables.reader, call.entity_type, address.key, run_id)
+    return None if resource is None else await _show_resource(tables, call, resource)
+
+
+async def _show_resource(tables: VirtualTables, call: _Call, resource: Mapping[str, Any]) -> _Shown:
+    (values,) = await read.build_rows(tables.reader, call.entity_type, [resource])
+    version = str(resource.get("meta", {}).get("versionId", ""))
+    name = f"{resource['resourceType']}/{resource['id']}"
+    return _Shown(values=values, version=version, name=name)
+
+
+def _show_row(access: RowAccess, found: FoundRow) -> _Shown:
+    name = get_name(found.row, access.table)
+    return _Shown(values=found.values, version=get_version(found.row), name=name)
 
 
 # -- writing ---------------------------------------------------------------------------------------
@@ -211,8 +254,11 @@ async def _create_entity(tables: VirtualTables, call: _Call, address: Collection
     values = bodies.parse_new_entity(
         call.request.body, call.entity_type.type, numbers_as_text=_has_numbers_as_text(call)
     )
+    if call.rows is not None:
+        created = await row_writes.create_row(call.rows, tables.writer.new_key, values)
+        return _respond_entity(call, _show_row(call.rows, created), 201)
     resource = await write.create(tables.writer, call.entity_type, values)
-    return await _respond_entity(tables, call, resource, 201)
+    return _respond_entity(call, await _show_resource(tables, call, resource), 201)
 
 
 async def _change_entity(tables: VirtualTables, call: _Call, address: Entity) -> ODataResponse:
@@ -220,13 +266,19 @@ async def _change_entity(tables: VirtualTables, call: _Call, address: Entity) ->
         call.request.body, call.entity_type.type, numbers_as_text=_has_numbers_as_text(call)
     )
     condition = headers.parse_if_match(call.request.headers.get("if-match"))
+    if call.rows is not None:
+        changed = await row_writes.change_row(call.rows, address.key, values, condition)
+        return _respond_entity(call, _show_row(call.rows, changed), 200)
     resource = await write.change(tables.writer, call.entity_type, address.key, values, condition)
-    return await _respond_entity(tables, call, resource, 200)
+    return _respond_entity(call, await _show_resource(tables, call, resource), 200)
 
 
 async def _delete_entity(tables: VirtualTables, call: _Call, address: Entity) -> ODataResponse:
     condition = headers.parse_if_match(call.request.headers.get("if-match"))
-    name = await write.delete(tables.writer, call.entity_type, address.key, condition)
+    if call.rows is not None:
+        name = await row_writes.delete_row(call.rows, address.key, condition)
+    else:
+        name = await write.delete(tables.writer, call.entity_type, address.key, condition)
     return ODataResponse(204, names=(name,))
 
 
@@ -237,32 +289,28 @@ def _has_numbers_as_text(call: _Call) -> bool:
 # -- responses -------------------------------------------------------------------------------------
 
 
-async def _respond_entity(
-    tables: VirtualTables, call: _Call, resource: Mapping[str, Any], status: int
-) -> ODataResponse:
+def _respond_entity(call: _Call, shown: _Shown, status: int) -> ODataResponse:
     """Respond with an entity.
 
     After a write the body is sent only where the client wants it: after a create unless Prefer says
     `return=minimal`, after a change only if it says `return=representation`.
     """
     type_, root = call.entity_type.type, call.request.root
-    (values,) = await read.build_rows(tables.reader, call.entity_type, [resource])
-    version = _get_version(resource)
-    stated = {"ETag": headers.format_etag(version)}
+    stated = {"ETag": headers.format_etag(shown.version)}
     if status == 201:
-        url = payload.format_entity_url(type_, values[type_.key], root)  # type: ignore[arg-type]
+        url = payload.format_entity_url(type_, shown.values[type_.key], root)  # type: ignore[arg-type]
         stated |= {"Location": url, "OData-EntityId": url}
     if applied := call.preferences.format_applied():
         stated["Preference-Applied"] = applied
     if not _wants_body(call, status):
         no_body = {**headers.build_headers(), **stated}
-        return ODataResponse(204, no_body, names=_list_names(resource))
+        return ODataResponse(204, no_body, names=(shown.name,))
     body = payload.build_entity(
-        values, type_, root, call.format, select=call.query.select, version=version
+        shown.values, type_, root, call.format, select=call.query.select, version=shown.version
     )
     response = _respond_json(body, call)
     all_headers = {**response.headers, **stated}
-    return ODataResponse(status, all_headers, response.body, _list_names(resource))
+    return ODataResponse(status, all_headers, response.body, (shown.name,))
 
 
 def _wants_body(call: _Call, status: int) -> bool:
@@ -277,14 +325,6 @@ def _respond_json(body: Any, call: _Call, page_size: int | None = None) -> OData
     stated = {"Preference-Applied": applied} if applied else {}
     all_headers = {**headers.build_headers(call.format.content_type), **stated}
     return ODataResponse(200, all_headers, decimal_json.encode(body))
-
-
-def _list_names(resource: Mapping[str, Any]) -> tuple[str, ...]:
-    return (f"{resource['resourceType']}/{resource['id']}",)
-
-
-def _get_version(resource: Mapping[str, Any]) -> str:
-    return str(resource.get("meta", {}).get("versionId", ""))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,10 @@
-"""Choose whether the rows of a table come from the mirror or from the feed.
+"""Choose from where the feed answers for a table: FHIR, or Dataverse's own rows.
 
-A change of the route moves and deletes nothing. Rows that the mirror wrote stay where they are; a
-reconcile updates those that were not mirrored for a while.
+The entity set is there on both routes, with the same keys, so views, forms and flows go on. Before
+a table is answered from Dataverse, its rows are brought there: changes are mirrored from then on, a
+job brings what was there before, and at its end the route changes. Until then FHIR answers. The
+other way nothing has to be brought, since FHIR has it all. No row is moved or deleted.
+docs/decisions/0049-one-table-two-sources.md
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,6 +27,10 @@ DATAVERSE, VIRTUAL = "dataverse", "virtual"
 # takes. A change is answered only then: what it says of changes from now on holds for all workers.
 _CACHE_SECONDS = 15.0
 _SPREAD_SECONDS = 20.0
+
+# Starts the job that brings the rows of a resource type into Dataverse, some seconds from now, and
+# returns its id. Raises Rejected where that cannot be done.
+StartBringing = Callable[[str, str, float], Awaitable[str]]
 
 # Who changes a route through the API: of a function key it is not known who has it.
 FUNCTION_KEY = "function key"
@@ -84,15 +91,20 @@ class DataRoutes:
         self.clear_cache()
         return await self.get_change_queues()
 
-    async def list_virtual_types(self) -> frozenset[str]:
-        """Return the resource types that the feed shows."""
-        routes = await self.get_routes()
-        return frozenset(name for name, route in routes.items() if route == VIRTUAL)
+    def has_had_rows(self, name: str) -> bool:
+        """Whether the mirror may have written rows of a resource type, as the store had it when it
+        was last asked."""
+        return self.tables[name].routes[0] == DATAVERSE or name in self._chosen
 
     def _choose_queue(self, name: str, route: str) -> str | None:
-        if route == DATAVERSE:
+        if route == DATAVERSE or self.is_bringing(name):
             return MIRROR_QUEUE if self.is_mirroring else None
         return EXTERNAL_QUEUE if name in self.event_types else None
+
+    def is_bringing(self, name: str) -> bool:
+        """Whether the rows of a resource type are being brought into Dataverse, as the store had it
+        when it was last asked."""
+        return name in self._chosen and self._chosen[name].bringing is not None
 
     def clear_cache(self) -> None:
         """Ask the store again at the next use."""
@@ -111,6 +123,7 @@ async def list_routes(routes: DataRoutes) -> list[dict[str, Any]]:
             "entitySet": table.entity_set,
             "route": current[name],
             "possible": list(table.routes),
+            "bringing": choices.get(name, map_decides).bringing,
             "changed": choices.get(name, map_decides).changed,
             "changedBy": choices.get(name, map_decides).changed_by,
         }
@@ -118,37 +131,77 @@ async def list_routes(routes: DataRoutes) -> list[dict[str, Any]]:
     ]
 
 
-async def describe_changes(routes: DataRoutes, requested: Any) -> dict[str, str]:
+async def describe_changes(
+    routes: DataRoutes, requested: Any, *, brings: bool = True
+) -> dict[str, str]:
     """Return what a change of the routes would mean, by resource type, and change nothing. Raises
     Rejected for routes that are not valid."""
     current = await _check_changes(routes, requested)
     return {
-        name: _describe_change(routes, name, current[name], route)
+        name: _describe_change(routes, name, current[name], route, brings=brings)
         for name, route in requested.items()
     }
 
 
-async def change_routes(routes: DataRoutes, requested: Any, changed_by: str) -> dict[str, str]:
+async def change_routes(
+    routes: DataRoutes, requested: Any, changed_by: str, start_bringing: StartBringing | None
+) -> dict[str, str]:
     """Change the routes to `requested`, routes by resource type: all of them or none. Wait until
-    every worker uses them. `changed_by` is kept with each.
+    every worker uses them. `changed_by` is kept with each. `start_bringing`: a table that is to be
+    answered from Dataverse is so once its rows are there; None: at once.
 
     Returns what each change means, by resource type. Raises Rejected for routes that are not valid.
     """
-    current = await _check_changes(routes, requested)
-    meanings = {
-        name: _describe_change(routes, name, current[name], route)
+    brings = start_bringing is not None
+    meanings = await describe_changes(routes, requested, brings=brings)
+    chosen = {
+        name: await _choose(routes, name, route, changed_by, start_bringing)
         for name, route in requested.items()
+        if await _is_change(routes, name, route, brings=brings)
     }
-    changed = [name for name, route in requested.items() if current[name] != route]
-    if changed:
-        now = routes.now()
-        await routes.store.set_routes(
-            {name: ChosenRoute(requested[name], changed_by, now) for name in changed}
-        )
+    if chosen:
+        await routes.store.set_routes(chosen)
     routes.clear_cache()
-    if changed:
+    if chosen:
         await routes.pause(_SPREAD_SECONDS)
     return meanings
+
+
+async def end_bringing(routes: DataRoutes, name: str, job: str) -> bool:
+    """Answer for a table from Dataverse, now that a job has brought its rows. Return whether it is
+    so: not where somebody has chosen otherwise since. Raises Unavailable."""
+    routes.clear_cache()
+    chosen = (await routes.get_choices()).get(name)
+    if chosen is None or chosen.bringing != job:
+        return chosen is not None and chosen.route == DATAVERSE
+    ended = replace(chosen, route=DATAVERSE, bringing=None)
+    is_ended = await routes.store.set_routes({name: ended}, {name: chosen})
+    routes.clear_cache()
+    return is_ended
+
+
+async def _is_change(routes: DataRoutes, name: str, route: str, *, brings: bool) -> bool:
+    """Whether a route is to be set: a table whose rows are being brought is `virtual` still, and to
+    choose that again ends the bringing."""
+    current = (await routes.get_routes())[name]
+    if current != route:
+        return not (brings and route == DATAVERSE and routes.is_bringing(name))
+    return routes.is_bringing(name)
+
+
+async def _choose(
+    routes: DataRoutes,
+    name: str,
+    route: str,
+    changed_by: str,
+    start_bringing: StartBringing | None,
+) -> ChosenRoute:
+    now = routes.now()
+    if route == VIRTUAL or start_bringing is None:
+        return ChosenRoute(route, changed_by, now)
+    # Its work begins when every worker mirrors what changes: nothing falls between the two.
+    job = await start_bringing(name, changed_by, _SPREAD_SECONDS)
+    return ChosenRoute(VIRTUAL, changed_by, now, bringing=job)
 
 
 async def _check_changes(routes: DataRoutes, requested: Any) -> Mapping[str, str]:
@@ -180,17 +233,28 @@ def _find_problem(routes: DataRoutes, name: str, route: object) -> Issue | None:
     return None
 
 
-def _describe_change(routes: DataRoutes, name: str, before: str, route: str) -> str:
+def _describe_change(
+    routes: DataRoutes, name: str, before: str, route: str, *, brings: bool
+) -> str:
     table = routes.tables[name]
+    shown = f"{table.entity_set} at /api/odata/"
     if route == before:
+        if routes.is_bringing(name):
+            return f"{route}; its rows are no longer brought into {table.table}"
         return f"{route}, unchanged"
     if route == VIRTUAL:
         return (
-            f"no longer mirrored; shown as {table.entity_set} at /api/odata/. The rows of "
-            f"{table.table} stay as they are and become outdated: hide or delete them"
+            f"{shown} is answered from FHIR, and changes are no longer mirrored. The rows of "
+            f"{table.table} stay as they are and become outdated; those that no resource of FHIR "
+            "stands behind are not shown any more"
+        )
+    if not brings:
+        return (
+            f"{shown} is answered from the rows of {table.table} at once, and each change from now "
+            "on is mirrored to them. What was there before is missing until a reconcile brings it: "
+            f"python -m integration reconcile --type {name}"
         )
     return (
-        f"no longer shown at /api/odata/; each change from now on is mirrored to {table.table}. "
-        f"For earlier changes, run: python -m integration reconcile --type {name}. It reads every "
-        f"{name} of the FHIR server and writes the rows that are missing or outdated"
+        f"each change from now on is mirrored to {table.table}, and a job brings what was there "
+        f"before. At its end {shown} is answered from these rows; until then from FHIR"
     )

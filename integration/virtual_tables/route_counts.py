@@ -1,7 +1,7 @@
 """VERB count_affected: how many resources, and how many rows, a change of a data route concerns.
 
 It is to be shown before the change, so it waits for no slow server: what cannot be counted in time
-is unknown. It costs one request to each server.
+is unknown. It costs one request to the FHIR server and two to Dataverse.
 """
 
 from __future__ import annotations
@@ -37,10 +37,12 @@ class Count:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteCounts:
-    """The resources of the type in the FHIR server, and the rows of Dataverse that show one."""
+    """The resources of the type in the FHIR server, the rows of Dataverse that show one, and the
+    active rows that show none: somebody has made them in Dataverse."""
 
     resources: Count
     rows: Count
+    others: Count = Count(number=0)
 
 
 async def count_affected(
@@ -48,11 +50,12 @@ async def count_affected(
 ) -> RouteCounts:
     """Count both. Whatever a server does, there is an answer."""
     async with fhir.upstream.activities.track():
-        resources, rows = await asyncio.gather(
+        resources, rows, others = await asyncio.gather(
             _wait(_count_resources(entity.resource, fhir), patience),
-            _wait(_count_rows(entity, dataverse), patience),
+            _wait(_count_rows(entity, dataverse, f"{entity.id_column} ne null"), patience),
+            _wait(_count_rows(entity, dataverse, f"{entity.id_column} eq null"), patience),
         )
-    return RouteCounts(resources=resources, rows=rows)
+    return RouteCounts(resources=resources, rows=rows, others=others)
 
 
 async def _wait(work: Awaitable[Count], patience: float) -> Count:
@@ -75,9 +78,8 @@ async def _count_resources(type_: str, fhir: FhirServer) -> Count:
     return Count(number=total)
 
 
-async def _count_rows(entity: EntityMap, dataverse: Dataverse) -> Count:
+async def _count_rows(entity: EntityMap, dataverse: Dataverse, condition: str) -> Count:
     """Several resource types may share a table: only the rows of this one count."""
-    condition = f"{entity.id_column} ne null"
     if entity.kind_column is not None:
         condition += f" and {entity.kind_column} eq {_quote(entity.kind_value)}"
     query = requests.build_count_query(entity.entity_set, entity.key, condition)

@@ -92,7 +92,7 @@ class RowKeyResolver:
             if self._is_mirrored(type_):
                 keys = await self._find_row_keys(type_, ids)
             else:
-                keys = {id_: derive_primary_key(type_, id_) for id_ in ids}
+                keys = {id_: self._server_keys.derive(type_, id_) for id_ in ids}
             await self._record_ids(type_, {id_: key for id_, key in keys.items() if key != id_})
             resolved |= {f"{type_}/{id_}": UUID(key) for id_, key in keys.items()}
         return resolved

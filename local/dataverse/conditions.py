@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from local.dataverse import refusals
 from local.dataverse.addresses import is_guid, normalize_guid
 from local.dataverse.checks import format_instant, parse_instant
 from local.dataverse.filters import Compare, Function, In, Literal, Logic, Name, Node, Not
-from local.dataverse.tables import Column, Table
+from local.dataverse.tables import Catalog, Column, Table
 
 Sql = tuple[str, list[Any]]
 
@@ -30,16 +31,17 @@ LITERAL_KINDS = {
 }
 
 
-def compile_condition(table: Table, node: Node) -> Sql:
+def compile_condition(catalog: Catalog, table: Table, node: Node) -> Sql:
     match node:
         case Logic(operator, left, right):
-            first, second = compile_condition(table, left), compile_condition(table, right)
+            first = compile_condition(catalog, table, left)
+            second = compile_condition(catalog, table, right)
             return f"({first[0]} {operator.upper()} {second[0]})", first[1] + second[1]
         case Not(inner):
-            sql, parameters = compile_condition(table, inner)
+            sql, parameters = compile_condition(catalog, table, inner)
             return f"NOT ({sql})", parameters
         case Function(function, name, text):
-            return _compile_function(_find_column(table, name), function, text)
+            return _compile_function(_locate(catalog, table, name), function, text)
         case In(name, values):
             column = _find_in_column(table, name)
             literals = [_convert_text(column, value) for value in values]
@@ -48,13 +50,44 @@ def compile_condition(table: Table, node: Node) -> Sql:
             # Never null, and unlike a COALESCE of it this can use an index.
             return f"({path} IN ({placeholders}) AND {path} IS NOT NULL)", literals
         case Compare():
-            return _compile_comparison(table, node)
+            return _compile_comparison(catalog, table, node)
 
 
-def build_path(column: Column) -> str:
+@dataclass(frozen=True, slots=True)
+class _Located:
+    """A column, and the SQL expression of its value."""
+
+    column: Column
+    path: str
+
+
+def build_path(column: Column, body: str = "body") -> str:
     """Return the SQL expression of the property. Its name comes from the table, not the caller."""
-    expression = f"json_extract(body, '$.\"{column.property_name}\"')"
+    expression = f"json_extract({body}, '$.\"{column.property_name}\"')"
     return f"fold({expression})" if column.edm == "Edm.String" else expression
+
+
+def _locate(catalog: Catalog, table: Table, name: Name) -> _Located:
+    """Find a column of the table, or as `navigation/column` of the row that a lookup leads to.
+
+    https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query/filter-rows#filter-rows-based-on-related-records
+    """
+    navigation, _, inner = name.name.partition("/")
+    if not inner:
+        column = find_property(table, name.name)
+        return _Located(column, build_path(column))
+    if navigation not in table.navigations or "/" in inner:
+        raise refusals.no_property(navigation, table.name)
+    lookup, target = table.navigations[navigation]
+    if target not in catalog.by_name:
+        raise refusals.not_offered(f"conditions on {target}, which the stand-in lacks")
+    column = find_property(catalog.by_name[target], inner)
+    # The names are those of tables and columns, and values are bound.
+    related = (
+        f"(SELECT {build_path(column, 'other.body')} FROM rows AS other "  # noqa: S608
+        f"WHERE other.tbl = '{target}' AND other.id = {build_path(lookup, 'rows.body')})"
+    )
+    return _Located(column, related)
 
 
 def find_property(table: Table, name: str) -> Column:
@@ -65,33 +98,28 @@ def find_property(table: Table, name: str) -> Column:
     return table.properties[name]
 
 
-def _find_column(table: Table, name: Name) -> Column:
-    return find_property(table, name.name)
-
-
 def _find_in_column(table: Table, name: Name) -> Column:
     """Find the column of an `In` function, which takes the column's name even for a lookup."""
     return table.columns.get(name.name) or find_property(table, name.name)
 
 
-def _compile_comparison(table: Table, node: Compare) -> Sql:
+def _compile_comparison(catalog: Catalog, table: Table, node: Compare) -> Sql:
     left, right = node.left, node.right
     if isinstance(left, Literal):
         raise refusals.bad_query("The left side of a comparison in '$filter' must be a property.")
-    column = _find_column(table, left)
+    located = _locate(catalog, table, left)
     if isinstance(right, Name):
-        other = _find_column(table, right)
-        return _format_comparison(node.operator, build_path(column), build_path(other)), []
+        other = _locate(catalog, table, right)
+        return _format_comparison(node.operator, located.path, other.path), []
     if right.kind == "null":
         if node.operator not in ("eq", "ne"):
             raise refusals.bad_query("null can only be compared with eq and ne.")
-        return f"{build_path(column)} IS {'NOT ' if node.operator == 'ne' else ''}NULL", []
+        return f"{located.path} IS {'NOT ' if node.operator == 'ne' else ''}NULL", []
+    value = _bind_literal(located.column, right)
     if node.operator == "eq":
         # Never null, like the comparison below, but unlike it this can use an index.
-        return f"{build_path(column)} IS ?", [_bind_literal(column, right)]
-    return _format_comparison(node.operator, build_path(column), "?"), [
-        _bind_literal(column, right)
-    ]
+        return f"{located.path} IS ?", [value]
+    return _format_comparison(node.operator, located.path, "?"), [value]
 
 
 def _format_comparison(operator: str, left: str, right: str) -> str:
@@ -141,12 +169,13 @@ def _encode_value(column: Column, value: Any) -> Any:
     return value
 
 
-def _compile_function(column: Column, function: str, text: str) -> Sql:
+def _compile_function(located: _Located, function: str, text: str) -> Sql:
+    column = located.column
     if column.edm != "Edm.String":
         raise refusals.bad_query(
             f"No function signature for the function '{function}' matches '{column.edm}'."
         )
-    value, expression = text.casefold(), build_path(column)
+    value, expression = text.casefold(), located.path
     if function == "contains":
         return f"COALESCE(instr({expression}, ?) > 0, 0)", [value]
     if function == "startswith":

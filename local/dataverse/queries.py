@@ -11,22 +11,26 @@ from local.dataverse import filters, paging, refusals
 from local.dataverse.addresses import Address
 from local.dataverse.checks import TARGET
 from local.dataverse.conditions import EVERYTHING, Sql, compile_condition, find_property
+from local.dataverse.expand import parse_expand, read_expanded
 from local.dataverse.organization import USER_NAMES
-from local.dataverse.rows import Row, Slice, Store, Values
-from local.dataverse.tables import Table
+from local.dataverse.rows import Row, Slice, Values
+from local.dataverse.tables import Catalog, Table
 from local.dataverse.wire import Call, Reply
+from local.dataverse.world import World
 
 MAX_COUNT = 5000  # the highest $count
 OPTIONS = frozenset({"$select", "$filter", "$top", "$orderby", "$count", "$skiptoken"})
 NOT_OFFERED = frozenset(
-    ("$expand", "$apply", "$search", "fetchXml", "savedQuery", "userQuery", "sql", "partitionId")
+    ("$apply", "$search", "fetchXml", "savedQuery", "userQuery", "sql", "partitionId")
 )
 FORMATTED = "@OData.Community.Display.V1.FormattedValue"
 
 
-def read_row(store: Store, call: Call, address: Address) -> Reply:
-    check_options(call.options, frozenset({"$select"}))
+def read_row(world: World, call: Call, address: Address) -> Reply:
+    check_options(call.options, frozenset({"$select", "$expand"}))
+    store = world.store
     chosen = parse_select(address.table, call.options)
+    expanded = parse_expand(world.catalog, address.table, call.options)
     row_id = address.find(store)
     row = store.get(address.table, row_id) if row_id else None
     if row is None:
@@ -34,18 +38,20 @@ def read_row(store: Store, call: Call, address: Address) -> Reply:
     headers = {"ETag": row.etag}
     if call.headers.get("if-none-match") == row.etag:
         return Reply(304, headers=headers)
-    return Reply(200, build_entity(call, address.table, row, chosen), headers)
+    entity = build_entity(call, address.table, row, chosen)
+    return Reply(200, {**entity, **read_expanded(store, row, expanded)}, headers)
 
 
-def read_rows(store: Store, call: Call, table: Table) -> Reply:
+def read_rows(world: World, call: Call, table: Table) -> Reply:
     """Return a page of rows, with a link to the next page.
 
     https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query/page-results
     """
-    options = call.options
-    check_options(options, OPTIONS)
+    options, store = call.options, world.store
+    check_options(options, OPTIONS | {"$expand"})
     chosen = parse_select(table, options)
-    where, parameters = _compile_where(table, options)
+    expanded = parse_expand(world.catalog, table, options)
+    where, parameters = _compile_where(world.catalog, table, options)
     order = paging.parse_order(table, options.get("$orderby", ""))
     page = paging.parse_page(call)
     top = parse_integer("$top", options["$top"]) if "$top" in options else None
@@ -64,7 +70,13 @@ def read_rows(store: Store, call: Call, table: Table) -> Reply:
     if options.get("$count") == "true":
         document["@odata.count"] = min(store.count(table, where, parameters), MAX_COUNT)
     annotations = find_annotations(call)
-    document["value"] = [format_row(table, row, chosen, annotations) for row in rows]
+    document["value"] = [
+        {
+            **format_row(table, row, chosen, annotations),
+            **read_expanded(store, row, expanded),
+        }
+        for row in rows
+    ]
     if rows and len(matching) > room and (top is None or page.start + room < top):
         document["@odata.nextLink"] = paging.build_next_link(
             call, page, paging.mark_rows(order, rows)
@@ -74,9 +86,10 @@ def read_rows(store: Store, call: Call, table: Table) -> Reply:
     return Reply(200, document, headers)
 
 
-def count_rows(store: Store, call: Call, table: Table) -> Reply:
+def count_rows(world: World, call: Call, table: Table) -> Reply:
     check_options(call.options, frozenset({"$filter"}))
-    total = min(store.count(table, *_compile_where(table, call.options)), MAX_COUNT)
+    where, parameters = _compile_where(world.catalog, table, call.options)
+    total = min(world.store.count(table, where, parameters), MAX_COUNT)
     return Reply(200, raw=str(total).encode(), headers={"Content-Type": "text/plain"})
 
 
@@ -97,10 +110,10 @@ def parse_select(table: Table, options: Mapping[str, str]) -> list[str] | None:
     return [find_property(table, name).property_name for name in names]
 
 
-def _compile_where(table: Table, options: Mapping[str, str]) -> Sql:
+def _compile_where(catalog: Catalog, table: Table, options: Mapping[str, str]) -> Sql:
     if "$filter" not in options:
         return EVERYTHING
-    return compile_condition(table, filters.parse(options["$filter"]))
+    return compile_condition(catalog, table, filters.parse(options["$filter"]))
 
 
 def parse_integer(name: str, text: str) -> int:

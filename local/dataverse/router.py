@@ -101,9 +101,9 @@ def _answer_rows(world: World, call: Call, table: Table, rest: str) -> Reply:
         case "GET", "" if tracking.is_tracked(call):
             return tracking.read_changes(world, call, table)
         case "GET", "":
-            return queries.read_rows(world.store, call, table)
+            return queries.read_rows(world, call, table)
         case "GET", "$count":
-            return queries.count_rows(world.store, call, table)
+            return queries.count_rows(world, call, table)
         case "POST", "":
             chosen = queries.parse_select_only(call, table)
             checked = partial(setup.check_row, world)
@@ -151,7 +151,7 @@ def _run_merge(world: World, call: Call) -> Reply:
 def _answer_row(world: World, call: Call, address: addresses.Address) -> Reply:
     match call.method:
         case "GET":
-            return queries.read_row(world.store, call, address)
+            return queries.read_row(world, call, address)
         case "PATCH":
             chosen = queries.parse_select_only(call, address.table)
             payload = read_body(call, address.table.entity_set)

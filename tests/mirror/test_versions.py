@@ -542,7 +542,7 @@ async def test_work_is_not_dropped_by_a_worker_that_has_not_heard_of_the_new_rou
 
     first, second = open_routes(), open_routes()
     assert await second.get_change_queues() == {}
-    await change_routes(first, {"Patient": "dataverse"}, "somebody")
+    await change_routes(first, {"Patient": "dataverse"}, "somebody", None)
     now[0] = 10.0
     add_versions(route, "male")
     late = replace(
@@ -552,7 +552,7 @@ async def test_work_is_not_dropped_by_a_worker_that_has_not_heard_of_the_new_rou
     )
     await mirror_resource(late, make_item())
     assert await get_contact(route) == (0, 1, "1")
-    await change_routes(first, {"Patient": "virtual"}, "somebody")
+    await change_routes(first, {"Patient": "virtual"}, "somebody", None)
     now[0] = 30.0
     await mirror_resource(late, make_item(2))
     (result,) = await route.journal.list_row_results(make_item(2).delivery)

@@ -26,6 +26,7 @@ from integration.journal.write_guard import WriteGuard
 from integration.mapping.files import MappedTable
 from integration.mapping.load import load_shipped_maps
 from integration.mapping.model import Route
+from integration.mapping.primary_keys import ServerKeys
 from integration.virtual_tables.answer import VirtualTables, answer_request
 from integration.virtual_tables.data_routes import DataRoutes
 from integration.virtual_tables.entity_type import MappedEntityType, build_entity_type
@@ -149,7 +150,6 @@ async def feed(fhir_url: str) -> AsyncIterator[Feed]:
 
 def made(fhir: FhirServer, kept: MemoryRowKeys, routes: MemoryDataRouteStore) -> VirtualTables:
     """The feed of all shipped maps."""
-    keys = RowKeyResolver(kept, lambda type_: type_ not in SHAPES)
     numbers = count(1)
     runs, tokens = count(1), count(1)
     order = WriteGuard(
@@ -166,8 +166,14 @@ def made(fhir: FhirServer, kept: MemoryRowKeys, routes: MemoryDataRouteStore) ->
         )
         for name, item in SHAPES.items()
     }
+    data_routes = DataRoutes(store=routes, tables=tables, is_mirroring=True)
+    keys = RowKeyResolver(
+        kept,
+        lambda type_: type_ not in SHAPES or data_routes.has_had_rows(type_),
+        server_keys=ServerKeys(fhir.upstream.base),
+    )
     return VirtualTables(
-        data_routes=DataRoutes(store=routes, tables=tables, is_mirroring=True),
+        data_routes=data_routes,
         entity_types=SHAPES,
         reader=FeedReader(fhir, keys, 2000, today=lambda: TODAY),
         writer=FeedWriter(

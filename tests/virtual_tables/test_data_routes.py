@@ -11,7 +11,7 @@ import pytest
 
 from integration.app import wiring
 from integration.cli import reconcile_command as command
-from integration.core.errors import Misconfigured, Rejected
+from integration.core.errors import Issue, Misconfigured, Rejected
 from integration.core.model import WorkItem
 from integration.journal.audit_entry import Reader
 from integration.journal.data_routes import ChosenRoute, MemoryDataRouteStore
@@ -29,10 +29,12 @@ from integration.virtual_tables.data_routes import (
     DataRoutes,
     change_routes,
     describe_changes,
+    end_bringing,
     list_routes,
 )
 from integration.virtual_tables.entity_type import build_entity_type
 from integration.virtual_tables.odata_request import ODataRequest
+from integration.virtual_tables.physical.source import PhysicalTables
 from integration.virtual_tables.read import FeedReader
 from integration.virtual_tables.row_keys import RowKeyResolver
 from integration.virtual_tables.write import FeedWriter
@@ -115,7 +117,7 @@ async def test_what_was_chosen_is_kept_and_known_at_once_to_the_worker_that_was_
 ) -> None:
     routes = workers.one()
     assert (await routes.get_routes())["Observation"] == "virtual"
-    await change_routes(routes, {"Observation": "dataverse"}, "somebody")
+    await change_routes(routes, {"Observation": "dataverse"}, "somebody", None)
     assert (await routes.get_routes())["Observation"] == "dataverse"
     assert (await routes.get_routes())["Condition"] == "virtual"
     assert (await workers.one().get_routes())["Observation"] == "dataverse"  # one that starts later
@@ -124,7 +126,7 @@ async def test_what_was_chosen_is_kept_and_known_at_once_to_the_worker_that_was_
 async def test_a_choice_is_known_to_every_worker_after_fifteen_seconds(workers: Workers) -> None:
     candidate, other = workers.one(), workers.one()
     await other.get_routes()
-    await change_routes(candidate, {"Observation": "dataverse"}, "somebody")
+    await change_routes(candidate, {"Observation": "dataverse"}, "somebody", None)
     workers.clock.now += 14.9
     assert (await other.get_routes())["Observation"] == "virtual"
     workers.clock.now += 0.1
@@ -141,7 +143,7 @@ async def test_a_change_is_answered_when_every_worker_uses_it(workers: Workers) 
 
     candidate = workers.one(pause=pass_time)
     assert (await other.get_routes())["Observation"] == "virtual"
-    await change_routes(candidate, {"Observation": "dataverse"}, "somebody")
+    await change_routes(candidate, {"Observation": "dataverse"}, "somebody", None)
     assert (await other.get_change_queues())["Observation"] == MIRROR_QUEUE
 
 
@@ -152,9 +154,11 @@ async def test_nobody_waits_for_a_choice_that_changes_nothing(workers: Workers) 
         waited.append(seconds)
 
     routes = workers.one(pause=record)
-    await change_routes(routes, {"Observation": "virtual"}, "somebody")
+    await change_routes(routes, {"Observation": "virtual"}, "somebody", None)
     assert waited == []
-    await change_routes(routes, {"Observation": "dataverse", "Condition": "dataverse"}, "somebody")
+    await change_routes(
+        routes, {"Observation": "dataverse", "Condition": "dataverse"}, "somebody", None
+    )
     assert len(waited) == 1
 
 
@@ -186,6 +190,7 @@ async def test_every_table_is_told_with_its_route_and_those_it_may_have(workers:
         "entitySet": "msemr_observations",
         "route": "virtual",
         "possible": ["virtual", "dataverse"],
+        "bringing": None,
         "changed": None,
         "changedBy": None,
     }
@@ -194,7 +199,7 @@ async def test_every_table_is_told_with_its_route_and_those_it_may_have(workers:
 async def test_a_table_is_told_with_who_chose_its_route_and_when(workers: Workers) -> None:
     moment = datetime(2026, 3, 2, 12, tzinfo=UTC)
     routes = workers.one(now=lambda: moment)
-    await change_routes(routes, {"Observation": "dataverse"}, "anna@example.org")
+    await change_routes(routes, {"Observation": "dataverse"}, "anna@example.org", None)
     (found,) = [item for item in await list_routes(routes) if item["resource"] == "Observation"]
     assert (found["changed"], found["changedBy"]) == (moment, "anna@example.org")
     await workers.kept.set_routes({"Goal": ChosenRoute("dataverse", "bert@example.org", moment)})
@@ -206,8 +211,10 @@ async def test_what_a_change_would_mean_is_said_without_changing_anything(
     workers: Workers,
 ) -> None:
     routes = workers.one()
-    meant = await describe_changes(routes, {"Observation": "dataverse"})
-    assert meant == await change_routes(workers.one(), {"Observation": "dataverse"}, "somebody")
+    meant = await describe_changes(routes, {"Observation": "dataverse"}, brings=False)
+    assert meant == await change_routes(
+        workers.one(), {"Observation": "dataverse"}, "somebody", None
+    )
     with pytest.raises(Rejected, match="allows only the route virtual"):
         await describe_changes(routes, {"Goal": "dataverse"})
 
@@ -236,7 +243,7 @@ async def test_who_hears_of_a_change_follows_from_the_route(
 
 async def test_a_mirrored_table_has_no_external_events(workers: Workers) -> None:
     routes = workers.one(event_types=frozenset({"Observation"}))
-    await change_routes(routes, {"Observation": "dataverse"}, "somebody")
+    await change_routes(routes, {"Observation": "dataverse"}, "somebody", None)
     assert (await routes.get_change_queues())["Observation"] == MIRROR_QUEUE
 
 
@@ -260,7 +267,7 @@ async def test_what_is_no_choice_is_refused_with_what_would_be_one(
     workers: Workers, asked: Any, said: str, where: str | None
 ) -> None:
     with pytest.raises(Rejected) as caught:
-        await change_routes(workers.one(), asked, "somebody")
+        await change_routes(workers.one(), asked, "somebody", None)
     (issue,) = caught.value.issues
     assert said in issue.text
     assert issue.expression == where
@@ -269,7 +276,7 @@ async def test_what_is_no_choice_is_refused_with_what_would_be_one(
 
 async def test_a_type_without_a_map_is_refused_without_quoting_it(workers: Workers) -> None:
     with pytest.raises(Rejected) as caught:
-        await change_routes(workers.one(), {MARKER: "virtual"}, "somebody")
+        await change_routes(workers.one(), {MARKER: "virtual"}, "somebody", None)
     (issue,) = caught.value.issues
     assert "there are AllergyIntolerance, " in issue.text
     assert MARKER not in f"{issue.text} {issue.expression}"
@@ -278,7 +285,7 @@ async def test_a_type_without_a_map_is_refused_without_quoting_it(workers: Worke
 async def test_nothing_can_be_mirrored_where_nothing_is(workers: Workers) -> None:
     with pytest.raises(Rejected) as caught:
         await change_routes(
-            workers.one(is_mirroring=False), {"Observation": "dataverse"}, "somebody"
+            workers.one(is_mirroring=False), {"Observation": "dataverse"}, "somebody", None
         )
     assert "MIRROR_TO is off" in caught.value.issues[0].text
 
@@ -286,7 +293,7 @@ async def test_nothing_can_be_mirrored_where_nothing_is(workers: Workers) -> Non
 async def test_choices_are_taken_together_or_not_at_all(workers: Workers) -> None:
     asked = {"Observation": "dataverse", "Patient": "virtual", "Goal": "dataverse"}
     with pytest.raises(Rejected) as caught:
-        await change_routes(workers.one(), asked, "somebody")
+        await change_routes(workers.one(), asked, "somebody", None)
     assert [issue.expression for issue in caught.value.issues] == ["Patient", "Goal"]
     assert workers.kept.routes == {}
 
@@ -294,21 +301,111 @@ async def test_choices_are_taken_together_or_not_at_all(workers: Workers) -> Non
 async def test_the_answer_says_what_the_choice_means(workers: Workers) -> None:
     routes = workers.one()
     meant = await change_routes(
-        routes, {"Observation": "dataverse", "Condition": "virtual"}, "somebody"
+        routes, {"Observation": "dataverse", "Condition": "virtual"}, "somebody", None
     )
     assert meant["Condition"] == "virtual, unchanged"
-    assert "no longer shown at /api/odata/" in meant["Observation"]
-    assert "mirrored to msemr_observation" in meant["Observation"]
+    assert "is answered from the rows of msemr_observation at once" in meant["Observation"]
     assert "python -m integration reconcile --type Observation" in meant["Observation"]
-    back = await change_routes(routes, {"Observation": "virtual"}, "somebody")
-    assert "no longer mirrored" in back["Observation"]
-    assert "shown as msemr_observations" in back["Observation"]
+    back = await change_routes(routes, {"Observation": "virtual"}, "somebody", None)
+    assert "msemr_observations at /api/odata/ is answered from FHIR" in back["Observation"]
     assert "rows of msemr_observation stay as they are" in back["Observation"]
+
+
+# --- bringing the rows first ----------------------------------------------------------------------
+
+
+@dataclass
+class Jobs:
+    """The jobs that were started: of which type, by whom, after how many seconds."""
+
+    started: list[tuple[str, str, float]] = field(default_factory=list)
+
+    async def start(self, type_: str, by: str, delay: float) -> str:
+        self.started.append((type_, by, delay))
+        return f"job {len(self.started)}"
+
+
+async def bring(routes: DataRoutes, jobs: Jobs, route: str = "dataverse") -> dict[str, str]:
+    return await change_routes(routes, {"Observation": route}, "anna", jobs.start)
+
+
+async def test_while_the_rows_are_brought_fhir_answers_and_changes_are_mirrored(
+    workers: Workers,
+) -> None:
+    routes, jobs = workers.one(), Jobs()
+    meant = await bring(routes, jobs)
+    assert "a job brings what was there before" in meant["Observation"]
+    ((type_, by, delay),) = jobs.started
+    assert (type_, by) == ("Observation", "anna")
+    assert delay >= 15, "by then every worker mirrors"
+    assert (await routes.get_routes())["Observation"] == "virtual"
+    assert (await routes.get_change_queues())["Observation"] == MIRROR_QUEUE
+    listed = {item["resource"]: item["bringing"] for item in await list_routes(routes)}
+    assert listed["Observation"] == "job 1"
+    assert listed["Condition"] is None
+
+
+async def test_the_end_of_the_job_has_dataverse_answer(workers: Workers) -> None:
+    routes, jobs = workers.one(), Jobs()
+    await bring(routes, jobs)
+    assert await end_bringing(workers.one(), "Observation", "job 1")
+    routes.clear_cache()
+    assert (await routes.get_routes())["Observation"] == "dataverse"
+    assert not routes.is_bringing("Observation")
+    assert await end_bringing(routes, "Observation", "job 1"), "a repeated end changes nothing"
+
+
+async def test_what_is_brought_twice_is_brought_once(workers: Workers) -> None:
+    routes, jobs = workers.one(), Jobs()
+    await bring(routes, jobs)
+    await bring(routes, jobs)
+    assert len(jobs.started) == 1
+
+
+async def test_one_step_ends_the_bringing_and_its_job_changes_nothing_any_more(
+    workers: Workers,
+) -> None:
+    routes, jobs = workers.one(), Jobs()
+    await bring(routes, jobs)
+    back = await bring(routes, jobs, "virtual")
+    assert "no longer brought" in back["Observation"]
+    assert (await routes.get_change_queues()).get("Observation") is None
+    assert not await end_bringing(routes, "Observation", "job 1")
+    assert (await routes.get_routes())["Observation"] == "virtual"
+    await bring(routes, jobs)
+    assert not await end_bringing(routes, "Observation", "job 1"), "another job brings them now"
+    assert await end_bringing(routes, "Observation", "job 2")
+
+
+async def test_a_choice_at_the_same_moment_is_not_written_over_by_the_end_of_a_job(
+    workers: Workers,
+) -> None:
+    routes, jobs = workers.one(), Jobs()
+    await bring(routes, jobs)
+
+    class Late(MemoryDataRouteStore):
+        async def set_routes(self, chosen: Any, seen: Any = None) -> bool:
+            workers.kept.routes["Observation"] = ChosenRoute("virtual", "bert")
+            return await workers.kept.set_routes(chosen, seen)
+
+    late = replace(routes, store=Late(workers.kept.routes))
+    assert not await end_bringing(late, "Observation", "job 1")
+    assert workers.kept.routes["Observation"] == ChosenRoute("virtual", "bert")
+
+
+async def test_where_the_rows_cannot_be_brought_nothing_changes(workers: Workers) -> None:
+    async def refuse(type_: str, by: str, delay: float) -> str:
+        raise Rejected(Issue("conflict", "there is no such table"), status=409)
+
+    routes = workers.one()
+    with pytest.raises(Rejected, match="no such table"):
+        await change_routes(routes, {"Observation": "dataverse"}, "anna", refuse)
+    assert workers.kept.routes == {}
 
 
 async def test_what_stays_as_it_was_is_not_kept_as_a_choice(workers: Workers) -> None:
     """So that the map goes on deciding."""
-    await change_routes(workers.one(), {"Observation": "virtual"}, "somebody")
+    await change_routes(workers.one(), {"Observation": "virtual"}, "somebody", None)
     assert workers.kept.routes == {}
 
 
@@ -351,6 +448,9 @@ class Wards:
             audit=make_recorder(),
             max_page_size=10,
             timeout=25.0,
+            rows=PhysicalTables(
+                dataverse=route.dataverse, maps={"Location": WARDS}, max_scanned=100
+            ),
         )
 
     async def deliver(self, name: str) -> None:
@@ -396,20 +496,20 @@ def wards(route: Route, workers: Workers) -> Wards:
     return Wards(route, workers.one(tables={"Location": table}))
 
 
-async def test_a_mirrored_table_is_not_in_the_feed(wards: Wards) -> None:
+async def test_a_mirrored_table_is_answered_from_its_rows(wards: Wards) -> None:
     await wards.deliver("Ward 1")
     assert await wards.mirror() == ["created"]
     assert await wards.rows() == ["Ward 1"]
+    wards.route.fhir_double.received.clear()
     for path in ("accounts", f"accounts({WARD})", "accounts/$count"):
-        with pytest.raises(Rejected) as caught:
-            await wards.ask(path)
-        assert caught.value.status == 404
+        assert await wards.ask(path) == 200
+    assert wards.route.fhir_double.received == []
 
 
 async def test_a_table_that_becomes_virtual_is_shown_and_no_longer_mirrored(wards: Wards) -> None:
     await wards.deliver("Ward 1")
     await wards.mirror()
-    await change_routes(wards.data, {"Location": "virtual"}, "somebody")
+    await change_routes(wards.data, {"Location": "virtual"}, "somebody", None)
     await wards.deliver("Ward 2")
     assert wards.route.mirrored == []
     assert await wards.rows() == ["Ward 1"]  # as it was
@@ -420,24 +520,20 @@ async def test_what_was_queued_before_a_table_became_virtual_is_left_and_noted(
     wards: Wards,
 ) -> None:
     await wards.deliver("Ward 1")
-    await change_routes(wards.data, {"Location": "virtual"}, "somebody")
+    await change_routes(wards.data, {"Location": "virtual"}, "somebody", None)
     assert await wards.mirror() == ["skipped"]
     assert await wards.rows() == []
     assert wards.route.mirrored == []
 
 
-async def test_a_table_that_is_mirrored_again_leaves_the_feed_and_gets_its_changes(
-    wards: Wards,
-) -> None:
-    await change_routes(wards.data, {"Location": "virtual"}, "somebody")
+async def test_a_table_that_is_mirrored_again_gets_its_changes(wards: Wards) -> None:
+    await change_routes(wards.data, {"Location": "virtual"}, "somebody", None)
     await wards.deliver("Ward 1")
-    await change_routes(wards.data, {"Location": "dataverse"}, "somebody")
+    await change_routes(wards.data, {"Location": "dataverse"}, "somebody", None)
     await wards.deliver("Ward 2")
     assert await wards.mirror() == ["created"]
     assert await wards.rows() == ["Ward 2"]
-    with pytest.raises(Rejected) as caught:
-        await wards.ask(f"accounts({WARD})")
-    assert caught.value.status == 404
+    assert await wards.ask(f"accounts({WARD})") == 200
 
 
 # --- reconcile ------------------------------------------------------------------------------------
@@ -465,7 +561,7 @@ async def test_a_reconcile_looks_at_what_is_mirrored_and_nothing_else(stated: An
     async def chosen(route: str) -> None:
         routes = (await wiring.get_parts()).data_routes
         routes.pause = do_nothing
-        await change_routes(routes, {"Observation": route}, "somebody")
+        await change_routes(routes, {"Observation": route}, "somebody", None)
         await wiring.close_parts()
 
     assert await reconciled() == {"Patient"}

@@ -12,7 +12,7 @@ import pytest
 from integration.core.errors import Rejected, Unavailable
 from integration.core.model import WorkItem
 from integration.journal.row_keys import MemoryRowKeys
-from integration.mapping.primary_keys import derive_primary_key
+from integration.mapping.primary_keys import ServerKeys, derive_primary_key
 from integration.mirror import mirror as mirroring
 from integration.virtual_tables.row_keys import RowKeyResolver
 from tests.builders import observation, patient
@@ -293,11 +293,16 @@ def weights(*subjects: str) -> list[dict[str, Any]]:
     return [observation(f"Patient/{id_}", id=f"of-{id_}") for id_ in subjects]
 
 
+def derive_key(feed: Feed, type_: str, id_: str) -> str:
+    """The key of a row of this FHIR server, on either route."""
+    return ServerKeys(feed.tables.reader.fhir.upstream.base).derive(type_, id_)
+
+
 async def test_a_row_is_found_by_its_derived_key_by_another_worker_too(feed: Feed) -> None:
     await feed.put(patient(id="p-1"), *weights("p-1"))
     (row,) = (await feed.get("msemr_observations"))["value"]
     key = row["msemr_observationid"]
-    assert key == derive_primary_key("Observation", "of-p-1")
+    assert key == derive_key(feed, "Observation", "of-p-1")
     other = replace(feed, tables=made(feed.tables.reader.fhir, feed.row_keys, feed.routes))
     assert (await other.get(f"msemr_observations({key})"))["msemr_azurefhirid"] == "of-p-1"
 
@@ -330,7 +335,7 @@ async def test_a_key_that_nobody_was_told_leads_to_nothing(feed: Feed, key: str)
 async def test_rows_are_filtered_by_the_keys_that_they_show(feed: Feed) -> None:
     await feed.put(patient(id="p-1"), *weights("p-1"))
     await feed.get("msemr_observations")
-    key = derive_primary_key("Observation", "of-p-1")
+    key = derive_key(feed, "Observation", "of-p-1")
     found = await feed.get("msemr_observations", f"$filter=msemr_observationid eq {key}")
     assert [row["msemr_azurefhirid"] for row in found["value"]] == ["of-p-1"]
     assert feed.asked[-1].url.params["_id"] == "of-p-1"
@@ -352,7 +357,7 @@ async def test_the_list_of_a_contact_that_others_made_shows_its_patient_s_rows(
     shown = {
         row["msemr_azurefhirid"]: row[PATIENT] for row in await feed.every("msemr_observations")
     }
-    assert shown == {f"of-{ANNA}": THEIRS, "of-p-2": derive_primary_key("Patient", "p-2")}
+    assert shown == {f"of-{ANNA}": THEIRS, "of-p-2": derive_key(feed, "Patient", "p-2")}
     found = await feed.get("msemr_observations", f"$filter={PATIENT} eq {THEIRS}")
     assert [row["msemr_azurefhirid"] for row in found["value"]] == [f"of-{ANNA}"]
     assert feed.asked[-1].url.params["patient"] == f"Patient/{ANNA}"

@@ -1,0 +1,58 @@
+"""Dataverse's own tables, as the feed reaches them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from integration.core.errors import Misconfigured
+from integration.core.model import Columns
+from integration.dataverse.client import Dataverse
+from integration.mapping.model import EntityMap
+from integration.virtual_tables.entity_type import MappedEntityType
+from integration.virtual_tables.physical.read import RowAccess
+from integration.virtual_tables.physical.table import PhysicalTable, build_physical_table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhysicalTables:
+    """What the feed needs to answer from Dataverse.
+
+    `maps`: all by resource type, with the attributes of both routes; `max_scanned`: rows that one
+    request may look at.
+    """
+
+    dataverse: Dataverse
+    maps: Mapping[str, EntityMap]
+    max_scanned: int
+    _built: dict[str, tuple[Columns, PhysicalTable]] = field(default_factory=dict, repr=False)
+
+
+async def open_rows(
+    tables: PhysicalTables | None, entity_type: MappedEntityType, run_id: str
+) -> RowAccess:
+    """Return the way to the rows of a table. Raises Misconfigured where Dataverse has no such
+    table, and Unavailable where it does not say."""
+    if tables is None:
+        raise Misconfigured(
+            f"the data route of {entity_type.resource} is dataverse, and DATAVERSE_URL is not set"
+        )
+    return RowAccess(
+        dataverse=tables.dataverse,
+        table=await find_table(tables, entity_type),
+        max_scanned=tables.max_scanned,
+        run_id=run_id,
+    )
+
+
+async def find_table(tables: PhysicalTables, entity_type: MappedEntityType) -> PhysicalTable:
+    """Return the table behind an entity type, as Dataverse's metadata describes it at present.
+    Raises Misconfigured and Unavailable, as `open_rows` does."""
+    entity = tables.maps[entity_type.resource]
+    columns = await tables.dataverse.get_columns(entity.table)
+    known = tables._built.get(entity_type.resource)
+    if known is not None and known[0] is columns:
+        return known[1]
+    built = build_physical_table(entity_type, entity, columns, tables.maps)
+    tables._built[entity_type.resource] = columns, built
+    return built

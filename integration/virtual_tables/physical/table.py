@@ -1,0 +1,186 @@
+"""Which columns of the physical table show the properties of the feed. Pure.
+
+A map has an attribute for both routes, or one for each. The feed's property is the attribute of the
+virtual route, so its counterpart on the other route is looked for: the same column, else the column
+that is mapped from the same path, else a part of what a lookup of a concept shows. A property
+without a counterpart is null on this route: Microsoft's table has no column for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from integration.core.model import Column, Columns
+from integration.mapping.concepts import CONCEPT_TABLE
+from integration.mapping.model import AttributeMap, EntityMap, Kind, Route
+from integration.odata.model import EntityType, Property, Type
+from integration.virtual_tables.entity_type import MappedEntityType
+
+# The types of columns whose values a property can show.
+_COLUMN_TYPES: Mapping[Type, frozenset[str]] = {
+    Type.STRING: frozenset({"String", "Memo"}),
+    Type.INT32: frozenset({"Integer", "BigInt", "Picklist", "State", "Status", "Boolean"}),
+    Type.INT64: frozenset({"Integer", "BigInt"}),
+    Type.DECIMAL: frozenset({"Decimal", "Double", "Money", "Integer", "BigInt"}),
+    Type.BOOLEAN: frozenset({"Boolean"}),
+    Type.DATE_TIME_OFFSET: frozenset({"DateTime"}),
+    Type.GUID: frozenset({"Lookup", "Customer", "Owner", "Uniqueidentifier"}),
+}
+
+# The column that says whether a row is active, which is 0:
+# https://learn.microsoft.com/power-apps/developer/data-platform/define-custom-state-model-transitions
+STATE = "statecode"
+
+# What the paths of a concept's parts are, below the path of the concept.
+_CODE_OF_CONCEPT = ".coding.first().code"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhysicalColumn:
+    """A column that shows a property. `concept_part`: the column of the concept's row to which it
+    leads, where it is a lookup of a concept. `is_day`: it holds a day, whatever its type."""
+
+    column: Column
+    concept_part: str | None = None
+    is_day: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name by which the Web API returns and compares it."""
+        is_lookup = self.column.type in ("Lookup", "Customer", "Owner")
+        return f"_{self.column.name}_value" if is_lookup else self.column.name
+
+    @property
+    def navigation(self) -> str | None:
+        """The navigation property that leads to the concept."""
+        if self.concept_part is None:
+            return None
+        return self.column.targets[CONCEPT_TABLE.table]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhysicalTable:
+    """A table of Dataverse behind an entity type of the feed.
+
+    `columns`: by property, the columns that show it, of which the first that has a value does; a
+    property without one is null. `key`: the primary key's column. `lookup_tables`: by property of a
+    lookup, the table whose rows it shows. `lookup_sets`: by the same, its entity set. `has_state`:
+    whether its rows may be inactive.
+    """
+
+    entity_type: MappedEntityType
+    entity_set: str
+    table: str
+    key: str
+    columns: Mapping[str, tuple[PhysicalColumn, ...]] = field(repr=False)
+    lookup_tables: Mapping[str, str] = field(repr=False)
+    lookup_sets: Mapping[str, str] = field(repr=False)
+    has_state: bool = True
+
+    @property
+    def type(self) -> EntityType:
+        """The entity type that the feed shows."""
+        return self.entity_type.type
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The properties that are null on this route."""
+        return tuple(
+            property_.name for property_ in self.type.properties if not self.columns[property_.name]
+        )
+
+
+def build_physical_table(
+    entity_type: MappedEntityType,
+    entity: EntityMap,
+    columns: Columns,
+    maps: Mapping[str, EntityMap],
+) -> PhysicalTable:
+    """Find the columns behind each property.
+
+    `entity`: the map with the attributes of all routes; `columns`: those of its table, as
+    Dataverse's metadata describes them; `maps`: by resource type, the targets of lookups.
+    """
+    written = entity.select_route(Route.DATAVERSE).attributes
+    found: dict[str, tuple[PhysicalColumn, ...]] = {}
+    for property_ in entity_type.type.properties:
+        attribute = entity_type.attributes.get(property_.name)
+        if attribute is None:  # the key, or one that says which version of what the row shows
+            candidates = [_Candidate(property_.name)]
+        else:
+            candidates = list(_find_candidates(attribute, written))
+        found[property_.name] = tuple(_select(candidates, property_, attribute, columns))
+    targets = _find_lookup_targets(entity_type, maps)
+    return PhysicalTable(
+        entity_type=entity_type,
+        entity_set=entity.entity_set,
+        table=entity.table,
+        key=entity.key,
+        columns=found,
+        lookup_tables={name: target.table for name, target in targets.items()},
+        lookup_sets={name: target.entity_set for name, target in targets.items()},
+        has_state=STATE in columns,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    column: str
+    concept_part: str | None = None
+
+
+def _find_candidates(
+    attribute: AttributeMap, written: Sequence[AttributeMap]
+) -> Iterator[_Candidate]:
+    """Yield the columns that may show what the attribute shows, the best first."""
+    if attribute.route is None:
+        part = CONCEPT_TABLE.name if attribute.kind is Kind.CONCEPT else None
+        yield _Candidate(attribute.column, part)
+        return
+    path = attribute.path or ""
+    for path_ in _split_union(path):
+        for other in written:
+            if other.path == path_ and other.kind is attribute.kind:
+                yield _Candidate(other.column)
+            elif other.kind is Kind.CONCEPT and path_ == f"{other.path}{_CODE_OF_CONCEPT}":
+                yield _Candidate(other.column, CONCEPT_TABLE.code)
+
+
+def _split_union(path: str) -> list[str]:
+    """Return the paths of `(a | b | c).first()`, or the path itself."""
+    inner = path.removeprefix("(").removesuffix(").first()")
+    if f"({inner}).first()" != path or inner.count("(") != inner.count(")"):
+        return [path]
+    return [path, *(part.strip() for part in inner.split(" | "))]
+
+
+def _select(
+    candidates: Sequence[_Candidate],
+    property_: Property,
+    attribute: AttributeMap | None,
+    columns: Columns,
+) -> Iterator[PhysicalColumn]:
+    """Yield the candidates that the table has, and that hold values of the property's type."""
+    is_day = attribute is not None and attribute.kind is Kind.DATE
+    for candidate in candidates:
+        column = columns.get(candidate.column)
+        if column is None or column.secured:
+            continue
+        if candidate.concept_part is not None:
+            if CONCEPT_TABLE.table in column.targets:
+                yield PhysicalColumn(column=column, concept_part=candidate.concept_part)
+        elif column.type in _COLUMN_TYPES[property_.type]:
+            yield PhysicalColumn(column=column, is_day=is_day)
+
+
+def _find_lookup_targets(
+    entity_type: MappedEntityType, maps: Mapping[str, EntityMap]
+) -> dict[str, EntityMap]:
+    return {
+        name: maps[target]
+        for name, attribute in entity_type.attributes.items()
+        if attribute.kind is Kind.LOOKUP
+        and (target := attribute.virtual_column.target) is not None
+        and target in maps
+    }
