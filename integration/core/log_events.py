@@ -158,7 +158,10 @@ LOG_EVENTS = {
         _BY_CAUSE, "delivery resource attempt reason", "the row is tried again later"
     ),
     "row.parked": _event(
-        logging.ERROR, "delivery resource reason", "given up; replay it once the cause is mended"
+        logging.ERROR,
+        "delivery resource reason",
+        "given up; housekeeping tries it once more, 10 to 20 minutes later. Then replay it once "
+        "the cause is mended",
     ),
     "row.skipped": _event(
         logging.INFO, "delivery resource", "its table became a virtual one after it was queued"

@@ -97,13 +97,18 @@ def test_every_column_is_what_the_sources_say_it_is(table: Table, schema: dict[s
     assert different == {}
 
 
-def test_the_tables_that_patients_and_their_people_need_are_there() -> None:
+def test_the_tables_that_patients_their_people_and_their_care_need_are_there() -> None:
     assert set(CATALOG.by_name) == {
         "account",
         "contact",
+        "msemr_allergyintolerance",
         "msemr_codeableconcept",
+        "msemr_condition",
         "msemr_contactlink",
+        "msemr_encounter",
         "msemr_medicalidentifier",
+        "msemr_medicationrequest",
+        "msemr_observation",
         "msemr_relatedperson",
     }
 

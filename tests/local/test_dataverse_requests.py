@@ -250,7 +250,8 @@ async def test_a_lookup_that_is_set_wrongly_is_refused(
     [
         ("sql=select%20contactid%20from%20contact", 501),
         ("fetchXml=%3Cfetch/%3E", 501),
-        ("$filter=new_Child/lastname%20eq%20'B'", 501),
+        ("$filter=new_Child/new_Child/lastname%20eq%20'B'", 400),
+        ("$filter=new_Nobody/lastname%20eq%20'B'", 400),
         ("$filter=lastname%20eq%20@p&@p='B'", 501),
         ("$filter=Microsoft.Dynamics.CRM.LastYear(PropertyName='createdon')", 501),
         ("api-version=9.2", 400),

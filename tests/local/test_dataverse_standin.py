@@ -746,7 +746,33 @@ async def test_unknown_places_and_methods_are_refused(dataverse: httpx.AsyncClie
     assert (await dataverse.get("http://dataverse/api/data/v8.0/contacts")).status_code == 404
     assert (await dataverse.get("http://dataverse/elsewhere")).status_code == 404
     assert (await dataverse.get("contacts?$skip=1")).status_code == 400
-    assert (await dataverse.get("contacts?$expand=msemr_Contact1")).status_code == 501
+    assert (await dataverse.get("contacts?$expand=msemr_Nobody")).status_code == 400
+    assert (await dataverse.get("contacts?$expand=msemr_Contact1($top=1)")).status_code == 400
+    many = ",".join(["msemr_Contact1"] * 16)
+    assert (await dataverse.get(f"contacts?$expand={many}")).status_code == 400
+
+
+async def test_a_row_is_read_with_the_row_that_a_lookup_leads_to(
+    dataverse: httpx.AsyncClient,
+) -> None:
+    other = "00000000-0000-4000-8000-0000000000bb"
+    await dataverse.patch(f"contacts({other})", json={"lastname": "Bravo"})
+    await dataverse.patch(
+        f"contacts({ANNA})", json={"msemr_Contact1@odata.bind": f"/contacts({other})"}
+    )
+    query = "$select=contactid&$expand=msemr_Contact1($select=lastname)"
+    found = (await dataverse.get(f"contacts({ANNA})?{query}")).json()
+    assert found["msemr_Contact1"]["lastname"] == "Bravo"
+    assert found["msemr_Contact1"]["contactid"] == other
+    listed = (await dataverse.get(f"contacts?{query}&$filter=contactid eq {other}")).json()["value"]
+    assert [row["msemr_Contact1"] for row in listed] == [None]
+    for condition in (
+        "msemr_Contact1/lastname eq 'bRAVO'",
+        "contains(msemr_Contact1/lastname,'rav')",
+        f"msemr_Contact1/contactid eq {other}",
+    ):
+        rows = (await dataverse.get(f"contacts?$filter={condition}")).json()["value"]
+        assert [row["contactid"] for row in rows] == [ANNA], condition
 
 
 # --- many at once ------------------------------------------------------------------------------

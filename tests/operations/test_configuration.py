@@ -339,7 +339,9 @@ def build_jobs(route: Route, jobs: MemoryJobs) -> JobParts:
         queue=MemoryQueueSender(),
         now=route.clock,
         new_token=lambda: "0" * 16,
-        reconcile=ReconcileWork(list_comparisons=list_comparisons, work=None, preview=None),  # type: ignore[arg-type]
+        reconcile=ReconcileWork(
+            list_comparisons=list_comparisons, check_bringing=None, work=None, preview=None
+        ),  # type: ignore[arg-type]
     )
 
 

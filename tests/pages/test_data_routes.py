@@ -46,8 +46,12 @@ async def test_what_a_switch_does_is_said_and_counted_before(route: Route) -> No
     text = (await admin.get("data-routes/Observation", to="dataverse")).text
     assert "Switch Observation to dataverse?" in text
     assert "12 345 Observation resources" in text
-    assert "python -m integration reconcile --type Observation" in text
+    assert "a job brings what was there before" in text
+    assert "12 345 resources are compared with the rows" in text
+    assert "columns are empty on this route" in text
     assert "about 20 seconds" in text
+    without = (await admin.get("data-routes/Observation", to="dataverse", bring="no")).text
+    assert "python -m integration reconcile --type Observation" in without
     assert admin.parts.data_routes.store.routes == {}
 
 
@@ -68,10 +72,10 @@ async def test_rows_are_counted_by_the_type_that_they_show(route: Route) -> None
 async def test_what_cannot_be_counted_is_unknown_and_says_why(route: Route) -> None:
     admin = visit(route, "admin")
     route.fhir_double.down = 500
-    reply = await admin.get("data-routes/Observation", to="dataverse")
+    reply = await admin.get("data-routes/CarePlan", to="dataverse")
     assert reply.status == 200
     assert reply.text.count("unknown (") == 2
-    assert "Dataverse has no table msemr_observation" in reply.text
+    assert "Dataverse has no table msemr_careplan" in reply.text
 
 
 async def test_a_server_that_does_not_answer_in_time_is_not_waited_for(route: Route) -> None:
@@ -90,7 +94,7 @@ async def test_a_server_that_does_not_answer_in_time_is_not_waited_for(route: Ro
 async def test_a_switch_is_kept_with_who_did_it_when(route: Route) -> None:
     admin = visit(route, "admin")
     time = route.clock()
-    done = await admin.post("data-routes/Observation", route="dataverse")
+    done = await admin.post("data-routes/Observation", route="dataverse", bring="no")
     assert done.status == 303
     assert done.location == "data-routes?changed=Observation"
     assert route.waits == [20.0]

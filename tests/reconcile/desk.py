@@ -60,6 +60,8 @@ class Desk:
     limits: dict[str, Any] = field(default_factory=dict)
     mirror: mirroring.Mirror | None = None
     changed: EntityMap | None = None
+    ended: list[tuple[str, str]] = field(default_factory=list)  # tables whose rows were brought
+    is_route_changed: bool = False
     _numbers: Any = field(default_factory=lambda: count(1))
 
     @property
@@ -72,6 +74,7 @@ class Desk:
             dataverse=self.route.dataverse,
             load_mirror=lambda: self.mirror or self.route.mirror,
             change_queues=get_queues,
+            end_bringing=self.end_bringing,
             page_size=self.page_size,
             preview_page_size=self.page_size,
         )
@@ -83,11 +86,18 @@ class Desk:
             new_token=lambda: f"{next(self._numbers):016x}",
             reconcile=ReconcileWork(
                 list_comparisons=partial(reconcile_job.list_comparisons, work),
+                check_bringing=partial(reconcile_job.check_bringing, work),
                 work=partial(reconcile_job.work, work),
                 preview=partial(preview.preview, work, self.find_changes),
             ),
             **self.limits,
         )
+
+    async def end_bringing(self, type_: str, job: str) -> bool:
+        if self.is_route_changed:
+            return False
+        self.ended.append((type_, job))
+        return True
 
     async def find_changes(self, _: PreviewFilter) -> MapChanges:
         assert self.changed is not None

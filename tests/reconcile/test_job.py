@@ -13,6 +13,7 @@ from integration.journal.jobs import Comparison, Job, JobState
 from integration.mapping.model import LongId
 from integration.mirror.healthcare_api_sink import HealthcareApiSink
 from integration.operations import jobs
+from integration.operations.bringing import start_bringing
 from integration.operations.job_request import (
     build_reconcile_filter,
     describe_job,
@@ -300,3 +301,47 @@ def test_a_request_says_what_is_compared() -> None:
     assert request.filter == build_reconcile_filter("Patient", "versions", dry_run=True)
     plain = parse_job_request({"kind": "reconcile", "filter": {"type": "Patient"}})
     assert plain.filter == build_reconcile_filter("Patient", "content", dry_run=False)
+
+
+# --- bringing the rows of a table ------------------------------------------------------------------
+
+
+async def bring(desk: Desk) -> Job:
+    """Start the job that brings rows, work on it to its end, and return it."""
+    id_ = await start_bringing(desk.parts, "Patient", "an admin", 20.0)
+    (message,) = desk.queue.sent
+    assert message[2] == 20.0
+    await desk.work()
+    return await jobs.get_job(desk.jobs, id_)
+
+
+async def test_a_table_is_answered_from_its_rows_once_they_are_brought(desk: Desk) -> None:
+    await plant(desk)
+    job = await bring(desk)
+    assert (job.state, job.reason) == (JobState.DONE, None)
+    assert await desk.find_differences() == {}
+    assert desk.ended == [("Patient", job.id)]
+
+
+async def test_where_rows_are_missing_the_table_is_answered_from_fhir_still(desk: Desk) -> None:
+    await plant(desk)
+    desk.route.dataverse_double.will_fail(kind="status", status=400, method="PATCH", next=99)
+    job = await bring(desk)
+    assert job.state is JobState.DONE
+    assert job.failed > 0
+    assert "answered from FHIR still" in (job.reason or "")
+    assert desk.ended == []
+
+
+async def test_a_route_that_was_changed_meanwhile_stays_as_it_is(desk: Desk) -> None:
+    desk.is_route_changed = True
+    job = await bring(desk)
+    assert job.state is JobState.DONE
+    assert "the route was changed meanwhile" in (job.reason or "")
+
+
+async def test_what_cannot_be_brought_is_refused_before_a_job_begins(desk: Desk) -> None:
+    with pytest.raises(Rejected) as caught:
+        await start_bringing(desk.parts, "Observation", "an admin", 20.0)
+    assert caught.value.status == 409
+    assert desk.queue.sent == []

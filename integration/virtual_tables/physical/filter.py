@@ -90,8 +90,13 @@ def _build(condition: Expression, table: PhysicalTable, *, negated: bool) -> Row
             return _build(part, table, negated=negated is value)
         case Truth(Field(property_)):
             return _compare_property(table, property_, "eq", not negated)
+        case Compare(operator, Field() as left, Constant(value)) if negated:
+            found = [_compare_field(table, left, _NEGATED[operator], value)]
+            if operator not in ("eq", "ne"):  # null is not greater, so it is among the others
+                found.append(_compare_field(table, left, "eq", None))
+            return _join_any(found) if len(found) > 1 else found[0]
         case Compare(operator, Field() as left, Constant(value)):
-            return _compare_field(table, left, _NEGATED[operator] if negated else operator, value)
+            return _compare_field(table, left, operator, value)
         case In(Field() as left, values):
             operator_: Operator = "ne" if negated else "eq"
             found = [_compare_field(table, left, operator_, value) for value in values]
