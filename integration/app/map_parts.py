@@ -73,6 +73,7 @@ def build_mirror(shared: SharedParts) -> Mirror:
         flow=services.flow,
         change_queues=shared.data_routes.get_change_queues,
         current_queues=shared.data_routes.read_change_queues,
+        list_reported=shared.data_routes.list_reported_types,
         row_keys=stores.row_keys,
         configuration=shared.version.number,
     )
@@ -224,6 +225,7 @@ def build_virtual_tables(shared: SharedParts) -> VirtualTables:
 def build_external_events(shared: SharedParts) -> ExternalEvents:
     """Build what tells Dataverse of changes. Raises Misconfigured without MAP_PREFIX."""
     from integration.change_events.to_dataverse import ExternalEvents, list_virtual_tables
+    from integration.mapping.primary_keys import ServerKeys
 
     services = shared.services
     prefix = services.settings.mirror.map_prefix
@@ -234,7 +236,9 @@ def build_external_events(shared: SharedParts) -> ExternalEvents:
         fhir=services.fhir,
         dataverse=services.dataverse,
         guard=services.guard,
-        tables=list_virtual_tables(shared.data_routes.tables, prefix),
+        tables=list_virtual_tables(
+            shared.data_routes.tables, prefix, ServerKeys(services.settings.fhir.url)
+        ),
         now=services.now,
         max_age=services.max_age,
         activities=services.activities,

@@ -28,7 +28,7 @@ from integration.fhir.client import FhirServer
 from integration.journal import write_guard
 from integration.journal.write_guard import HeldLocks, Write, WriteGuard
 from integration.mapping.files import MappedTable
-from integration.mapping.primary_keys import derive_primary_key
+from integration.mapping.primary_keys import ServerKeys
 from integration.queues.names import EXTERNAL_QUEUE
 from integration.queues.queue_sender import QueueSender
 from integration.queues.retry import plan_retry
@@ -61,18 +61,20 @@ class ExternalEvents:
     activities: ActivityRecorder = field(default_factory=ActivityRecorder)
 
 
-def list_virtual_tables(maps: Mapping[str, MappedTable], prefix: str) -> dict[str, VirtualTable]:
+def list_virtual_tables(
+    maps: Mapping[str, MappedTable], prefix: str, server_keys: ServerKeys
+) -> dict[str, VirtualTable]:
     """Return the virtual tables by resource type, with the names that provisioning gives. Pure."""
     return {
-        name: _make_virtual_table(name, build_table_name(table.table, prefix))
+        name: _make_virtual_table(name, build_table_name(table.table, prefix), server_keys)
         for name, table in maps.items()
         if "virtual" in table.routes
     }
 
 
-def _make_virtual_table(resource: str, table: str) -> VirtualTable:
+def _make_virtual_table(resource: str, table: str, server_keys: ServerKeys) -> VirtualTable:
     return VirtualTable(
-        table, build_entity_set(table), f"{table}id", partial(derive_primary_key, resource)
+        table, build_entity_set(table), f"{table}id", partial(server_keys.derive, resource)
     )
 
 

@@ -10,7 +10,7 @@ its rows (`row_lookup`), plans what to change (`row_diff`) and writes that.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -29,7 +29,7 @@ from integration.journal.store import Journal
 from integration.mapping.model import EntityMap
 from integration.mapping.notes import name_unmapped
 from integration.mirror.row_sink import RowSink
-from integration.queues.names import MIRROR_QUEUE
+from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE
 from integration.queues.queue_sender import ChangeQueues, QueueSender
 from integration.queues.retry import hasten_unseen, plan_retry
 
@@ -57,6 +57,8 @@ class Mirror:
     activities: ActivityRecorder = field(default_factory=ActivityRecorder)
     change_queues: ChangeQueues | None = None  # None: every type that has a map is mirrored
     current_queues: ChangeQueues | None = None  # the same, as they are now: without a cache
+    # The types whose changes Dataverse is told of as external events; None: it is told of none.
+    list_reported: Callable[[], Awaitable[frozenset[str]]] | None = None
     row_keys: RowKeys = field(default_factory=MemoryRowKeys)
     flow: FlowRecorder = field(default_factory=FlowRecorder)
     configuration: int = 0
@@ -81,6 +83,7 @@ async def mirror_resource(mirror: Mirror, item: WorkItem) -> None:
             return
         await _record_result(mirror, result, recorded, began)
         _count_row(mirror, item, result)
+        await _report_change(mirror, item, result)
 
 
 async def mirror_or_raise(mirror: Mirror, item: WorkItem) -> RowResult:
@@ -96,6 +99,16 @@ async def mirror_or_raise(mirror: Mirror, item: WorkItem) -> RowResult:
         await _record_result(mirror, result, recorded, began)
         _count_row(mirror, item, result)
     return result
+
+
+async def _report_change(mirror: Mirror, item: WorkItem, result: RowResult) -> None:
+    """Have flows of a virtual table told of a change, now that its row shows it. To be told twice
+    does no harm: each state is reported once."""
+    if mirror.list_reported is None or result.action == "refused":
+        return
+    if _get_type(item) in await mirror.list_reported():
+        change = replace(item, attempt=0, since=None, once=False)
+        await mirror.queue.send(EXTERNAL_QUEUE, change)
 
 
 async def park(mirror: Mirror, item: WorkItem, reason: str) -> None:

@@ -91,6 +91,18 @@ class DataRoutes:
         self.clear_cache()
         return await self.get_change_queues()
 
+    async def list_reported_types(self) -> frozenset[str]:
+        """Return the types whose changes are reported to Dataverse once the mirror has written them
+        to their rows: flows run on the virtual table, whichever route it has."""
+        queues = await self.get_change_queues()
+        return frozenset(
+            name
+            for name, queue in queues.items()
+            if queue == MIRROR_QUEUE
+            and name in self.event_types
+            and VIRTUAL in self.tables[name].routes
+        )
+
     def has_had_rows(self, name: str) -> bool:
         """Whether the mirror may have written rows of a resource type, as the store had it when it
         was last asked."""

@@ -24,7 +24,7 @@ from integration.core.model import Category, WorkItem
 from integration.core.state_version import StateVersion
 from integration.dataverse.client import Dataverse
 from integration.mapping import files
-from integration.mapping.primary_keys import derive_primary_key
+from integration.mapping.primary_keys import ServerKeys, derive_primary_key
 from integration.provision import command
 from integration.queues.names import EXTERNAL_QUEUE
 from tests.builders import MARKER, Body, observation
@@ -84,7 +84,7 @@ class Flows:
             fhir=route.fhir,
             dataverse=route.dataverse,
             guard=route.order,
-            tables=list_virtual_tables(known, self.prefix),
+            tables=list_virtual_tables(known, self.prefix, ServerKeys()),
             now=route.clock,
             max_age=route.max_age,
             activities=route.activities,

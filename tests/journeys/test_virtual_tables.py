@@ -177,3 +177,116 @@ async def _appears(staff: Staff, path: str) -> Any:
             return answer.json()
         await asyncio.sleep(0.1)
     raise AssertionError(f"{path} did not appear")
+
+
+# --- another data route, while people work --------------------------------------------------------
+
+
+class View:
+    """Somebody who keeps the list of Anna's observations open, and notes what it shows."""
+
+    def __init__(self, staff: Staff) -> None:
+        self.staff = staff
+        self.seen: list[list[tuple[str, str]]] = []
+
+    async def refresh(self) -> list[tuple[str, str]]:
+        """Return key and FHIR id of each row that the list shows."""
+        rows = await self.staff.lists(
+            "new_ve_observations",
+            "_new_subjectpatient_value",
+            *("new_ve_observationid", "new_azurefhirid"),
+        )
+        shown = [(row["new_ve_observationid"], row["new_azurefhirid"]) for row in rows]
+        assert len(dict(shown)) == len(shown), "a row is there twice"
+        self.seen.append(shown)
+        return shown
+
+    async def stay(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            await self.refresh()
+
+
+async def switch(ward: Route, route: str) -> str:
+    answer = await ward.http.patch(
+        f"{ward.host.url}/api/data-routes", json={"Observation": route}, timeout=60
+    )
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["routes"]["Observation"])
+
+
+async def _until_answered_from(ward: Route, route: str) -> None:
+    until = time.monotonic() + 90
+    while time.monotonic() < until:
+        listed = (await ward.http.get(f"{ward.host.url}/api/data-routes")).json()["routes"]
+        (found,) = [item for item in listed if item["resource"] == "Observation"]
+        if found["route"] == route and not found.get("bringing"):
+            return
+        await asyncio.sleep(0.5)
+    raise AssertionError(f"the route is {found}, not {route}")
+
+
+async def test_a_table_is_switched_to_dataverse_and_back_while_people_work_with_it(
+    ward: Route,
+) -> None:
+    staff = Staff(ward)
+    view = View(staff)
+    ids = [HEART_RATE, WEIGHT, *(f"vital-{n}" for n in range(8))]
+    await deliver_all(ward, [ANNA, *(measured(id_, "Vital", 60, "kg") for id_ in ids)])
+    await _appears(staff, f"contacts({PATIENT})?$select=lastname")
+    keys = {id_: key for key, id_ in await view.refresh()}
+    assert keys.keys() == {*ids}
+
+    stop = asyncio.Event()
+    watching = asyncio.create_task(view.stay(stop))
+    meant = await switch(ward, "dataverse")
+    assert "a job brings what was there before" in meant
+    # While the rows are brought, FHIR answers, and what is sent is there at once.
+    await deliver_all(ward, [measured("during", "Vital", 61, "kg")])
+    await _until_answered_from(ward, "dataverse")
+
+    # What is delivered now reaches the row, and so does what somebody changes.
+    await deliver_all(ward, [measured("after", "Vital", 62, "kg")])
+    await _shows(view, {*ids, "during", "after"})
+    await staff.corrects(f"new_ve_observations({HEART_RATE})", {"new_status": 935000004})
+    row = await staff.reads(f"msemr_observations({HEART_RATE})?$select=msemr_status")
+    assert row["msemr_status"] == 935000004
+    assert (await ward.fhir(f"Observation/{HEART_RATE}")).json()["status"] == "final"
+    await staff.hears(("OnExternalCreated", dict_of(await view.refresh())["after"]))
+
+    await switch(ward, "virtual")
+    await _shows(view, {*ids, "during", "after"})
+    stop.set()
+    await watching
+    assert {id_: key for key, id_ in await view.refresh()}.items() >= keys.items(), "the same keys"
+    grown: set[str] = {*ids}
+    for shown in view.seen:
+        now = {id_ for _, id_ in shown}
+        assert now >= grown, "a row was missing for a moment"
+        grown = now
+    assert len(view.seen) > 20
+
+
+def dict_of(shown: list[tuple[str, str]]) -> dict[str, str]:
+    """Keys by FHIR id."""
+    return {id_: key for key, id_ in shown}
+
+
+async def deliver_all(ward: Route, resources: list[dict[str, Any]]) -> None:
+    entries = [
+        {
+            "resource": each,
+            "request": {"method": "PUT", "url": f"{each['resourceType']}/{each['id']}"},
+        }
+        for each in resources
+    ]
+    answers = await ward.deliver({"resourceType": "Bundle", "type": "batch", "entry": entries})
+    assert all(each["response"]["status"][:2] == "20" for each in answers), answers
+
+
+async def _shows(view: View, ids: set[str]) -> None:
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        if {id_ for _, id_ in await view.refresh()} == ids:
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"{ids} are not shown, but {view.seen[-1]}")

@@ -241,10 +241,14 @@ async def test_who_hears_of_a_change_follows_from_the_route(
     assert followed.get("Condition") == of_conditions
 
 
-async def test_a_mirrored_table_has_no_external_events(workers: Workers) -> None:
-    routes = workers.one(event_types=frozenset({"Observation"}))
+async def test_the_changes_of_a_mirrored_table_are_reported_after_they_are_mirrored(
+    workers: Workers,
+) -> None:
+    routes = workers.one(event_types=frozenset({"Observation", "Patient"}))
+    assert await routes.list_reported_types() == set()
     await change_routes(routes, {"Observation": "dataverse"}, "somebody", None)
     assert (await routes.get_change_queues())["Observation"] == MIRROR_QUEUE
+    assert await routes.list_reported_types() == {"Observation"}, "no virtual table shows patients"
 
 
 # --- choosing -------------------------------------------------------------------------------------
