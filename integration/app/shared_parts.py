@@ -28,14 +28,16 @@ class LazyMaps:
     """The maps of these files, which are compiled at their first use: that takes seconds."""
 
     files: Sequence[MapFile]
+    own_prefix: str | None = None  # of tables that the organisation has instead of Microsoft's
     _maps: Maps | None = None
 
     def load(self) -> Maps:
         """Return the maps."""
         if self._maps is None:
             from integration.mapping import load
+            from integration.virtual_tables.physical.own_table import add_own_tables
 
-            self._maps = load.build_maps(self.files)
+            self._maps = add_own_tables(load.build_maps(self.files), self.own_prefix)
         return self._maps
 
     @property

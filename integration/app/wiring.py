@@ -28,6 +28,7 @@ from integration.app.package_documents import parse_configured_senders, parse_us
 from integration.app.services import Services, make_form_token, make_token, open_services
 from integration.app.settings import (
     ReaderHeaders,
+    Settings,
     find_renamed_settings,
     get_environment,
     read_dataverse_settings,
@@ -192,6 +193,12 @@ async def open_configuration() -> AsyncIterator[ConfigurationParts]:
         yield build_configuration(await open_services(read_settings(), exit_stack))
 
 
+def _find_own_prefix(settings: Settings) -> str | None:
+    """Return the prefix of the tables that an organisation without Cloud for Healthcare has instead
+    of Microsoft's."""
+    return settings.mirror.map_prefix if settings.mirror.map_set == "plain" else None
+
+
 def _build_parts(services: Services, in_use: Configuration, old: Parts | None) -> Parts:
     settings, stores = services.settings, services.stores
     map_files = parse_used_maps(in_use.documents, settings)
@@ -207,7 +214,9 @@ def _build_parts(services: Services, in_use: Configuration, old: Parts | None) -
             event_types=frozenset(settings.feed.event_types),
             now=services.now,
         ),
-        maps=LazyMaps(map_files) if old is None or old.maps.files != map_files else old.maps,
+        maps=LazyMaps(map_files, _find_own_prefix(settings))
+        if old is None or old.maps.files != map_files
+        else old.maps,
     )
     identification = build_identification(services, shared.senders)
     replay_terms = build_replay_terms(settings, services.intake, identification)

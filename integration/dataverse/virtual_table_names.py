@@ -14,8 +14,14 @@ def build_table_name(table: str, prefix: str) -> str:
     return f"{prefix}_ve_{_strip_prefix(table, prefix)}"
 
 
+def build_own_table_name(table: str, prefix: str) -> str:
+    """Return the name of the table with rows that stands for one of Microsoft's."""
+    return f"{prefix}_{_strip_prefix(table, prefix)}"
+
+
 def build_entity_set(table: str) -> str:
-    """Return the entity set of a virtual table. Provisioning sets it, so it need not be read."""
+    """Return the entity set of a table that provisioning makes. It sets it, so it need not be
+    read."""
     return f"{table}s"
 
 

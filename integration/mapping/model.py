@@ -192,9 +192,13 @@ class EntityMap:
     create: Mapping[str, Any] = field(default_factory=dict)  # elements of every new resource
     # By variable, the path of what is made where it finds nothing and a column below it is written.
     make: Mapping[str, str] = field(default_factory=dict)
+    # Of an organisation without Microsoft's table: the map of its own one.
+    own_table: EntityMap | None = field(default=None, compare=False, repr=False)
 
     def select_route(self, route: Route) -> EntityMap:
         """Return the map with the attributes of one route."""
+        if route is Route.DATAVERSE and self.own_table is not None:
+            return self.own_table
         attributes = tuple(item for item in self.attributes if item.route in (None, route))
         if len(attributes) == len(self.attributes):
             return self

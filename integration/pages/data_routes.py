@@ -11,6 +11,7 @@ from functools import partial
 
 from integration.core.errors import Issue, Misconfigured, Rejected, Unavailable
 from integration.mapping.files import MappedTable
+from integration.mapping.model import Route
 from integration.operations.bringing import start_bringing
 from integration.pages.compiled_maps import load_maps
 from integration.pages.http import Reply, redirect
@@ -85,7 +86,8 @@ async def _list_missing(view: View, name: str) -> Sequence[str]:
     if entity is None:
         return ()
     try:
-        columns = await view.parts.dataverse.get_columns(entity.table)
+        table = entity.select_route(Route.DATAVERSE).table
+        columns = await view.parts.dataverse.get_columns(table)
     except (Misconfigured, Unavailable):
         return ()  # the count says that the table is not there, or not to be asked
     return build_physical_table(build_entity_type(entity), entity, columns, maps.available).missing
@@ -106,4 +108,5 @@ async def count_route(view: View, name: str) -> RouteCounts:
     if entity is None:
         unknown = Count(number=None, reason=f"the map of {name} is broken")
         return RouteCounts(resources=unknown, rows=unknown)
-    return await count_affected(entity, view.parts.fhir, view.parts.dataverse)
+    rows = entity.select_route(Route.DATAVERSE)
+    return await count_affected(rows, view.parts.fhir, view.parts.dataverse)

@@ -81,6 +81,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="a resource type to mirror although its table is virtual by default; may be repeated",
     )
     parser.add_argument(
+        "--physical",
+        action="append",
+        default=[],
+        metavar="TYPE",
+        help="a resource type whose rows get a table of yours, where Dataverse has none of "
+        "Microsoft's; may be repeated",
+    )
+    parser.add_argument(
         "--keys", action="store_true", help="also add alternate keys on Microsoft's columns"
     )
 
@@ -139,6 +147,7 @@ def _read_requirements(
         business_unit=chosen.business_unit,
         keys=chosen.keys,
         also_mirrored=tuple(chosen.mirrored),
+        physical=tuple(chosen.physical),
     )
 
 

@@ -13,6 +13,7 @@ from integration.dataverse.virtual_table_names import build_entity_set
 from integration.provision.model import (
     CustomColumn,
     CustomKey,
+    OwnTable,
     VirtualColumn,
     VirtualLookup,
     VirtualTable,
@@ -91,6 +92,40 @@ def build_virtual_column(column: VirtualColumn, language: int) -> dict[str, Any]
         "ExternalName": column.external_name,
         **_build_details(column, language),
     }
+
+
+def build_own_table(table: OwnTable, language: int) -> dict[str, Any]:
+    """Build a table with rows, and its primary name column. Other columns are added one by one.
+
+    Its rows have owners, so that roles can keep them to a business unit.
+    """
+    shown = table.shown_by
+    return {
+        "@odata.type": f"{_CRM}EntityMetadata",
+        "SchemaName": table.name,
+        "EntitySetName": build_entity_set(table.name),
+        "DisplayName": build_label(shown.label, language),
+        "DisplayCollectionName": build_label(_make_plural(shown.label), language),
+        "OwnershipType": "UserOwned",
+        "IsActivity": False,
+        "HasActivities": False,
+        "HasNotes": False,
+        "Attributes": [{**build_own_column(shown.name_column, language), "IsPrimaryName": True}],
+    }
+
+
+def build_own_column(column: VirtualColumn, language: int) -> dict[str, Any]:
+    """Build the column of a table with rows that a virtual table shows. A day is a day there."""
+    details = _build_details(column, language)
+    if column.is_date_only:
+        details = {**details, "DateTimeBehavior": {"Value": "DateOnly"}}
+    return {**_build_column(column.type, column.name, column.label, language), **details}
+
+
+def build_own_lookup(table: str, lookup: VirtualLookup, language: int) -> dict[str, Any]:
+    """Build a lookup of a table with rows."""
+    column = _build_column("Lookup", lookup.name, lookup.label, language)
+    return _build_relationship(table, lookup.name, lookup.target, column, _UNLINKED)
 
 
 def build_custom_column(column: CustomColumn, language: int) -> dict[str, Any]:

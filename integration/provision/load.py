@@ -21,10 +21,12 @@ from integration.provision.model import (
     CustomKey,
     CustomTable,
     Feed,
+    OwnTable,
     Requirements,
     Role,
 )
-from integration.provision.virtual_tables import build_virtual_tables
+from integration.provision.virtual_tables import build_virtual_table, build_virtual_tables
+from integration.virtual_tables.physical.own_table import add_own_tables
 
 FOLDER = Path(__file__).parent
 
@@ -49,11 +51,13 @@ def build_requirements(
     business_unit: str | None,
     keys: bool = False,
     also_mirrored: Collection[str] = (),
+    physical: Collection[str] = (),
 ) -> Requirements:
     """Return all that is needed for the maps in use.
 
     `keys`: alternate keys on Microsoft's own columns, too. `also_mirrored`: resource types that are
-    mirrored although their tables are virtual by default. Raises Misconfigured.
+    mirrored although their tables are virtual by default; `physical`: of those the ones that get a
+    table of the organisation's. Raises Misconfigured.
     """
     prefix = settings.map_prefix or ""
     if not _PREFIX.fullmatch(prefix):
@@ -64,7 +68,11 @@ def build_requirements(
     maps = load.load_maps(settings.map_set, prefix, settings.maps_folder, settings.enabled_maps)
     if maps.broken:
         raise Misconfigured("; ".join(maps.broken.values()))
+    is_plain = settings.map_set == "plain"
+    maps = add_own_tables(maps, prefix if is_plain else None)
+    also_mirrored = {*also_mirrored, *physical}
     mirrored = [] if settings.target == "off" else list(_select_mirrored(maps, also_mirrored))
+    own_tables = tuple(_build_own_tables(maps, physical, prefix))
     virtual = build_virtual_tables(maps.available, maps.entities.values(), prefix) if feed else ()
     return Requirements(
         prefix=prefix,
@@ -77,6 +85,7 @@ def build_requirements(
             writes_back=settings.write_back != "off",
         ),
         virtual_tables=virtual,
+        own_tables=own_tables,
         feed=feed if virtual else None,
         role=build_role(settings, maps, mirrored, [table.name for table in virtual]),
         identity=identity,
@@ -94,6 +103,18 @@ def _select_mirrored(maps: Maps, also: Collection[str]) -> Iterator[EntityMap]:
             yield entity
 
 
+def _build_own_tables(maps: Maps, physical: Collection[str], prefix: str) -> Iterator[OwnTable]:
+    for name in physical:
+        entity = maps.entities.get(name)
+        if entity is None or entity.own_table is None:
+            raise Misconfigured(
+                f"--physical {name}: no map in use may have rows of a table of yours. With "
+                "MAP_SET=healthcare Microsoft's table has them: --mirrored"
+            )
+        shown_by = build_virtual_table(entity, prefix, maps.available)
+        yield OwnTable(name=entity.own_table.table, shown_by=shown_by)
+
+
 def build_custom_tables(
     mirrored: Iterable[EntityMap],
     set_: str,
@@ -108,6 +129,8 @@ def build_custom_tables(
     named: dict[str, dict[str, None]] = {}
     tracked: set[str] = set()
     for entity in mirrored:
+        if entity.own_table is not None:
+            continue  # made whole, or not at all
         if writes_back and entity.is_written_back:
             tracked.add(entity.table)
         on = entity.select_route(Route.DATAVERSE)
@@ -192,7 +215,7 @@ def _list_role_kinds(
     for entity in mirrored:
         on = entity.select_route(Route.DATAVERSE)
         yield on.table, "row"
-        if settings.on_delete == "delete":
+        if settings.on_delete == "delete" or Route.VIRTUAL in entity.routes:
             yield on.table, "deleted"
         yield from ((expand.table, "child") for expand in on.expands)
         expanded = (attribute for expand in on.expands for attribute in expand.attributes)

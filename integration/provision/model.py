@@ -51,6 +51,15 @@ class VirtualTable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OwnTable:
+    """A table with rows, where the organisation has none of Microsoft's: it has the columns and
+    lookups of a virtual table."""
+
+    name: str
+    shown_by: VirtualTable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CustomColumn:
     """A column that the mirror writes, of a table with rows of its own."""
 
@@ -112,6 +121,7 @@ class Requirements:
     feed: Feed | None
     role: Role
     identity: str | None = None  # client id of the app's identity; None: no user is added
+    own_tables: tuple[OwnTable, ...] = ()
     business_unit: str | None = None  # by name; None: the root business unit
     language: int = 1033  # of labels: the organisation's base language
 
@@ -121,6 +131,7 @@ class Requirements:
         return (
             *(table.table for table in self.custom_tables),
             *(table.name for table in self.virtual_tables),
+            *(table.name for table in self.own_tables),
         )
 
 

@@ -139,6 +139,46 @@ def _make_component(requirements: Requirements, what: str, path: str, body: Body
     )
 
 
+def plan_own_tables(requirements: Requirements, tables: Tables) -> Iterator[Item]:
+    """Plan the tables with rows that the organisation has instead of Microsoft's, without columns:
+    those follow when the tables exist."""
+    for table in requirements.own_tables:
+        what = f"table {table.name}, for rows of {table.shown_by.label}"
+        existing = tables[table.name]
+        if existing is None:
+            body = definitions.build_own_table(table, requirements.language)
+            yield _make_component(requirements, what, _DEFINITIONS, body)
+        elif existing.definition.get("TableType") == "Virtual":
+            yield ManualTask(f"{what} is a virtual table: delete it")
+        else:
+            yield Existing(what)
+
+
+def plan_own_columns(requirements: Requirements, tables: Tables) -> Iterator[Item]:
+    """Plan the columns and lookups of these tables."""
+    for table in requirements.own_tables:
+        existing = tables[table.name] or ExistingTable(id=make_placeholder(table.name), columns={})
+        for column in table.shown_by.columns:
+            what = f"column {column.name} of {table.name}"
+            found = existing.columns.get(column.name)
+            if found is not None:
+                yield Existing(what)
+                yield from _compare_column(what, found, column.type)
+                continue
+            path = f"{_DEFINITIONS}(LogicalName='{table.name}')/Attributes"
+            body = definitions.build_own_column(column, requirements.language)
+            yield _make_component(requirements, what, path, body)
+        for lookup in table.shown_by.lookups:
+            what = f"lookup {lookup.name} of {table.name}, to {lookup.target}"
+            found = existing.columns.get(lookup.name)
+            if found is not None:
+                yield Existing(what)
+                yield from _compare_column(what, found, "Lookup")
+                continue
+            body = definitions.build_own_lookup(table.name, lookup, requirements.language)
+            yield _make_component(requirements, what, "RelationshipDefinitions", body)
+
+
 def plan_virtual_tables(
     requirements: Requirements, tables: Tables, provider: str | None, source: str | None
 ) -> Iterator[Item]:

@@ -6,6 +6,7 @@ https://learn.microsoft.com/power-apps/developer/data-platform/virtual-entities/
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from copy import deepcopy
@@ -14,7 +15,7 @@ from typing import Any
 from local.dataverse import addresses, definitions, metadata, refusals
 from local.dataverse.columns import find_label, parse_column
 from local.dataverse.rows import Slice, Values
-from local.dataverse.tables import Catalog, Table
+from local.dataverse.tables import FOLDER, Catalog, Table
 from local.dataverse.wire import Call, Refusal, Reply
 from local.dataverse.world import World
 
@@ -117,34 +118,39 @@ def _select_all(where: str, *parameters: Any) -> Slice:
     return Slice(where=where, parameters=list(parameters), order="id", limit=5000, offset=0)
 
 
+_OWNERSHIP = {"UserOwned": "UserOwned", "OrganizationOwned": "OrgOwned"}
+
+
 def _build_table(world: World, call: Call, body: Body) -> tuple[dict[str, Any], str]:
-    if body.get("TableType") != "Virtual" and body.get("DataProviderId") is None:
-        raise refusals.not_offered("creating tables that have rows")
+    is_virtual = body.get("TableType") == "Virtual" or body.get("DataProviderId") is not None
     schema = _check_schema_name(world, call, body.get("SchemaName"))
     name = schema.lower()
     if name in world.catalog.by_name:
         raise refusals.table_exists()
-    _check_virtual(world, name, body)
+    if is_virtual:
+        _check_virtual(world, name, body)
+    elif body.get("OwnershipType") not in _OWNERSHIP:
+        raise refusals.bad_argument("OwnershipType must be UserOwned or OrganizationOwned.")
     attributes = [
         attribute for attribute in body.get("Attributes", []) if attribute.get("IsPrimaryName")
     ]
     if len(attributes) != 1 or len(body["Attributes"]) != 1:
         raise refusals.bad_argument("Attributes must be the primary name column, and no other.")
     primary_name, column = parse_column(
-        attributes[0], virtual=True, language=world.settings.language
+        attributes[0], virtual=is_virtual, language=world.settings.language
     )
     _check_schema_name(world, call, attributes[0].get("SchemaName"))
     if column["type"] != "String":
         raise refusals.bad_argument("The primary name column must be of type String.")
     key = f"{name}id"
     text = find_label(body, schema, world.settings.language)
-    data = {
+    data: dict[str, Any] = {
         "logicalName": name,
         "entitySet": str(body.get("EntitySetName") or f"{name}s"),
         "label": text,
         "primaryId": key,
         "primaryName": primary_name,
-        "ownership": "OrgOwned",
+        "ownership": "OrgOwned" if is_virtual else _OWNERSHIP[body["OwnershipType"]],
         "changeTracking": False,
         "keys": [],
         "columns": {
@@ -156,14 +162,30 @@ def _build_table(world: World, call: Call, body: Body) -> tuple[dict[str, Any], 
             },
             primary_name: column,
         },
-        "external": {
-            "provider": str(body["DataProviderId"]).lower(),
-            "source": body.get("DataSourceId"),
-            "name": body["ExternalName"],
-            "collection": body["ExternalCollectionName"],
-        },
+    }
+    if not is_virtual:
+        data["columns"] |= _build_system_columns(body["OwnershipType"])
+        return data, f"EntityDefinitions({metadata.make_id(name)})"
+    data["external"] = {
+        "provider": str(body["DataProviderId"]).lower(),
+        "source": body.get("DataSourceId"),
+        "name": body["ExternalName"],
+        "collection": body["ExternalCollectionName"],
     }
     return data, f"EntityDefinitions({metadata.make_id(name)})"
+
+
+def _build_system_columns(ownership: str) -> dict[str, Any]:
+    """Return the columns that Dataverse adds to every table with rows: those of another table that
+    it has made so. https://learn.microsoft.com/power-apps/developer/data-platform/reference/about-entity-reference
+    """
+    known = json.loads((FOLDER / "msemr_contactlink.json").read_text("utf-8"))["columns"]
+    owned = {"ownerid", "owningbusinessunit", "owningteam", "owninguser"}
+    return {
+        name: column
+        for name, column in known.items()
+        if not name.startswith("msemr_") and (ownership == "UserOwned" or name not in owned)
+    }
 
 
 def _check_virtual(world: World, name: str, body: Body) -> None:

@@ -515,3 +515,39 @@ def test_the_changes_of_contacts_are_tracked_where_edits_are_written_back(
     assert organisation.get(contact)["ChangeTrackingEnabled"] is True
     _, said = organisation.run()
     assert "change tracking of contact" not in made(said)
+
+
+# --- tables with rows, where Microsoft's are not there --------------------------------------------
+
+
+def test_a_table_of_the_organisation_is_made_whole_and_once(
+    organisation: Organisation, env: pytest.MonkeyPatch
+) -> None:
+    env.setenv("MAPS_ENABLED", "allergy_intolerance")
+    status, said = organisation.run("--physical", "AllergyIntolerance")
+    assert status == 0, said
+    table = organisation.get("EntityDefinitions(LogicalName='abc_allergyintolerance')")
+    assert (table["TableType"], table["OwnershipType"]) == ("Standard", "UserOwned")
+    assert table["EntitySetName"] == "abc_allergyintolerances"
+    columns = organisation.get("EntityDefinitions(LogicalName='abc_allergyintolerance')/Attributes")
+    names = {column["LogicalName"] for column in columns["value"]}
+    assert {
+        "abc_allergyintoleranceid",
+        "abc_name",
+        "abc_criticality",
+        "abc_codetext",
+        "abc_azurefhirid",
+        "abc_patient",
+        "statecode",
+        "ownerid",
+    } <= names
+    assert "abc_encounter" not in names, "no table with rows shows encounters"
+    again, said = organisation.run("--physical", "AllergyIntolerance")
+    assert again == 0
+    assert "made=0" in said[-1]
+
+
+def test_a_table_that_microsoft_has_is_not_made(organisation: Organisation) -> None:
+    status, said = organisation.run("--physical", "Patient")
+    assert status == 2
+    assert "--physical Patient" in said[-1]

@@ -100,7 +100,7 @@ def build_row_request(
 
 def _build_options(table: PhysicalTable, needed: Collection[str] | None) -> dict[str, str]:
     """Return the options that have the columns of these properties, and of what names a row."""
-    always = (table.key, table.entity_type.entity.id_column)
+    always = (table.type.key, table.entity_type.entity.id_column)
     names = table.columns if needed is None else {*needed, *always}
     selected: dict[str, None] = {table.key: None}
     expanded: dict[str, dict[str, None]] = {}

@@ -165,7 +165,7 @@ async def _gather_page(
     query = plan.query
     found = [row async for row in _gather_matches(access, plan)]
     if not plan.is_sorted:
-        sort_key = evaluate.build_sort_key(query.order_by, access.table.key)
+        sort_key = evaluate.build_sort_key(query.order_by, access.table.type.key)
         found.sort(key=lambda row: sort_key(row.values))
     start = cursor.position if cursor else query.skip
     wanted = size if query.top is None else min(size, query.top)

@@ -38,8 +38,7 @@ def get_version(row: Row) -> str:
 
 def get_name(row: Row, table: PhysicalTable) -> str:
     """Name what a row shows in the audit log: the resource, else the row."""
-    type_, id_column = table.entity_type.resource, table.entity_type.entity.id_column
-    return f"{type_}/{row.get(id_column) or row[table.key]}"
+    return f"{table.entity_type.resource}/{row.get(table.id_column) or row[table.key]}"
 
 
 def _parse_property(row: Row, property_: Property, table: PhysicalTable) -> Value:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from integration.core.errors import Misconfigured
 from integration.core.model import Columns
 from integration.dataverse.client import Dataverse
-from integration.mapping.model import EntityMap
+from integration.mapping.model import EntityMap, Route
 from integration.virtual_tables.entity_type import MappedEntityType
 from integration.virtual_tables.physical.read import RowAccess
 from integration.virtual_tables.physical.table import PhysicalTable, build_physical_table
@@ -49,7 +49,7 @@ async def find_table(tables: PhysicalTables, entity_type: MappedEntityType) -> P
     """Return the table behind an entity type, as Dataverse's metadata describes it at present.
     Raises Misconfigured and Unavailable, as `open_rows` does."""
     entity = tables.maps[entity_type.resource]
-    columns = await tables.dataverse.get_columns(entity.table)
+    columns = await tables.dataverse.get_columns(entity.select_route(Route.DATAVERSE).table)
     known = tables._built.get(entity_type.resource)
     if known is not None and known[0] is columns:
         return known[1]

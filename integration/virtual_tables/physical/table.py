@@ -16,6 +16,7 @@ from integration.mapping.concepts import CONCEPT_TABLE
 from integration.mapping.model import AttributeMap, EntityMap, Kind, Route
 from integration.odata.model import EntityType, Property, Type
 from integration.virtual_tables.entity_type import MappedEntityType
+from integration.virtual_tables.physical.own_table import build_concept_name_path
 
 # The types of columns whose values a property can show.
 _COLUMN_TYPES: Mapping[Type, frozenset[str]] = {
@@ -64,15 +65,16 @@ class PhysicalTable:
     """A table of Dataverse behind an entity type of the feed.
 
     `columns`: by property, the columns that show it, of which the first that has a value does; a
-    property without one is null. `key`: the primary key's column. `lookup_tables`: by property of a
-    lookup, the table whose rows it shows. `lookup_sets`: by the same, its entity set. `has_state`:
-    whether its rows may be inactive.
+    property without one is null. `key`: the primary key's column; `id_column`: that of the FHIR id.
+    `lookup_tables`: by property of a lookup, the table whose rows it shows; `lookup_sets`: its
+    entity set. `has_state`: whether its rows may be inactive.
     """
 
     entity_type: MappedEntityType
     entity_set: str
     table: str
     key: str
+    id_column: str
     columns: Mapping[str, tuple[PhysicalColumn, ...]] = field(repr=False)
     lookup_tables: Mapping[str, str] = field(repr=False)
     lookup_sets: Mapping[str, str] = field(repr=False)
@@ -102,21 +104,29 @@ def build_physical_table(
     `entity`: the map with the attributes of all routes; `columns`: those of its table, as
     Dataverse's metadata describes them; `maps`: by resource type, the targets of lookups.
     """
-    written = entity.select_route(Route.DATAVERSE).attributes
+    written = entity.select_route(Route.DATAVERSE)
+    fixed = dict(
+        zip(
+            (entity.key, *entity.version_columns),
+            (written.key, *written.version_columns),
+            strict=True,
+        )
+    )
     found: dict[str, tuple[PhysicalColumn, ...]] = {}
     for property_ in entity_type.type.properties:
         attribute = entity_type.attributes.get(property_.name)
         if attribute is None:  # the key, or one that says which version of what the row shows
-            candidates = [_Candidate(property_.name)]
+            candidates = [_Candidate(fixed[property_.name])]
         else:
-            candidates = list(_find_candidates(attribute, written))
+            candidates = list(dict.fromkeys(_find_candidates(attribute, written.attributes)))
         found[property_.name] = tuple(_select(candidates, property_, attribute, columns))
     targets = _find_lookup_targets(entity_type, maps)
     return PhysicalTable(
         entity_type=entity_type,
-        entity_set=entity.entity_set,
-        table=entity.table,
-        key=entity.key,
+        entity_set=written.entity_set,
+        table=written.table,
+        key=written.key,
+        id_column=written.id_column,
         columns=found,
         lookup_tables={name: target.table for name, target in targets.items()},
         lookup_sets={name: target.entity_set for name, target in targets.items()},
@@ -134,14 +144,16 @@ def _find_candidates(
     attribute: AttributeMap, written: Sequence[AttributeMap]
 ) -> Iterator[_Candidate]:
     """Yield the columns that may show what the attribute shows, the best first."""
+    is_concept = attribute.kind is Kind.CONCEPT
     if attribute.route is None:
-        part = CONCEPT_TABLE.name if attribute.kind is Kind.CONCEPT else None
+        part = CONCEPT_TABLE.name if is_concept else None
         yield _Candidate(attribute.column, part)
-        return
     path = attribute.path or ""
     for path_ in _split_union(path):
         for other in written:
-            if other.path == path_ and other.kind is attribute.kind:
+            if (other.path == path_ and other.kind is attribute.kind and not is_concept) or (
+                is_concept and other.path == build_concept_name_path(path_)
+            ):
                 yield _Candidate(other.column)
             elif other.kind is Kind.CONCEPT and path_ == f"{other.path}{_CODE_OF_CONCEPT}":
                 yield _Candidate(other.column, CONCEPT_TABLE.code)

@@ -39,9 +39,10 @@ async def create_row(
 
     Raises Rejected: 409 where the key is in use, 422.
     """
-    requested = values.get(access.table.key)
+    key_property = access.table.type.key
+    requested = values.get(key_property)
     key = requested if isinstance(requested, UUID) else new_key()
-    given = {name: value for name, value in values.items() if name != access.table.key}
+    given = {name: value for name, value in values.items() if name != key_property}
     columns = {access.table.key: str(key), **_convert_values(access.table, given)}
     body = decimal_json.encode(columns)
     request = Request("POST", f"{API}/{access.table.entity_set}", body, HEADERS)

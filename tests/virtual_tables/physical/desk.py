@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -16,10 +16,11 @@ from integration.journal.deletions import MemoryDeletions
 from integration.journal.due_days import MemoryDueDays
 from integration.journal.pending_lookups import MemoryPendingLookups
 from integration.mapping.load import load_shipped_maps
-from integration.mapping.model import Route
+from integration.mapping.model import EntityMap, Route
 from integration.mirror.web_api_sink import WebApiSink
 from integration.queues.queue_sender import MemoryQueueSender
 from integration.virtual_tables.physical.source import PhysicalTables
+from local.dataverse.tables import read_additions
 from tests.builders import TODAY
 from tests.doubles import DataverseDouble
 from tests.virtual_tables.conftest import Feed
@@ -36,6 +37,7 @@ class Desk:
     feed: Feed
     double: DataverseDouble
     sink: WebApiSink
+    maps: Mapping[str, EntityMap]
 
     def switch(self, *types: str, to: str = "dataverse") -> None:
         """Choose the route of these types, for all workers at once."""
@@ -47,18 +49,18 @@ class Desk:
         """Mirror these resources, as `Type/id`."""
         results = []
         for name in names:
-            entity = MAPS[name.partition("/")[0]].select_route(Route.DATAVERSE)
+            entity = self.maps[name.partition("/")[0]].select_route(Route.DATAVERSE)
             item = WorkItem(DELIVERY, resource=name)
             results.append(await self.sink.bring_up_to_date(entity, item))
         return results
 
 
 @asynccontextmanager
-async def open_desk(feed: Feed) -> AsyncIterator[Desk]:
-    double = DataverseDouble()
+async def open_desk(feed: Feed, maps: Mapping[str, EntityMap] = MAPS) -> AsyncIterator[Desk]:
+    double = DataverseDouble(read_additions(prefix="abc"))
     async with httpx.AsyncClient(transport=double, base_url=URL) as http:
         dataverse = Dataverse(Upstream("Dataverse", URL, http, build_limiter(16)))
-        physical = PhysicalTables(dataverse=dataverse, maps=MAPS, max_scanned=2000)
+        physical = PhysicalTables(dataverse=dataverse, maps=maps, max_scanned=2000)
         feed.tables = replace(feed.tables, rows=physical)
         sink = WebApiSink(
             fhir=feed.tables.reader.fhir,
@@ -67,7 +69,7 @@ async def open_desk(feed: Feed) -> AsyncIterator[Desk]:
             deletions=MemoryDeletions(),
             due_days=MemoryDueDays(),
             queue=MemoryQueueSender(),
-            all_maps=MAPS,
+            all_maps=maps,
             today=lambda: TODAY,
         )
-        yield Desk(feed, double, sink)
+        yield Desk(feed, double, sink, maps)
