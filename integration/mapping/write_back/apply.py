@@ -20,7 +20,7 @@ from integration.mapping.model import AttributeMap, EntityMap, Kind, Lookup
 from integration.mapping.values import parse_instant
 from integration.mapping.write_back import element_paths, synonyms
 from integration.mapping.write_back.element_paths import Draft, WrittenElements
-from integration.mapping.write_back.inverse_paths import Steps, invert_path
+from integration.mapping.write_back.inverse_paths import Steps, invert_path, is_union
 from integration.mapping.write_back.nodes import (
     NodePath,
     find_node_steps,
@@ -101,7 +101,15 @@ def write_columns(
         _clear_columns(draft, [(write, locate(write) or ()) for write in shown], written)
     # A requested value that was there already may have been removed with what it belonged to.
     values = read(draft, writes)
-    lost = [write for write in writes if write not in changed and not write.is_shown_in(values)]
+    # But not of a column that shows the first of several elements: another column that was changed
+    # has one of these, and so it shows that now.
+    lost = [
+        write
+        for write in writes
+        if write not in changed
+        and not write.is_shown_in(values)
+        and not is_union(write.attribute.path or "")
+    ]
     for write in lost:
         if write.value is not None:
             steps = _locate_or_make(entity, draft, write, today=today)

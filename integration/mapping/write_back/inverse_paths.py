@@ -1,7 +1,9 @@
 """Finds the one element that a path of a map leads to, so that it can be written. Pure.
 
 Such a path is a chain of elements. `where(x = 'literal' and …)`, `[n]` and `first()` may choose an
-item, `ofType(T)` a type, `extension('url')` an extension; variables may be such chains, too.
+item, `ofType(T)` a type, `extension('url')` an extension; variables may be such chains, too. Of
+`(a | b).first()`, which shows the first of several elements, the first is written: it is shown
+whatever the others hold.
 """
 
 from __future__ import annotations
@@ -51,6 +53,9 @@ class PathPredicate:
     steps: Steps  # from the item to the value
     test: str  # =, startsWith or contains
     literal: str | int | bool
+
+
+_WRAPPERS = ("TermExpression", "InvocationTerm", "ParenthesizedTerm")
 
 
 class _NotInvertible(Exception):
@@ -117,6 +122,8 @@ def _extend_chain(tree: Tree, start: _Chain, variables: Mapping[str, str]) -> _C
                 raise _NotInvertible
             others = {other: path for other, path in variables.items() if other != name}
             return _read_path(variables[name], start.type, others)
+        case "InvocationExpression" if (first := _find_first_of_union(tree)) is not None:
+            return _extend_chain(first, start, variables)
         case "InvocationExpression":
             return _extend_chain(
                 children[1], _extend_chain(children[0], start, variables), variables
@@ -129,6 +136,33 @@ def _extend_chain(tree: Tree, start: _Chain, variables: Mapping[str, str]) -> _C
             chain = _extend_chain(children[0], start, variables)
             return chain.select(index=int(children[1]["text"]))
     raise _NotInvertible
+
+
+def is_union(path: str) -> bool:
+    """Whether a path shows the first of several elements that has a value."""
+    tree = parse_path(path)
+    while tree["type"] in _WRAPPERS:
+        tree = tree["children"][0]
+    return _find_first_of_union(tree) is not None
+
+
+def _find_first_of_union(tree: Tree) -> Tree | None:
+    """Return `a` of `(a | b | c).first()`; None for every other expression."""
+    children = tree.get("children", ())
+    if tree["type"] != "InvocationExpression" or children[1]["type"] != "FunctionInvocation":
+        return None
+    function = children[1]["children"][0]
+    if get_name(function) != "first" or get_arguments(function):
+        return None
+    inner = children[0]
+    while inner["type"] in _WRAPPERS:
+        inner = inner["children"][0]
+    if inner["type"] != "UnionExpression":
+        return None
+    while inner["type"] == "UnionExpression":
+        inner = inner["children"][0]
+    found: Tree = inner
+    return found
 
 
 def _add_member(chain: _Chain, name: str) -> _Chain:
