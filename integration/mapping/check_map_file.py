@@ -30,7 +30,7 @@ ROW_KEYS = ("table", "entity_set", "key", "id_column", "version_column", "update
 EXPAND_KEYS = ("path", "table", "entity_set", "key", "parent")
 
 # Of the virtual table.
-_VIRTUAL_ROW_KEYS = {"routes", "name_column", "create"}
+_VIRTUAL_ROW_KEYS = {"routes", "name_column", "newest_by", "create"}
 _VIRTUAL_COLUMN_KEYS = {
     *("route", "type", "max_length", "label", "target", "write"),
     *("search", "search_type", "exact", "sort"),
@@ -194,6 +194,8 @@ def _check_virtual_row(row: Block, columns: set[Any], where: str) -> Iterator[st
         return
     if Route.VIRTUAL in routes and row.get("name_column") not in columns:
         yield f"{where}: row.name_column must name a column that an [[attribute]] maps"
+    if not isinstance(row.get("newest_by", ""), str):
+        yield f"{where}: row.newest_by must name a search parameter in quotes"
     if not isinstance(row.get("create", {}), dict):
         yield f'{where}: row.create must be a table of elements, {{ status = "final" }}'
 
@@ -386,6 +388,11 @@ def _check_search(item: Block, kind: Kind, where: str) -> Iterator[str]:
             yield f"{where}: {key} must be true or false"
     if "search" not in item and item.keys() & {"search_type", "exact", "sort"}:
         yield f"{where}: search is missing; name the search parameter"
+    if item.get("sort") is True and kind not in (Kind.DATE, Kind.DATETIME):
+        # Servers order texts and codes by rules of their own.
+        yield f"{where}: sort is for kind date and datetime alone; remove it"
+    if item.get("sort") is True and item.get("partial") == PartialDate.LAST:
+        yield f'{where}: sort is not for partial = "last": FHIR sorts by the first day; remove one'
     if "search" in item and kind not in DEFAULT_SEARCH_TYPES:
         yield f"{where}: search is not for kind {kind}; remove it"
     yield from _check_word(item, "search_type", SearchType, where)

@@ -189,6 +189,7 @@ class EntityMap:
     expected_elements: tuple[NotedElement, ...] = ()
     routes: tuple[Route, ...] = (Route.DATAVERSE,)  # possible ones, the default first
     name_column: str | None = None  # the primary name column of the virtual table
+    newest_by: str | None = None  # the search parameter by which FHIR sorts lists, newest first
     create: Mapping[str, Any] = field(default_factory=dict)  # elements of every new resource
     # By variable, the path of what is made where it finds nothing and a column below it is written.
     make: Mapping[str, str] = field(default_factory=dict)

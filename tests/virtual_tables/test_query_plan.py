@@ -7,6 +7,7 @@ exact (what is found is the answer), or a superset of it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 from urllib.parse import unquote
 from uuid import UUID
@@ -112,6 +113,14 @@ column = "day"
 path = "extension('urn:day').value"
 kind = "date"
 search = "day"
+
+[[attribute]]
+column = "opened"
+path = "extension('urn:opened').value"
+kind = "date"
+partial = "first"
+search = "opened"
+sort = true
 
 [[attribute]]
 column = "beds"
@@ -370,6 +379,7 @@ def test_a_plan_maps_only_the_properties_that_it_needs() -> None:
         ("updated desc", "-_lastUpdated"),
         ("since,updated", None),  # ties would be told apart by the server's own order
         ("day", None),  # the map does not say that a server's order is that of the column
+        ("opened", "opened"),
         ("name", None),  # every server compares texts in its own way
         ("fhirid", None),
     ],
@@ -379,6 +389,25 @@ def test_an_order_is_fhir_s_where_the_map_says_that_it_is_the_same(
 ) -> None:
     asked = query.parse(f"$orderby={order}", Collection(WARDS.type))
     assert plan_query(asked, (), WARDS, {}).sort == sorted_by
+
+
+def test_only_the_order_of_a_column_of_days_may_differ_from_that_of_moments() -> None:
+    slacks = {
+        name: plan_query(
+            query.parse(f"$orderby={name}", Collection(WARDS.type)), (), WARDS, {}
+        ).slack.days
+        for name in ("since", "opened", "updated")
+    }
+    assert slacks == {"since": 0, "opened": 2, "updated": 0}
+
+
+def test_without_an_order_fhir_sorts_as_the_map_says() -> None:
+    newest = replace(WARDS, entity=replace(WARDS.entity, newest_by="since"))
+    parsed = condition("status eq 1")
+    for options, sort in [("", "-since"), ("$orderby=since", "since"), ("$orderby=name", None)]:
+        asked = replace(query.parse(options, Collection(WARDS.type)), filter=parsed)
+        assert plan_query(asked, split_filter(parsed), newest, TARGETS).sort == sort
+    assert plan(parsed).sort is None
 
 
 # --- the tables that are shipped ------------------------------------------------------------------
