@@ -396,6 +396,11 @@ def _check_search(item: Block, kind: Kind, where: str) -> Iterator[str]:
     if "search" in item and kind not in DEFAULT_SEARCH_TYPES:
         yield f"{where}: search is not for kind {kind}; remove it"
     yield from _check_word(item, "search_type", SearchType, where)
+    if item.get("search_type") == SearchType.TEXT:
+        if kind is not Kind.COPY or item.get("type", "string") not in ("string", "memo"):
+            yield f"{where}: search_type text is for a copied text alone; remove it"
+        if item.get("exact") is True:
+            yield f"{where}: exact is not for search_type text, which finds more; remove it"
 
 
 def _is_choice_table(choices: object) -> bool:

@@ -74,6 +74,8 @@ class SearchType(StrEnum):
     DATE = "date"
     REFERENCE = "reference"
     NUMBER = "number"
+    # A token whose text is searched for, with :text: https://hl7.org/fhir/R4/search.html#modifiers
+    TEXT = "text"
 
 
 class ChildRemoval(StrEnum):

@@ -25,6 +25,7 @@ from integration.mapping.model import (
     Route,
     SearchType,
 )
+from integration.mapping.values import KEPT_START
 from integration.odata.model import EntityType, EntityValues, Property, Type, Value
 
 # https://hl7.org/fhir/R4/datatypes.html#id
@@ -159,11 +160,15 @@ def _build_column(attribute: AttributeMap) -> Column:
         case Kind.COPY:
             is_text = attribute.virtual_column.type in ("string", "memo")
             max_length = attribute.virtual_column.max_length if is_text else None
+            search = attribute.virtual_column.search
+            # FHIR's :text compares the beginning of what FHIR has.
+            has_start = search is not None and search.type is SearchType.TEXT
+            format_ = KEPT_START if has_start else "TextArea"
             return Column(
                 attribute.column,
                 COLUMN_TYPES[attribute.virtual_column.type],
                 max_length=max_length,
-                format="TextArea" if is_text else None,  # it returns what FHIR has
+                format=format_ if is_text else None,  # it returns what FHIR has
             )
         case Kind.CHOICE:
             return Column(attribute.column, "Picklist")

@@ -13,7 +13,7 @@ const RESULT_PARAMETERS = new Set(['_count', '_elements', '_format', '_pretty', 
 // Valid in R4: https://hl7.org/fhir/R4/datatypes.html#dateTime
 const LEAP_SECOND = /("\d{4}-\d\d-\d\dT\d\d:\d\d):60((?:\.\d+)?(?:Z|[+-]\d\d:\d\d)")/g;
 const MODIFIERS = {
-  token: ['not', 'missing'],
+  token: ['not', 'missing', 'text'],
   string: ['exact', 'contains', 'missing'],
   reference: ['missing'],
   date: ['missing'],
@@ -139,6 +139,7 @@ function matches(resource, filter) {
   const expected = splitSearchOnComma(value);
   switch (parameter.type) {
     case 'token': {
+      if (operator === 'text') return textsOf(found).some((text) => startsWith(text, value));
       const tokens = code === '_id' ? [{ value: resource.id }] : convertToSearchableTokens(found);
       const isMatch = expected.some((text) => tokens.some((actual) => sameToken(parseToken(text), actual)));
       return isMatch !== (operator === 'not');
@@ -164,6 +165,25 @@ function readForSearch(version) {
 function valuesOf(resource, parameter) {
   const { parsedExpression } = getSearchParameterDetails(resource.resourceType, parameter);
   return evalFhirPathTyped(parsedExpression, [toTypedValue(resource)]);
+}
+
+/**
+ * The texts of codes: text and displays of a CodeableConcept, the display of a Coding, the text of an Identifier's type,
+ * as in Core/Features/Search/Converters of microsoft/fhir-server. https://hl7.org/fhir/R4/search.html#modifiers
+ */
+function textsOf(found) {
+  const texts = found.flatMap(({ value: { text, display, coding = [], type } }) => {
+    return [text, display, type?.text, ...coding.map((item) => item.display)];
+  });
+  return texts.filter((text) => typeof text === 'string');
+}
+
+/**
+ * Like Azure, which compares the whole value of `:text`, commas included, with the beginning of a text:
+ * Core/Features/Search/Expressions/Parsers/SearchParameterExpressionParser.cs in microsoft/fhir-server.
+ */
+function startsWith(text, value) {
+  return text.toLowerCase().startsWith(value.toLowerCase());
 }
 
 /** `system|code`, `|code`, `system|` or `code`: https://hl7.org/fhir/R4/search.html#token */

@@ -19,7 +19,7 @@ from integration.core.errors import Rejected
 from integration.core.model import Columns, Tables
 from integration.fhir import validation
 from integration.mapping import engine, load
-from integration.mapping.model import AttributeMap, EntityMap, Kind, PartialDate, Route
+from integration.mapping.model import AttributeMap, EntityMap, Kind, PartialDate, Route, SearchType
 from integration.mapping.r4_elements import find_choice, find_choice_names
 from integration.mapping.write_back import apply
 from integration.mapping.write_back.inverse_paths import invert_path
@@ -197,7 +197,11 @@ def test_a_search_is_one_of_r4_that_covers_the_element_of_the_column(
     search = attribute.virtual_column.search
     assert search is not None
     type_, covered = r4.load_search_parameters()[entity.resource, search.name]
-    assert search.type == type_
+    if search.type is SearchType.TEXT:
+        assert type_ == SearchType.TOKEN
+        _check_text_search(attribute)
+    else:
+        assert search.type == type_
     chains = [_list_elements(path, entity) for path in _split_alternatives(attribute.path or "")]
     for chain in chains:
         assert any(chain[: len(part)] == part for part in covered), chain
@@ -206,6 +210,14 @@ def test_a_search_is_one_of_r4_that_covers_the_element_of_the_column(
         assert chains[0] in covered
         assert "first()" not in (attribute.path or "")
         assert attribute.kind in (Kind.CHOICE, Kind.LOOKUP)
+
+
+def _check_text_search(attribute: AttributeMap) -> None:
+    """FHIR's :text knows texts and displays, and no codes."""
+    text, *others = _split_alternatives(attribute.path or "")
+    assert text.endswith(".text")
+    concept = text.removesuffix(".text")
+    assert others in ([], [f"{concept}.coding.display"])
 
 
 @pytest.mark.parametrize(("entity", "attribute"), SORTED, ids=_format_ids(SORTED))

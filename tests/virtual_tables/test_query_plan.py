@@ -86,6 +86,18 @@ choices = { ER = 1, ICU = 2 }
 search = "type"
 
 [[attribute]]
+column = "kindname"
+path = "(type.text | type.coding.display).first()"
+search = "type"
+search_type = "text"
+
+[[attribute]]
+column = "kindtext"
+path = "type.first().text"
+search = "type"
+search_type = "text"
+
+[[attribute]]
 column = "partof"
 path = "partOf"
 kind = "lookup"
@@ -242,6 +254,14 @@ PARTS = [
     Case("endswith(name,'7')", "name:contains=7", NARROWED),
     Case("contains(tolower(name),'ard')", "name:contains=ard", NARROWED),
     Case("contains(name,'a,b')", r"name:contains=a\,b", NARROWED),
+    # the name of a code: by its beginning alone
+    Case("startswith(kindname,'Em')", "type:text=Em", NARROWED),
+    Case("startswith(tolower(kindname),'em')", "type:text=em", NARROWED),
+    Case("kindname eq 'Emerg'", "type:text=Emerg", NARROWED),
+    Case("kindname in ('Emerg')", "type:text=Emerg", NARROWED),
+    # a quick find: the same text in several columns of one element
+    Case("startswith(kindname,'E') or startswith(kindtext,'E')", "type:text=E", NARROWED),
+    Case("startswith(kindname,'E') or kindtext eq 'E'", "type:text=E", NARROWED),
 ]
 
 # --- together -------------------------------------------------------------------------------------
@@ -284,6 +304,18 @@ NOT_PUSHED = [
     Case("contains(name,' a')", "", LEFT),
     # of a code FHIR can search for the whole alone
     Case("contains(number,'7')", "", LEFT),
+    # FHIR finds the name of a code by its beginning, and what it was asked for as one text
+    Case("contains(kindname,'E')", "", LEFT),
+    Case("endswith(kindname,'E')", "", LEFT),
+    Case("kindname in ('E','I')", "", LEFT),
+    Case("startswith(kindname,'E') or startswith(kindname,'I')", "", LEFT),
+    Case("startswith(kindname,'E') or startswith(name,'E')", "", LEFT),
+    Case("startswith(kindname,'E') or startswith(plain,'E')", "", LEFT),
+    Case("startswith(plain,'E') or startswith(plain,'E')", "", LEFT),
+    Case("startswith(kindname,'É')", "", LEFT),
+    Case("startswith(kindname,'a,b')", "", LEFT),
+    Case("startswith(kindname,' E')", "", LEFT),
+    Case("startswith(kindname,'E ')", "", LEFT),
     # order of texts and numbers: no server's is ours
     Case("name gt 'A'", "", LEFT),
     Case("beds eq 7", "", LEFT),

@@ -4,6 +4,11 @@ import pytest
 
 from tests.local.fhir.calls import MRN, condition, entry, follow, ids, is_outcome, patient, send
 
+BROKEN = {"text": "Broken arm"}
+FRACTURE = {
+    "coding": [{"code": "1", "display": "Fracture, left"}, {"code": "2", "display": "broken bone"}]
+}
+
 
 @pytest.fixture
 async def ward(fhir):
@@ -23,8 +28,8 @@ async def ward(fhir):
             patient("b", mrn="m1", birthDate="1990-02-03", name=[{"family": "Birke"}]),
         ),
         entry("PUT", "Patient/c", {**patient("c"), "identifier": [{"value": "bare"}]}),
-        entry("PUT", "Condition/1", condition("Patient/a", id="1")),
-        entry("PUT", "Condition/2", condition("Patient/b", id="2")),
+        entry("PUT", "Condition/1", {**condition("Patient/a", id="1"), "code": BROKEN}),
+        entry("PUT", "Condition/2", {**condition("Patient/b", id="2"), "code": FRACTURE}),
         entry("PUT", "Condition/3", condition("Group/a", id="3")),
     )
 
@@ -46,6 +51,11 @@ async def ward(fhir):
         ("/Patient?name=id", ["a"]),
         ("/Patient?family=orn", []),
         ("/Patient?family:contains=orn", ["a"]),
+        ("/Condition?code:text=brok", ["1", "2"]),
+        ("/Condition?code:text=Fracture,%20left", ["2"]),
+        ("/Condition?code:text=arm", []),
+        ("/Condition?code:text=Broken,Fracture", []),
+        ("/Condition?code:text=1", []),
         ("/Patient?birthdate=1980-02-03", ["a"]),
         ("/Patient?birthdate=gt1985", ["b"]),
         ("/Patient?birthdate:missing=true", ["c"]),
