@@ -30,7 +30,7 @@ ROW_KEYS = ("table", "entity_set", "key", "id_column", "version_column", "update
 EXPAND_KEYS = ("path", "table", "entity_set", "key", "parent")
 
 # Of the virtual table.
-_VIRTUAL_ROW_KEYS = {"routes", "name_column", "newest_by", "create"}
+_VIRTUAL_ROW_KEYS = {"routes", "name_column", "newest_by", "patient_lookup", "create"}
 _VIRTUAL_COLUMN_KEYS = {
     *("route", "type", "max_length", "label", "target", "write"),
     *("search", "search_type", "exact", "sort"),
@@ -143,6 +143,7 @@ def check_map_file(data: Block, lines: BlockLines, given: Iterable[str] = ()) ->
         yield f"{lines.locate('row')}: row.kind_column must name a column of kind default"
     columns = {item.get("column") for item in items}
     yield from _check_virtual_row(row, columns, lines.locate("row"))
+    yield from _check_patient_lookup(row, items, lines.locate("row"))
     reserved = {row.get(name) for name in ROW_KEYS[2:]}
     yield from _check_attributes(items, lambda n: lines.locate("attribute", n), variables, reserved)
     for number, expand in enumerate(expands, 1):
@@ -198,6 +199,16 @@ def _check_virtual_row(row: Block, columns: set[Any], where: str) -> Iterator[st
         yield f"{where}: row.newest_by must name a search parameter in quotes"
     if not isinstance(row.get("create", {}), dict):
         yield f'{where}: row.create must be a table of elements, {{ status = "final" }}'
+
+
+def _check_patient_lookup(row: Block, items: Sequence[Block], where: str) -> Iterator[str]:
+    name = row.get("patient_lookup")
+    is_known = any(
+        item.get("column") == name and item.get("target") == "Patient" and "search" in item
+        for item in items
+    )
+    if name is not None and not is_known:
+        yield f"{where}: row.patient_lookup must name a lookup of a Patient that has a search"
 
 
 def _check_variables(variables: object, lines: BlockLines, declared: list[str]) -> Iterator[str]:

@@ -246,7 +246,10 @@ async def _respond_entity(
     `return=minimal`, after a change only if it says `return=representation`.
     """
     type_, root = call.entity_type.type, call.request.root
-    (values,) = await read.build_rows(tables.reader, call.entity_type, [resource])
+    shown = _list_shown(call) if _wants_body(call, status) else frozenset[str]()
+    run_id = tables.writer.new_run_id()
+    entity_type = call.entity_type.select(shown)
+    values = await read.build_row(tables.reader, entity_type, resource, run_id)
     version = _get_version(resource)
     stated = {"ETag": headers.format_etag(version)}
     if status == 201:
@@ -263,6 +266,11 @@ async def _respond_entity(
     response = _respond_json(body, call)
     all_headers = {**response.headers, **stated}
     return ODataResponse(status, all_headers, response.body, _list_names(resource))
+
+
+def _list_shown(call: _Call) -> frozenset[str] | None:
+    select = call.query.select
+    return None if select is None else frozenset(property_.name for property_ in select)
 
 
 def _wants_body(call: _Call, status: int) -> bool:

@@ -190,7 +190,8 @@ def _search_copy(attribute: AttributeMap, search: Search, values: tuple[Value, .
     if search.type is SearchType.TOKEN:
         return SearchPart(((search.name, join_or(texts)),), search.exact)
     if search.type is SearchType.STRING:
-        return SearchPart(((f"{search.name}:contains", join_or(texts)),), is_exact=False)
+        parts = [_pick_part(search, text) for text in texts]
+        return SearchPart(((f"{search.name}:contains", join_or(parts)),), is_exact=False)
     if search.type is SearchType.TEXT and len(texts) == 1:
         return _search_beginning(search, texts[0])
     return _NOT_SEARCHABLE
@@ -253,7 +254,13 @@ def _search_text(
         return _search_beginning(search, text)
     if search.type is not SearchType.STRING:
         return _NOT_SEARCHABLE
-    return SearchPart(((f"{search.name}:contains", escape(text)),), is_exact=False)
+    part = _pick_part(search, text)
+    return SearchPart(((f"{search.name}:contains", escape(part)),), is_exact=False)
+
+
+def _pick_part(search: Search, text: str) -> str:
+    """Pick what one value has of a text: of a name in several parts the longest word."""
+    return max(text.split(), key=len) if search.of_words else text
 
 
 def _search_beginning(search: Search, text: str) -> SearchPart:

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from integration.fhir.search import Parameters
 from integration.mapping.model import Kind
+from integration.mapping.patient_columns import find_include
 from integration.odata.expressions import (
     And,
     Compare,
@@ -55,6 +56,7 @@ class QueryPlan:
     can satisfy it. `is_gathered`: everything that the search finds must be read before the first
     row is known. `sort`: the value of FHIR's _sort for the order of the query, if there is one;
     `slack`: how far a row may stand before or behind the place that its column gives it.
+    `include`: the value of FHIR's _include that brings the patients, where columns show them.
     `unsearched`: the properties of the filter for which FHIR has no exact search.
     `scanned_type` has the properties that are needed to choose rows, `shown_type` those of $select.
     """
@@ -66,6 +68,7 @@ class QueryPlan:
     is_gathered: bool
     sort: str | None
     slack: timedelta
+    include: str | None
     unsearched: tuple[str, ...]
     scanned_type: MappedEntityType
     shown_type: MappedEntityType
@@ -124,6 +127,8 @@ def plan_query(
         scanned = None if selected is None else filtered | selected | ordered
     else:
         scanned = filtered | ordered
+    scanned_type, shown_type = entity_type.select(scanned), entity_type.select(selected)
+    has_patient = scanned_type.patient is not None or shown_type.patient is not None
     return QueryPlan(
         query=query,
         parameters=tuple(parameters),
@@ -132,9 +137,10 @@ def plan_query(
         is_gathered=is_gathered,
         sort=sort,
         slack=_find_slack(query.order_by, entity_type),
+        include=find_include(entity_type.entity) if has_patient else None,
         unsearched=tuple(sorted(unsearched)),
-        scanned_type=entity_type.select(scanned),
-        shown_type=entity_type.select(selected),
+        scanned_type=scanned_type,
+        shown_type=shown_type,
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import Any, cast
 from uuid import UUID
@@ -19,6 +19,7 @@ from integration.core.errors import Misconfigured, Unavailable
 from integration.fhir.client import FhirServer
 from integration.fhir.search import build_path
 from integration.fhir.searchset import find_next_path, list_matches
+from integration.mapping.patient_columns import index_patients
 from integration.odata import evaluate
 from integration.odata.expressions import Order
 from integration.odata.model import EntityValues
@@ -28,7 +29,9 @@ from integration.virtual_tables import fhir_pages, skip_token
 from integration.virtual_tables.date_window import Boundary, DateWindow, OutOfOrder
 from integration.virtual_tables.entity_type import (
     MappedEntityType,
+    add_patient,
     build_values,
+    find_patient,
     list_lookups,
     map_resource,
 )
@@ -56,6 +59,8 @@ class FeedReader:
     max_scanned: int
     today: Callable[[], date]
     max_page_bytes: int = 16_000_000
+    # Patients of the resources that one request has read, by `Patient/id`.
+    patients: dict[str, Resource] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,20 @@ async def read_entity(
     return await reader.fhir.read(f"{entity_type.resource}/{ids[key]}", run_id)
 
 
+async def build_row(
+    reader: FeedReader, entity_type: MappedEntityType, resource: Resource, run_id: str
+) -> EntityValues:
+    """Map one resource to its row, with its patient where a column shows the patient."""
+    mapped = map_resource(entity_type, resource, reader.fhir.upstream.base, reader.today())
+    name = find_patient(entity_type, mapped)
+    patient = None if name is None else await reader.fhir.read(name, run_id)
+    known: dict[str, Resource] = {}
+    if name is not None and patient is not None:
+        known[name] = patient
+    (values,) = await build_rows(replace(reader, patients=known), entity_type, [resource])
+    return values
+
+
 async def build_rows(
     reader: FeedReader, entity_type: MappedEntityType, resources: Sequence[Resource]
 ) -> list[EntityValues]:
@@ -86,6 +105,10 @@ async def build_rows(
         f"{entity_type.resource}/{resource['id']}": map_resource(entity_type, resource, base, today)
         for resource in resources
     }
+    for name, found in mapped.items():
+        patient = reader.patients.get(find_patient(entity_type, found) or "")
+        if patient is not None:
+            mapped[name] = add_patient(entity_type, found, patient, today)
     targets = (name for found in mapped.values() for name in list_lookups(entity_type, found))
     keys = await reader.keys.resolve_keys({*mapped, *targets})
     return [build_values(entity_type, name, found, keys) for name, found in mapped.items()]
@@ -95,6 +118,7 @@ async def read_page(
     reader: FeedReader, entity_type: MappedEntityType, query: Query, size: int, run_id: str
 ) -> RowPage:
     """Read a page of up to `size` rows. Raises Rejected, Unavailable, Misconfigured."""
+    reader = replace(reader, patients={})
     plan = await _plan(reader, entity_type, query)
     if plan.is_empty:
         return RowPage((), count=0 if query.count else None)
@@ -113,6 +137,7 @@ async def count_rows(
     reader: FeedReader, entity_type: MappedEntityType, query: Query, run_id: str
 ) -> int:
     """Count the rows that satisfy the filter of `query`."""
+    reader = replace(reader, patients={})
     plan = await _plan(reader, entity_type, replace(query, count=True))
     if plan.is_empty:
         return 0
@@ -319,7 +344,8 @@ class _FhirPage:
 
 def _build_path(plan: QueryPlan, batch: int) -> str:
     sort = (("_sort", plan.sort),) if plan.sort else ()
-    parameters = (*plan.parameters, *sort, ("_count", str(batch)))
+    include = (("_include", plan.include),) if plan.include else ()
+    parameters = (*plan.parameters, *sort, *include, ("_count", str(batch)))
     return build_path(plan.scanned_type.resource, parameters)
 
 
@@ -331,6 +357,8 @@ async def _fetch_page(
     )
     upstream = reader.fhir.upstream
     resources = list(list_matches(plan.scanned_type.resource, searchset))
+    if plan.include:
+        reader.patients.update(index_patients(searchset))
     return _FhirPage(
         path, resources, find_next_path(searchset, upstream.name, upstream.base), is_shrunk
     )

@@ -151,6 +151,7 @@ WRONG = [
     ("a sort by last days", write_attribute(f'{GOOD}\nkind = "date"\npartial = "last"\nsearch = "x"\nsort = true'), 'x: sort is not for partial = "last"'),
     ("a search by text of a choice", write_attribute(f'{GOOD}\nkind = "choice"\nchoices = {{ a = 1 }}\nsearch = "x"\nsearch_type = "text"'), "x: search_type text is for a copied text alone"),
     ("an exact search by text", write_attribute(f'{GOOD}\nsearch = "x"\nsearch_type = "text"\nexact = true'), "x: exact is not for search_type text"),
+    ("a patient by another lookup", f'{ROW}patient_lookup = "x"\n[[attribute]]\n{GOOD}', "row.patient_lookup must name a lookup of a Patient that has a search"),
     ("newest by a number", f"{ROW}newest_by = 1\n[[attribute]]\n{GOOD}", "row.newest_by must name a search parameter in quotes"),
     ("a choice without choices", write_attribute(f'{GOOD}\nkind = "choice"'), "x: choices are missing"),
     ("a constant without a value", write_attribute('column = "x"\nkind = "default"'), "x: default is missing"),

@@ -6,7 +6,7 @@ import pytest
 
 from integration.core.errors import Misconfigured
 from integration.mapping import load
-from integration.mapping.model import EntityMap
+from integration.mapping.model import EntityMap, Route
 from integration.provision.model import (
     ManualTask,
     Requirements,
@@ -97,6 +97,18 @@ def test_a_lookup_leads_to_a_table_that_has_rows_and_one_that_does_not_is_tried(
     assert [(lookup.name, lookup.target) for lookup in table.tried_lookups] == [
         ("abc_encounter", "abc_ve_encounter")
     ]
+
+
+def test_the_patient_is_shown_in_columns_of_every_table_of_patients() -> None:
+    for entity in KNOWN.values():
+        if Route.VIRTUAL in entity.routes and entity.patient_lookup is not None:
+            found = columns(entity)
+            name, born = found["abc_patientfullname"], found["abc_patientbirthdate"]
+            assert (name.external_name, name.type) == ("msemr_patientfullname", "String")
+            assert (born.type, born.is_date_only) == ("DateTime", True)
+            lookup = f"abc_{entity.patient_lookup.removeprefix('msemr_')}"
+            # Dataverse makes a column of this name for each lookup.
+            assert f"{lookup}name" not in found
 
 
 @pytest.mark.parametrize("set_", ["healthcare", "plain"])

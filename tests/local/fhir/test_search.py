@@ -51,6 +51,10 @@ async def ward(fhir):
         ("/Patient?name=id", ["a"]),
         ("/Patient?family=orn", []),
         ("/Patient?family:contains=orn", ["a"]),
+        ("/Condition?patient:Patient.name=id", ["1"]),
+        ("/Condition?subject:Patient.family:contains=irk", ["2"]),
+        ("/Condition?subject:Patient.birthdate=gt1985&subject:Patient.family=birke", ["2"]),
+        ("/Condition?subject:Patient.name=nobody", []),
         ("/Condition?code:text=brok", ["1", "2"]),
         ("/Condition?code:text=Fracture,%20left", ["2"]),
         ("/Condition?code:text=arm", []),
@@ -68,6 +72,35 @@ async def test_a_search_finds_what_it_asks_for(fhir, ward, search, found):
 async def test_a_search_sorts(fhir, ward):
     assert await ids(fhir, "/Patient?_sort=-birthdate") == ["b", "a", "c"]
     assert await ids(fhir, "/Patient?_sort=family,_lastUpdated") == ["c", "a", "b"]
+
+
+async def test_a_search_brings_what_its_matches_refer_to(fhir, ward):
+    search = "/Condition?_include=Condition:subject:Patient&_sort=_lastUpdated"
+    found = (await fhir.get(search)).json()["entry"]
+    assert [(item["search"]["mode"], item["resource"]["id"]) for item in found] == [
+        *(("match", id_) for id_ in "123"),
+        *(("include", id_) for id_ in "ab"),
+    ]
+    page = (await fhir.get(f"{search}&_count=1")).json()
+    assert [item["resource"]["id"] for item in page["entry"]] == ["1", "a"]
+    (after,) = [link["url"] for link in page["link"] if link["relation"] == "next"]
+    page = (await fhir.get(after)).json()
+    assert [item["resource"]["id"] for item in page["entry"]] == ["2", "b"]
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        "/Condition?subject.name=x",  # a patient's or a group's
+        "/Condition?subject:Device.name=x",
+        "/Condition?code.name=x",
+        "/Condition?subject:Patient.colour=x",
+        "/Condition?_include=Condition:code",
+        "/Condition?_include=Observation:subject",
+    ],
+)
+async def test_a_link_that_does_not_lead_there_is_refused(fhir, ward, search):
+    assert is_outcome(await fhir.get(search), 400)
 
 
 async def test_a_search_may_be_posted(fhir, ward):
