@@ -455,6 +455,11 @@ SHIPPED = {
         f"{PATIENT} eq {ANNA} and msemr_codecode eq '8867-4'",
         "patient=Patient/p&code=8867-4",
     ),
+    "Procedure": (
+        "contains(msemr_patientfullname,'James') and startswith(msemr_codedisplay,'Appen')",
+        "patient:Patient.name:contains=James&code:text=Appen",
+    ),
+    "Coverage": ("contains(msemr_patientfullname,'J')", "beneficiary:Patient.name:contains=J"),
 }
 
 
