@@ -69,6 +69,7 @@ PURE_MODULES = {
     "pages.activity_groups",
     "pages.sender_facts",
     "queues.names",
+    "virtual_tables.date_window",
     "virtual_tables.entity_type",
     "virtual_tables.odata_request",
     "virtual_tables.pushdown",
@@ -80,6 +81,7 @@ PURE_MODULES = {
 PURE_IMPORTS: dict[str, frozenset[str] | None] = {
     "__future__": None,
     "binascii": None,
+    "bisect": None,
     "collections": None,
     "collections.abc": None,
     "cryptography.exceptions": frozenset({"InvalidSignature", "UnsupportedAlgorithm"}),

@@ -30,7 +30,7 @@ ROW_KEYS = ("table", "entity_set", "key", "id_column", "version_column", "update
 EXPAND_KEYS = ("path", "table", "entity_set", "key", "parent")
 
 # Of the virtual table.
-_VIRTUAL_ROW_KEYS = {"routes", "name_column", "create"}
+_VIRTUAL_ROW_KEYS = {"routes", "name_column", "newest_by", "patient_lookup", "create"}
 _VIRTUAL_COLUMN_KEYS = {
     *("route", "type", "max_length", "label", "target", "write"),
     *("search", "search_type", "exact", "sort"),
@@ -143,6 +143,7 @@ def check_map_file(data: Block, lines: BlockLines, given: Iterable[str] = ()) ->
         yield f"{lines.locate('row')}: row.kind_column must name a column of kind default"
     columns = {item.get("column") for item in items}
     yield from _check_virtual_row(row, columns, lines.locate("row"))
+    yield from _check_patient_lookup(row, items, lines.locate("row"))
     reserved = {row.get(name) for name in ROW_KEYS[2:]}
     yield from _check_attributes(items, lambda n: lines.locate("attribute", n), variables, reserved)
     for number, expand in enumerate(expands, 1):
@@ -194,8 +195,20 @@ def _check_virtual_row(row: Block, columns: set[Any], where: str) -> Iterator[st
         return
     if Route.VIRTUAL in routes and row.get("name_column") not in columns:
         yield f"{where}: row.name_column must name a column that an [[attribute]] maps"
+    if not isinstance(row.get("newest_by", ""), str):
+        yield f"{where}: row.newest_by must name a search parameter in quotes"
     if not isinstance(row.get("create", {}), dict):
         yield f'{where}: row.create must be a table of elements, {{ status = "final" }}'
+
+
+def _check_patient_lookup(row: Block, items: Sequence[Block], where: str) -> Iterator[str]:
+    name = row.get("patient_lookup")
+    is_known = any(
+        item.get("column") == name and item.get("target") == "Patient" and "search" in item
+        for item in items
+    )
+    if name is not None and not is_known:
+        yield f"{where}: row.patient_lookup must name a lookup of a Patient that has a search"
 
 
 def _check_variables(variables: object, lines: BlockLines, declared: list[str]) -> Iterator[str]:
@@ -386,9 +399,19 @@ def _check_search(item: Block, kind: Kind, where: str) -> Iterator[str]:
             yield f"{where}: {key} must be true or false"
     if "search" not in item and item.keys() & {"search_type", "exact", "sort"}:
         yield f"{where}: search is missing; name the search parameter"
+    if item.get("sort") is True and kind not in (Kind.DATE, Kind.DATETIME):
+        # Servers order texts and codes by rules of their own.
+        yield f"{where}: sort is for kind date and datetime alone; remove it"
+    if item.get("sort") is True and item.get("partial") == PartialDate.LAST:
+        yield f'{where}: sort is not for partial = "last": FHIR sorts by the first day; remove one'
     if "search" in item and kind not in DEFAULT_SEARCH_TYPES:
         yield f"{where}: search is not for kind {kind}; remove it"
     yield from _check_word(item, "search_type", SearchType, where)
+    if item.get("search_type") == SearchType.TEXT:
+        if kind is not Kind.COPY or item.get("type", "string") not in ("string", "memo"):
+            yield f"{where}: search_type text is for a copied text alone; remove it"
+        if item.get("exact") is True:
+            yield f"{where}: exact is not for search_type text, which finds more; remove it"
 
 
 def _is_choice_table(choices: object) -> bool:

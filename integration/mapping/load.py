@@ -172,6 +172,8 @@ def _build_entity_map(file: MapFile) -> EntityMap:
         expected_elements=_build_noted_elements(data, "expected", lines),
         routes=tuple(map(Route, row.get("routes", [Route.DATAVERSE]))),
         name_column=row.get("name_column"),
+        newest_by=row.get("newest_by"),
+        patient_lookup=row.get("patient_lookup"),
         create=row.get("create", {}),
         make=data.get("make", {}),
     )

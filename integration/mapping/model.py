@@ -74,6 +74,8 @@ class SearchType(StrEnum):
     DATE = "date"
     REFERENCE = "reference"
     NUMBER = "number"
+    # A token whose text is searched for, with :text: https://hl7.org/fhir/R4/search.html#modifiers
+    TEXT = "text"
 
 
 class ChildRemoval(StrEnum):
@@ -87,12 +89,15 @@ class ChildRemoval(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Search:
     """The search parameter that finds every resource whose column has a value. It may find others,
-    too, unless it is `exact`. With `sorts`, `_sort` orders resources as the column does."""
+    too, unless it is `exact`. With `sorts`, `_sort` orders resources as the column does. With
+    `of_words`, it finds the parts of a text one by one, which the column shows with blanks between
+    them."""
 
     name: str
     type: SearchType
     exact: bool = False
     sorts: bool = False
+    of_words: bool = False
 
 
 # What a map calls the type of a copied value, and what Dataverse calls it.
@@ -189,6 +194,8 @@ class EntityMap:
     expected_elements: tuple[NotedElement, ...] = ()
     routes: tuple[Route, ...] = (Route.DATAVERSE,)  # possible ones, the default first
     name_column: str | None = None  # the primary name column of the virtual table
+    patient_lookup: str | None = None  # to the patient whom the virtual table shows, too
+    newest_by: str | None = None  # the search parameter by which FHIR sorts lists, newest first
     create: Mapping[str, Any] = field(default_factory=dict)  # elements of every new resource
     # By variable, the path of what is made where it finds nothing and a column below it is written.
     make: Mapping[str, str] = field(default_factory=dict)

@@ -54,6 +54,9 @@ _MAX_DIGITS = 100
 # https://hl7.org/fhir/R4/references.html#literal
 _RELATIVE = re.compile(r"([A-Z][A-Za-z]+/[A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?")
 
+# The format of a text column that begins as the element in FHIR does, with its blanks.
+KEPT_START = "KeptStart"
+
 # Lengths of msemr_code, msemr_name and msemr_text.
 _MAX_CODE, _MAX_CONCEPT_NAME, _MAX_CONCEPT_TEXT = 100, 100, 2000
 
@@ -86,10 +89,12 @@ def convert_value(
 def _copy_value(attribute: AttributeMap, value: Any, column: Column, note: Note) -> Any:
     if column.type in TEXT_TYPES or column.type == "Uniqueidentifier":
         cut = attribute.too_long is LongText.CUT
-        if column.type == "String" and column.format != "TextArea" and type(value) is str:
+        keeps_start = column.format == KEPT_START
+        keeps_breaks = keeps_start or column.format == "TextArea"
+        if column.type == "String" and not keeps_breaks and type(value) is str:
             # A column of one line does not show what comes after a break.
             value = _BREAKS.sub(" ", value)
-        return clean_text(value, column.max_length, cut=cut, note=note)
+        return clean_text(value, column.max_length, cut=cut, note=note, keeps_start=keeps_start)
     if column.type == "Boolean":
         return _parse_boolean(value)
     if column.type in NUMBER_TYPES:
@@ -102,14 +107,17 @@ def _copy_value(attribute: AttributeMap, value: Any, column: Column, note: Note)
 # -- text ----------------------------------------------------------------------------------------
 
 
-def clean_text(value: Any, max_length: int | None, *, cut: bool, note: Note) -> str | None:
-    """Return the text without forbidden characters and without blanks around it; None where nothing
-    is left. Text of more than `max_length` UTF-16 units is cut, or else left out."""
+def clean_text(
+    value: Any, max_length: int | None, *, cut: bool, note: Note, keeps_start: bool = False
+) -> str | None:
+    """Return the text without forbidden characters and without blanks around it, or only behind it;
+    None where nothing is left. Text of more than `max_length` UTF-16 units is cut, or else left
+    out."""
     lexical = _format_lexical(value)
     legal = _FORBIDDEN.sub("", lexical)
     if legal != lexical:
         note("forbidden characters were left out")
-    legal = legal.strip()
+    legal = legal.rstrip() if keeps_start else legal.strip()
     # Dataverse counts as SQL Server does, in UTF-16: https://learn.microsoft.com/sql/t-sql/data-types/nchar-and-nvarchar-transact-sql
     if max_length is None or len(legal) * 2 <= max_length:
         return legal or None

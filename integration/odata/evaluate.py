@@ -73,14 +73,18 @@ def evaluate(expression: Expression, row: EntityValues) -> bool | None:
             )
 
 
-def build_sort_key(order: Sequence[Order], key: str) -> Callable[[EntityValues], tuple[Any, ...]]:
+def build_sort_key(
+    order: Sequence[Order], key: str | None
+) -> Callable[[EntityValues], tuple[Any, ...]]:
     """Build the key function that sorts rows.
 
-    Null comes first (last in descending order); ties are broken by the entity's key.
+    Null comes first (last in descending order); ties are broken by the entity's key, if it is
+    given, else they stay as they are.
     """
 
     def sort_key(row: EntityValues) -> tuple[Any, ...]:
-        return (*(_build_rank(row[item.property.name], item) for item in order), row[key])
+        ranks = (_build_rank(row[item.property.name], item) for item in order)
+        return (*ranks, *(() if key is None else (row[key],)))
 
     return sort_key
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from integration.core.errors import Misconfigured
 from integration.dataverse.virtual_table_names import build_column_name, build_table_name
 from integration.mapping.model import COLUMN_TYPES, AttributeMap, EntityMap, Kind, Route
+from integration.mapping.patient_columns import build_patient_columns
 from integration.provision.model import VirtualColumn, VirtualLookup, VirtualTable
 
 # The longest text of a column that is no memo.
@@ -40,6 +41,7 @@ def build_virtual_table(
         for attribute in entity.select_route(Route.VIRTUAL).attributes
         if attribute.kind is not Kind.DEFAULT
     ]
+    attributes += build_patient_columns(entity)
     columns = [
         _build_column(attribute, prefix)
         for attribute in attributes

@@ -232,11 +232,15 @@ async def _read_shown(tables: VirtualTables, call: _Call, address: Entity) -> _S
         return None if found is None else _show_row(call.rows, found)
     run_id = tables.writer.new_run_id()
     resource = await read.read_entity(tables.reader, call.entity_type, address.key, run_id)
-    return None if resource is None else await _show_resource(tables, call, resource)
+    return None if resource is None else await _show_resource(tables, call, resource, 200)
 
 
-async def _show_resource(tables: VirtualTables, call: _Call, resource: Mapping[str, Any]) -> _Shown:
-    (values,) = await read.build_rows(tables.reader, call.entity_type, [resource])
+async def _show_resource(
+    tables: VirtualTables, call: _Call, resource: Mapping[str, Any], status: int
+) -> _Shown:
+    shown = _list_shown(call) if _wants_body(call, status) else frozenset[str]()
+    run_id, entity_type = tables.writer.new_run_id(), call.entity_type.select(shown)
+    values = await read.build_row(tables.reader, entity_type, resource, run_id)
     version = str(resource.get("meta", {}).get("versionId", ""))
     name = f"{resource['resourceType']}/{resource['id']}"
     return _Shown(values=values, version=version, name=name)
@@ -258,7 +262,7 @@ async def _create_entity(tables: VirtualTables, call: _Call, address: Collection
         created = await row_writes.create_row(call.rows, tables.writer.new_key, values)
         return _respond_entity(call, _show_row(call.rows, created), 201)
     resource = await write.create(tables.writer, call.entity_type, values)
-    return _respond_entity(call, await _show_resource(tables, call, resource), 201)
+    return _respond_entity(call, await _show_resource(tables, call, resource, 201), 201)
 
 
 async def _change_entity(tables: VirtualTables, call: _Call, address: Entity) -> ODataResponse:
@@ -270,7 +274,7 @@ async def _change_entity(tables: VirtualTables, call: _Call, address: Entity) ->
         changed = await row_writes.change_row(call.rows, address.key, values, condition)
         return _respond_entity(call, _show_row(call.rows, changed), 200)
     resource = await write.change(tables.writer, call.entity_type, address.key, values, condition)
-    return _respond_entity(call, await _show_resource(tables, call, resource), 200)
+    return _respond_entity(call, await _show_resource(tables, call, resource, 200), 200)
 
 
 async def _delete_entity(tables: VirtualTables, call: _Call, address: Entity) -> ODataResponse:
@@ -311,6 +315,11 @@ def _respond_entity(call: _Call, shown: _Shown, status: int) -> ODataResponse:
     response = _respond_json(body, call)
     all_headers = {**response.headers, **stated}
     return ODataResponse(status, all_headers, response.body, (shown.name,))
+
+
+def _list_shown(call: _Call) -> frozenset[str] | None:
+    select = call.query.select
+    return None if select is None else frozenset(property_.name for property_ in select)
 
 
 def _wants_body(call: _Call, status: int) -> bool:

@@ -25,6 +25,12 @@ from integration.mapping.model import (
     Route,
     SearchType,
 )
+from integration.mapping.patient_columns import (
+    build_patient_columns,
+    build_patient_map,
+    find_patient_lookup,
+)
+from integration.mapping.values import KEPT_START
 from integration.odata.model import EntityType, EntityValues, Property, Type, Value
 
 # https://hl7.org/fhir/R4/datatypes.html#id
@@ -49,12 +55,15 @@ _TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class MappedEntityType:
-    """A virtual table: the entity type, and the map that fills it. `attributes` by property."""
+    """A virtual table: the entity type, and the map that fills it. `attributes` by property.
+    `patient`: the map that fills columns from the patient of a row; None: no such column is
+    needed."""
 
     entity: EntityMap
     type: EntityType
     columns: Mapping[str, Column]
     attributes: Mapping[str, AttributeMap] = field(repr=False)
+    patient: EntityMap | None = None
 
     @property
     def resource(self) -> str:
@@ -68,8 +77,17 @@ class MappedEntityType:
         selected = {
             name: attribute for name, attribute in self.attributes.items() if name in properties
         }
-        entity = replace(self.entity, attributes=tuple(selected.values()), unmapped_elements=())
-        return replace(self, entity=entity, attributes=selected)
+        of_patient = {item.column for item in self.patient.attributes} if self.patient else set()
+        columns = [item for item in selected.values() if item.column in of_patient]
+        patient = replace(self.patient, attributes=tuple(columns)) if self.patient else None
+        of_resource = [item for item in selected.values() if item.column not in of_patient]
+        lookup = find_patient_lookup(self.entity)
+        if columns and lookup is not None and lookup not in of_resource:
+            of_resource.append(lookup)  # it leads to the patient, shown or not
+        entity = replace(self.entity, attributes=tuple(of_resource), unmapped_elements=())
+        return replace(
+            self, entity=entity, attributes=selected, patient=patient if columns else None
+        )
 
 
 def build_entity_type(entity: EntityMap) -> MappedEntityType:
@@ -81,7 +99,9 @@ def build_entity_type(entity: EntityMap) -> MappedEntityType:
     entity = replace(
         entity, attributes=attributes, expands=(), unmapped_elements=(), kind_column=None
     )
-    by_property = {format_property_name(attribute): attribute for attribute in attributes}
+    of_patient = build_patient_columns(entity)
+    every = (*attributes, *of_patient)
+    by_property = {format_property_name(attribute): attribute for attribute in every}
     id_column, version_column, updated_column = entity.version_columns
     properties = (
         Property(entity.key, Type.GUID, nullable=False),
@@ -94,10 +114,11 @@ def build_entity_type(entity: EntityMap) -> MappedEntityType:
         id_column: Column(id_column, "String", max_length=_MAX_ID_LENGTH),
         version_column: Column(version_column, "String", max_length=_MAX_ID_LENGTH),
         updated_column: Column(updated_column, "DateTime"),
-        **{attribute.column: _build_column(attribute) for attribute in attributes},
+        **{attribute.column: _build_column(attribute) for attribute in every},
     }
     type_ = EntityType(entity.table, entity.entity_set, entity.key, properties)
-    return MappedEntityType(entity, type_, columns, by_property)
+    patient = build_patient_map(entity, of_patient) if of_patient else None
+    return MappedEntityType(entity, type_, columns, by_property, patient)
 
 
 def format_property_name(attribute: AttributeMap) -> str:
@@ -112,6 +133,26 @@ def map_resource(
     entity = entity_type.entity
     tables = {entity.table: entity_type.columns}
     return engine.map_resource(entity, resource, tables, base, today=today)
+
+
+def find_patient(entity_type: MappedEntityType, mapped: MappedRows) -> str | None:
+    """Return `Patient/id` of the patient whose columns a row needs."""
+    lookup = find_patient_lookup(entity_type.entity)
+    if entity_type.patient is None or lookup is None:
+        return None
+    return _find_target(lookup, mapped.values.get(lookup.column))
+
+
+def add_patient(
+    entity_type: MappedEntityType, mapped: MappedRows, patient: Mapping[str, Any], today: date
+) -> MappedRows:
+    """Add the columns of the patient to a row."""
+    assert entity_type.patient is not None
+    tables = {entity_type.entity.table: entity_type.columns}
+    found = engine.map_resource(entity_type.patient, patient, tables, today=today).values
+    columns = [attribute.column for attribute in entity_type.patient.attributes]
+    values = {**mapped.values, **{column: found[column] for column in columns}}
+    return replace(mapped, values=values)
 
 
 def list_lookups(entity_type: MappedEntityType, mapped: MappedRows) -> set[str]:
@@ -159,11 +200,15 @@ def _build_column(attribute: AttributeMap) -> Column:
         case Kind.COPY:
             is_text = attribute.virtual_column.type in ("string", "memo")
             max_length = attribute.virtual_column.max_length if is_text else None
+            search = attribute.virtual_column.search
+            # FHIR's :text compares the beginning of what FHIR has.
+            has_start = search is not None and search.type is SearchType.TEXT
+            format_ = KEPT_START if has_start else "TextArea"
             return Column(
                 attribute.column,
                 COLUMN_TYPES[attribute.virtual_column.type],
                 max_length=max_length,
-                format="TextArea" if is_text else None,  # it returns what FHIR has
+                format=format_ if is_text else None,  # it returns what FHIR has
             )
         case Kind.CHOICE:
             return Column(attribute.column, "Picklist")

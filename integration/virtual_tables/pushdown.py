@@ -21,6 +21,7 @@ from integration.odata.expressions import (
     Constant,
     Expression,
     Field,
+    Function,
     In,
     Match,
     Or,
@@ -72,7 +73,7 @@ def build_search(
         case Or(parts):
             alternatives = _merge_alternatives(parts)
             if alternatives is None:
-                return _NOT_SEARCHABLE
+                return _search_same(parts, entity_type, target_ids)
             name, values = alternatives
             return _search_equal(name, values, entity_type, target_ids)
         case In(Field(property_, "as is"), values):
@@ -83,9 +84,20 @@ def build_search(
             return _search_equal(property_.name, (True,), entity_type, target_ids)
         case Compare(operator, Field(property_, "as is"), Constant(datetime() as limit)):
             return _search_bound(operator, property_.name, limit, entity_type)
-        case Match(_, Field(property_), Constant(str() as text)):
-            return _search_text(property_.name, text, entity_type)
+        case Match(function, Field(property_), Constant(str() as text)):
+            return _search_text(function, property_.name, text, entity_type)
     return _NOT_SEARCHABLE
+
+
+def _search_same(
+    conditions: tuple[Expression, ...], entity_type: MappedEntityType, target_ids: TargetIds
+) -> SearchPart:
+    """Search for rows that satisfy one of the conditions, if one search finds those of each: a text
+    in several columns of one element, as in a quick find."""
+    searches = [build_search(part, entity_type, target_ids).parameters for part in conditions]
+    if not searches[0] or any(search != searches[0] for search in searches):
+        return _NOT_SEARCHABLE
+    return SearchPart(searches[0], is_exact=False)
 
 
 def _merge_alternatives(
@@ -178,7 +190,10 @@ def _search_copy(attribute: AttributeMap, search: Search, values: tuple[Value, .
     if search.type is SearchType.TOKEN:
         return SearchPart(((search.name, join_or(texts)),), search.exact)
     if search.type is SearchType.STRING:
-        return SearchPart(((f"{search.name}:contains", join_or(texts)),), is_exact=False)
+        parts = [_pick_part(search, text) for text in texts]
+        return SearchPart(((f"{search.name}:contains", join_or(parts)),), is_exact=False)
+    if search.type is SearchType.TEXT and len(texts) == 1:
+        return _search_beginning(search, texts[0])
     return _NOT_SEARCHABLE
 
 
@@ -226,11 +241,34 @@ def _format_limit(limit: datetime, slack: timedelta) -> str:
     return utc.date().isoformat() if slack >= _DAY else utc.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _search_text(name: str, text: str, entity_type: MappedEntityType) -> SearchPart:
+def _search_text(
+    function: Function, name: str, text: str, entity_type: MappedEntityType
+) -> SearchPart:
     """Search for rows whose text contains, starts or ends with `text`."""
     attribute, search = _find_search(name, entity_type)
-    if attribute is None or search is None or search.type is not SearchType.STRING:
+    if attribute is None or search is None or attribute.kind is not Kind.COPY:
         return _NOT_SEARCHABLE
-    if attribute.kind is not Kind.COPY or not _is_plain(text, attribute) or text != text.strip():
+    if not _is_plain(text, attribute) or text != text.strip():
         return _NOT_SEARCHABLE
-    return SearchPart(((f"{search.name}:contains", escape(text)),), is_exact=False)
+    if search.type is SearchType.TEXT and function == "startswith":
+        return _search_beginning(search, text)
+    if search.type is not SearchType.STRING:
+        return _NOT_SEARCHABLE
+    part = _pick_part(search, text)
+    return SearchPart(((f"{search.name}:contains", escape(part)),), is_exact=False)
+
+
+def _pick_part(search: Search, text: str) -> str:
+    """Pick what one value has of a text: of a name in several parts the longest word."""
+    return max(text.split(), key=len) if search.of_words else text
+
+
+def _search_beginning(search: Search, text: str) -> SearchPart:
+    """Search for codes that are named by a text that begins so. FHIR's :text finds these, and on
+    some servers what has a word that begins so: https://hl7.org/fhir/R4/search.html#modifiers
+
+    Servers do not agree how :text takes characters that separate values elsewhere.
+    """
+    if text != text.strip() or text != escape(text):
+        return _NOT_SEARCHABLE
+    return SearchPart(((f"{search.name}:text", text),), is_exact=False)

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from uuid import UUID
 
 from integration.fhir.search import Parameters
+from integration.mapping.model import Kind
+from integration.mapping.patient_columns import find_include
 from integration.odata.expressions import (
     And,
     Compare,
@@ -31,6 +34,9 @@ from integration.odata.query import Query
 from integration.virtual_tables.entity_type import MappedEntityType
 from integration.virtual_tables.pushdown import TargetIds, build_search
 
+# Days that are shown for moments in reverse order, at most: time zones are 26 hours apart.
+_DAYS_APART = timedelta(days=2)
+
 
 @dataclass(frozen=True, slots=True)
 class FilterPart:
@@ -48,7 +54,9 @@ class QueryPlan:
 
     `is_exact`: the search finds the rows that satisfy the filter and no others. `is_empty`: no row
     can satisfy it. `is_gathered`: everything that the search finds must be read before the first
-    row is known. `sort`: the value of FHIR's _sort for the order of the query, if there is one.
+    row is known. `sort`: the value of FHIR's _sort for the order of the query, if there is one;
+    `slack`: how far a row may stand before or behind the place that its column gives it.
+    `include`: the value of FHIR's _include that brings the patients, where columns show them.
     `unsearched`: the properties of the filter for which FHIR has no exact search.
     `scanned_type` has the properties that are needed to choose rows, `shown_type` those of $select.
     """
@@ -59,6 +67,8 @@ class QueryPlan:
     is_empty: bool
     is_gathered: bool
     sort: str | None
+    slack: timedelta
+    include: str | None
     unsearched: tuple[str, ...]
     scanned_type: MappedEntityType
     shown_type: MappedEntityType
@@ -109,13 +119,16 @@ def plan_query(
     sort = _build_sort(query.order_by, entity_type)
     is_gathered = bool(query.order_by and sort is None) or (query.count and not is_exact)
     selected = None if query.select is None else {property_.name for property_ in query.select}
+    ordered = {order.property.name for order in query.order_by}
     if is_gathered:
-        scanned: set[str] | None = filtered | {order.property.name for order in query.order_by}
+        scanned: set[str] | None = filtered | ordered
     elif is_exact:
         # Nearly every resource that is found is shown, so each is mapped once, as it is shown.
-        scanned = None if selected is None else filtered | selected
+        scanned = None if selected is None else filtered | selected | ordered
     else:
-        scanned = filtered
+        scanned = filtered | ordered
+    scanned_type, shown_type = entity_type.select(scanned), entity_type.select(selected)
+    has_patient = scanned_type.patient is not None or shown_type.patient is not None
     return QueryPlan(
         query=query,
         parameters=tuple(parameters),
@@ -123,14 +136,19 @@ def plan_query(
         is_empty=is_empty,
         is_gathered=is_gathered,
         sort=sort,
+        slack=_find_slack(query.order_by, entity_type),
+        include=find_include(entity_type.entity) if has_patient else None,
         unsearched=tuple(sorted(unsearched)),
-        scanned_type=entity_type.select(scanned),
-        shown_type=entity_type.select(selected),
+        scanned_type=scanned_type,
+        shown_type=shown_type,
     )
 
 
 def _build_sort(orders: tuple[Order, ...], entity_type: MappedEntityType) -> str | None:
-    """Build the value of _sort that puts rows into this order. None: there is none."""
+    """Build the value of _sort that puts rows into this order; without an order, the newest first.
+    None: there is none."""
+    if not orders and entity_type.entity.newest_by is not None:
+        return f"-{entity_type.entity.newest_by}"
     if len(orders) != 1:
         return None
     (order,) = orders
@@ -143,6 +161,14 @@ def _build_sort(orders: tuple[Order, ...], entity_type: MappedEntityType) -> str
             return None
         name = search.name
     return f"-{name}" if order.descending else name
+
+
+def _find_slack(orders: tuple[Order, ...], entity_type: MappedEntityType) -> timedelta:
+    """FHIR sorts by moments. A column of days shows the day of the place where it was written, so
+    that rows of other time zones may change places with those of the days around it."""
+    attributes = (entity_type.attributes.get(order.property.name) for order in orders)
+    has_days = any(attribute and attribute.kind is Kind.DATE for attribute in attributes)
+    return _DAYS_APART if has_days else timedelta()
 
 
 def _describe_part(condition: Expression) -> FilterPart:

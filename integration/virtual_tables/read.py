@@ -10,23 +10,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import date
-from typing import Any
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
+from typing import Any, cast
 from uuid import UUID
 
-from integration.core.errors import Unavailable
+from integration.core.errors import Misconfigured, Unavailable
 from integration.fhir.client import FhirServer
 from integration.fhir.search import build_path
 from integration.fhir.searchset import find_next_path, list_matches
+from integration.mapping.patient_columns import index_patients
 from integration.odata import evaluate
+from integration.odata.expressions import Order
 from integration.odata.model import EntityValues
 from integration.odata.query import Query
 from integration.odata.refusals import NotSupported
 from integration.virtual_tables import fhir_pages, skip_token
+from integration.virtual_tables.date_window import Boundary, DateWindow, OutOfOrder
 from integration.virtual_tables.entity_type import (
     MappedEntityType,
+    add_patient,
     build_values,
+    find_patient,
     list_lookups,
     map_resource,
 )
@@ -54,6 +59,8 @@ class FeedReader:
     max_scanned: int
     today: Callable[[], date]
     max_page_bytes: int = 16_000_000
+    # Patients of the resources that one request has read, by `Patient/id`.
+    patients: dict[str, Resource] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,20 @@ async def read_entity(
     return await reader.fhir.read(f"{entity_type.resource}/{ids[key]}", run_id)
 
 
+async def build_row(
+    reader: FeedReader, entity_type: MappedEntityType, resource: Resource, run_id: str
+) -> EntityValues:
+    """Map one resource to its row, with its patient where a column shows the patient."""
+    mapped = map_resource(entity_type, resource, reader.fhir.upstream.base, reader.today())
+    name = find_patient(entity_type, mapped)
+    patient = None if name is None else await reader.fhir.read(name, run_id)
+    known: dict[str, Resource] = {}
+    if name is not None and patient is not None:
+        known[name] = patient
+    (values,) = await build_rows(replace(reader, patients=known), entity_type, [resource])
+    return values
+
+
 async def build_rows(
     reader: FeedReader, entity_type: MappedEntityType, resources: Sequence[Resource]
 ) -> list[EntityValues]:
@@ -84,6 +105,10 @@ async def build_rows(
         f"{entity_type.resource}/{resource['id']}": map_resource(entity_type, resource, base, today)
         for resource in resources
     }
+    for name, found in mapped.items():
+        patient = reader.patients.get(find_patient(entity_type, found) or "")
+        if patient is not None:
+            mapped[name] = add_patient(entity_type, found, patient, today)
     targets = (name for found in mapped.values() for name in list_lookups(entity_type, found))
     keys = await reader.keys.resolve_keys({*mapped, *targets})
     return [build_values(entity_type, name, found, keys) for name, found in mapped.items()]
@@ -93,14 +118,16 @@ async def read_page(
     reader: FeedReader, entity_type: MappedEntityType, query: Query, size: int, run_id: str
 ) -> RowPage:
     """Read a page of up to `size` rows. Raises Rejected, Unavailable, Misconfigured."""
+    reader = replace(reader, patients={})
     plan = await _plan(reader, entity_type, query)
     if plan.is_empty:
         return RowPage((), count=0 if query.count else None)
     cursor = skip_token.parse_token(query.skip_token, entity_type.resource)
-    if plan.is_gathered:
+    if plan.is_gathered or (cursor is not None and cursor.path is None):
         return await _gather_page(reader, plan, cursor, size, run_id)
+    stream = _stream_sorted_page if query.order_by else _stream_page
     page, count = await asyncio.gather(
-        _stream_page(reader, plan, cursor, size, run_id),
+        stream(reader, plan, cursor, size, run_id),
         _count_found(reader, plan, run_id) if query.count else _count_nothing(),
     )
     return replace(page, count=count)
@@ -110,12 +137,14 @@ async def count_rows(
     reader: FeedReader, entity_type: MappedEntityType, query: Query, run_id: str
 ) -> int:
     """Count the rows that satisfy the filter of `query`."""
+    reader = replace(reader, patients={})
     plan = await _plan(reader, entity_type, replace(query, count=True))
     if plan.is_empty:
         return 0
     if plan.is_exact:
         return await _count_found(reader, plan, run_id)
-    return sum([1 async for _ in _gather_matches(reader, plan, run_id)])
+    unsorted = replace(plan, sort=None)
+    return sum([1 async for _ in _gather_matches(reader, unsorted, run_id)])
 
 
 async def _plan(reader: FeedReader, entity_type: MappedEntityType, query: Query) -> QueryPlan:
@@ -180,6 +209,62 @@ async def _stream_page(
     return await _build_streamed(reader, plan, chosen, None)
 
 
+async def _stream_sorted_page(
+    reader: FeedReader, plan: QueryPlan, cursor: PageCursor | None, size: int, run_id: str
+) -> RowPage:
+    """Read pages of a search that FHIR sorts, and put right what the column has in another order
+    than FHIR's moments."""
+    wanted = _limit_rows(plan, size)
+    if wanted == 0:
+        return RowPage(())
+    (order,) = plan.query.order_by
+    boundary = None
+    if cursor is not None and cursor.shown is not None:
+        boundary = Boundary(cursor.shown_until, cursor.shown)
+    window = DateWindow[tuple[Resource, EntityValues]](order.descending, plan.slack, boundary)
+    skip = 0 if cursor else plan.query.skip
+    batch = wanted if plan.is_exact and not skip and not plan.slack else max(wanted, _BATCH_SIZE)
+    path: str | None = cursor.path if cursor and cursor.path else _build_path(plan, batch)
+    start = cursor.position if cursor else 0
+    places: list[PageCursor | None] = []
+    chosen: list[tuple[Resource, EntityValues]] = []
+    while path is not None:
+        page = await _fetch_page(reader, plan, path, batch, run_id)
+        rows = await build_rows(reader, plan.scanned_type, page.resources)
+        for position, values in enumerate(rows[start:], start):
+            value = cast("datetime | None", values[order.property.name])
+            try:
+                window.advance(value)
+            except OutOfOrder:
+                if cursor is None:
+                    return await _gather_page(reader, plan, None, size, run_id)
+                raise _build_order_error(reader, order) from None
+            if evaluate.matches(plan.query.filter, values):
+                window.add(len(places), value, (page.resources[position], values))
+            places.append(page.find_cursor(position))
+        path, start = page.next_path, max(0, start - len(page.resources))
+        skip -= len(window.release(skip, is_last=path is None))
+        if not skip:
+            chosen += window.release(wanted - len(chosen), is_last=path is None)
+        is_broad = path is not None and (page.is_shrunk or len(places) > reader.max_scanned)
+        if len(chosen) == wanted or (chosen and is_broad):
+            first, boundary = window.find_resumption(len(places))
+            places.append(None if path is None else PageCursor(path, start))
+            is_end = wanted == plan.query.top and len(chosen) == wanted
+            place = None if is_end else places[first]
+            next_cursor = place and _add_boundary(place, boundary)
+            return await _build_streamed(reader, plan, chosen, next_cursor)
+        if is_broad and len(places) > reader.max_scanned:
+            raise _build_too_broad_error(reader, plan)
+    return await _build_streamed(reader, plan, chosen, None)
+
+
+def _add_boundary(place: PageCursor, boundary: Boundary | None) -> PageCursor:
+    if boundary is None:
+        return place
+    return PageCursor(place.path, place.position, boundary.value, boundary.count)
+
+
 async def _build_streamed(
     reader: FeedReader,
     plan: QueryPlan,
@@ -201,7 +286,9 @@ async def _gather_page(
 ) -> RowPage:
     """Read everything that satisfies the filter, and sort it here."""
     found = [pair async for pair in _gather_matches(reader, plan, run_id)]
-    sort_key = evaluate.build_sort_key(plan.query.order_by, plan.scanned_type.entity.key)
+    # Rows with equal values are in the order in which they would be streamed.
+    key = None if plan.sort else plan.scanned_type.entity.key
+    sort_key = evaluate.build_sort_key(plan.query.order_by, key)
     found.sort(key=lambda pair: sort_key(pair[1]))
     start = cursor.position if cursor else plan.query.skip
     wanted = _limit_rows(plan, size)
@@ -220,7 +307,7 @@ async def _gather_matches(
 
     Raises Rejected, 501, where there are too many to look at, or they are too large.
     """
-    path: str | None = _build_path(plan, _BATCH_SIZE, is_sorted=False)
+    path: str | None = _build_path(plan, _BATCH_SIZE)
     scanned, shrunk = 0, 0
     while path is not None:
         page = await _fetch_page(reader, plan, path, _BATCH_SIZE, run_id)
@@ -255,9 +342,10 @@ class _FhirPage:
         return None if self.next_path is None else PageCursor(self.next_path, 0)
 
 
-def _build_path(plan: QueryPlan, batch: int, *, is_sorted: bool = True) -> str:
-    sort = (("_sort", plan.sort),) if plan.sort and is_sorted else ()
-    parameters = (*plan.parameters, *sort, ("_count", str(batch)))
+def _build_path(plan: QueryPlan, batch: int) -> str:
+    sort = (("_sort", plan.sort),) if plan.sort else ()
+    include = (("_include", plan.include),) if plan.include else ()
+    parameters = (*plan.parameters, *sort, *include, ("_count", str(batch)))
     return build_path(plan.scanned_type.resource, parameters)
 
 
@@ -269,6 +357,8 @@ async def _fetch_page(
     )
     upstream = reader.fhir.upstream
     resources = list(list_matches(plan.scanned_type.resource, searchset))
+    if plan.include:
+        reader.patients.update(index_patients(searchset))
     return _FhirPage(
         path, resources, find_next_path(searchset, upstream.name, upstream.base), is_shrunk
     )
@@ -299,6 +389,13 @@ async def _count_found(reader: FeedReader, plan: QueryPlan, run_id: str) -> int:
 
 async def _count_nothing() -> None:
     return None
+
+
+def _build_order_error(reader: FeedReader, order: Order) -> Misconfigured:
+    return Misconfigured(
+        f"{reader.fhir.upstream.name} does not sort by {order.property.name} as the map promises: "
+        "remove sort from the attribute"
+    )
 
 
 def _build_too_broad_error(reader: FeedReader, plan: QueryPlan) -> NotSupported:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 
 import msgspec
 
@@ -16,11 +17,14 @@ class PageCursor(msgspec.Struct, array_like=True):
     """Where a page begins.
 
     With `path`, a page of the FHIR server: after `position` of its resources. Without: after
-    `position` of the gathered rows.
+    `position` of the gathered rows. From a place of the FHIR server rows may come that were shown:
+    see `date_window.Boundary` for `shown_until` and `shown`.
     """
 
     path: str | None
     position: int
+    shown_until: datetime | None = None
+    shown: int | None = None
 
 
 def format_token(cursor: PageCursor) -> str:
@@ -47,6 +51,10 @@ def parse_token(text: str | None, resource: str) -> PageCursor | None:
 
 def _is_plausible(cursor: PageCursor, resource: str) -> bool:
     # FEED_MAX_SCANNED is 50,000 at most, and a page of the server has 1,000 resources at most.
+    if not 0 <= (cursor.shown or 0) <= 50_000:
+        return False
+    if cursor.shown_until is not None and cursor.shown_until.tzinfo is None:
+        return False
     if cursor.path is None:
         return 0 <= cursor.position <= 50_000
     is_search = cursor.path.startswith(f"{resource}?") and _SEARCH.fullmatch(cursor.path)

@@ -9,11 +9,13 @@ import { listMandatoryElements } from './definitions.mjs';
 import { FhirError } from './outcome.mjs';
 import { formatQuery, pageSize, readPage } from './paging.mjs';
 
-const RESULT_PARAMETERS = new Set(['_count', '_elements', '_format', '_pretty', '_sort', '_summary', '_total', 'ct']);
+const RESULT_PARAMETERS = new Set([
+  '_count', '_elements', '_format', '_include', '_pretty', '_sort', '_summary', '_total', 'ct',
+]);
 // Valid in R4: https://hl7.org/fhir/R4/datatypes.html#dateTime
 const LEAP_SECOND = /("\d{4}-\d\d-\d\dT\d\d:\d\d):60((?:\.\d+)?(?:Z|[+-]\d\d:\d\d)")/g;
 const MODIFIERS = {
-  token: ['not', 'missing'],
+  token: ['not', 'missing', 'text'],
   string: ['exact', 'contains', 'missing'],
   reference: ['missing'],
   date: ['missing'],
@@ -22,7 +24,8 @@ const MODIFIERS = {
 
 /** Returns the searchset for `Type?params`. The `next` link leads to the next page; its `ct` is opaque as on Azure. */
 export function searchset({ readable, tokens, base }, type, params) {
-  const { filters, sortRules = [] } = parse(type, params);
+  const { filters, sortRules = [] } = parse(type, params, readable);
+  const includes = params.getAll('_include').map((text) => parseInclude(type, text));
   const total = pageSize(params) === 0 || params.get('_total') === 'accurate';
   const order = orderBy(type, sortRules);
   let found = find(readable, type, filters);
@@ -36,6 +39,10 @@ export function searchset({ readable, tokens, base }, type, params) {
     resource: elements ? subset(version.resource, elements.split(',')) : version.resource,
     search: { mode: 'match' },
   }));
+  for (const version of included(readable, page, includes)) {
+    const { resource } = version;
+    entry.push({ fullUrl: `${base}/${resource.resourceType}/${version.id}`, resource, search: { mode: 'include' } });
+  }
   return {
     resourceType: 'Bundle',
     type: 'searchset',
@@ -47,17 +54,21 @@ export function searchset({ readable, tokens, base }, type, params) {
 
 /** Returns at most two existing resources that match the criteria: https://hl7.org/fhir/R4/http.html#ccreate */
 export function findMatches(store, type, criteria) {
-  const { filters } = parse(type, new URLSearchParams(criteria));
+  const { filters } = parse(type, new URLSearchParams(criteria), store);
   if (!filters) throw new FhirError(412, 'The criteria of a conditional operation are not selective enough.');
   return [...take(find(store, type, filters), 2)];
 }
 
-function parse(type, params) {
-  for (const key of params.keys()) requireSupported(type, key);
-  const criteria = new URLSearchParams([...params].map(([key, value]) => [key, readValue(type, key, value)]));
+function parse(type, params, store) {
+  const chains = [...params].filter(([key]) => key.includes('.'));
+  const plain = [...params].filter(([key]) => !key.includes('.') && key !== '_include');
+  for (const [key] of plain) requireSupported(type, key);
+  const criteria = new URLSearchParams(plain.map(([key, value]) => [key, readValue(type, key, value)]));
   criteria.delete('ct');
   try {
-    return parseSearchRequest(new URL(`http://localhost/${type}${formatQuery(criteria)}`));
+    const request = parseSearchRequest(new URL(`http://localhost/${type}${formatQuery(criteria)}`));
+    const chained = chains.map(([key, value]) => follow(store, type, key, value));
+    return chained.length ? { ...request, filters: [...(request.filters ?? []), ...chained] } : request;
   } catch (error) {
     if (error instanceof OperationOutcomeError) throw new FhirError(400, error.outcome.issue);
     throw error;
@@ -130,15 +141,55 @@ function holdsCanonicals(type, parameter) {
   return !elementDefinitions?.every(({ type: types }) => types?.every(({ code }) => code === 'Reference'));
 }
 
+/**
+ * `subject:Patient.name=x`: a filter for references to what `Patient?name=x` finds. Like Azure, it demands the type
+ * where a parameter has several: https://hl7.org/fhir/R4/search.html#chaining
+ */
+function follow(store, type, key, value) {
+  const [link, ...rest] = key.split('.');
+  const [code, stated] = link.split(':');
+  const { target } = requireReference(type, code);
+  if (!stated && target.length > 1) throw new FhirError(400, `The chain '${link}' must name a type.`);
+  const linked = stated ?? target[0];
+  if (!target.includes(linked)) throw new FhirError(400, `'${code}' of ${type} does not refer to ${linked}.`);
+  const { filters } = parse(linked, new URLSearchParams([[rest.join('.'), value]]), store);
+  const references = new Set([...find(store, linked, filters)].map(({ id }) => `${linked}/${id}`));
+  return { code, operator: 'chain', references };
+}
+
+function requireReference(type, code) {
+  const parameter = getSearchParameter(type, code);
+  if (parameter?.type !== 'reference') throw new FhirError(400, `'${code}' of ${type} is no reference.`);
+  return parameter;
+}
+
+/** `Observation:subject` or `Observation:subject:Patient`: https://hl7.org/fhir/R4/search.html#include */
+function parseInclude(type, text) {
+  const [source, code, target] = text.split(':');
+  if (source !== type) throw new FhirError(400, `_include of ${source} does not fit a search for ${type}.`);
+  return { parameter: requireReference(type, code), target };
+}
+
+/** Returns what the matches refer to, each once; what does not exist is left out. */
+function included(store, page, includes) {
+  const names = page.flatMap(({ resource }) => includes.flatMap(({ parameter, target }) => {
+    const references = convertToSearchableReferences(valuesOf(resource, parameter));
+    return references.filter((name) => !target || name.startsWith(`${target}/`));
+  }));
+  return [...new Set(names)].map((name) => store.live(...name.split('/'))).filter(Boolean);
+}
+
 function matches(resource, filter) {
   const { code, operator, value } = filter;
   const type = resource.resourceType;
   const parameter = getSearchParameter(type, code);
   const found = valuesOf(resource, parameter);
+  if (operator === 'chain') return convertToSearchableReferences(found).some((name) => filter.references.has(name));
   if (operator === 'missing') return (found.length === 0) === (value === 'true');
   const expected = splitSearchOnComma(value);
   switch (parameter.type) {
     case 'token': {
+      if (operator === 'text') return textsOf(found).some((text) => startsWith(text, value));
       const tokens = code === '_id' ? [{ value: resource.id }] : convertToSearchableTokens(found);
       const isMatch = expected.some((text) => tokens.some((actual) => sameToken(parseToken(text), actual)));
       return isMatch !== (operator === 'not');
@@ -164,6 +215,25 @@ function readForSearch(version) {
 function valuesOf(resource, parameter) {
   const { parsedExpression } = getSearchParameterDetails(resource.resourceType, parameter);
   return evalFhirPathTyped(parsedExpression, [toTypedValue(resource)]);
+}
+
+/**
+ * The texts of codes: text and displays of a CodeableConcept, the display of a Coding, the text of an Identifier's
+ * type, as in Core/Features/Search/Converters of microsoft/fhir-server. https://hl7.org/fhir/R4/search.html#modifiers
+ */
+function textsOf(found) {
+  const texts = found.flatMap(({ value: { text, display, coding = [], type } }) => {
+    return [text, display, type?.text, ...coding.map((item) => item.display)];
+  });
+  return texts.filter((text) => typeof text === 'string');
+}
+
+/**
+ * Like Azure, which compares the whole value of `:text`, commas included, with the beginning of a text:
+ * Core/Features/Search/Expressions/Parsers/SearchParameterExpressionParser.cs in microsoft/fhir-server.
+ */
+function startsWith(text, value) {
+  return text.toLowerCase().startsWith(value.toLowerCase());
 }
 
 /** `system|code`, `|code`, `system|` or `code`: https://hl7.org/fhir/R4/search.html#token */

@@ -21,7 +21,7 @@ LEAST: dict[str, dict[str, Any]] = {
         "msemr_patient": PATIENT,
         "msemr_created": datetime(2024, 3, 4, tzinfo=UTC),
         "msemr_providerpractitioner": Lookup("Practitioner/6"),
-        "msemr_coverage": Lookup("Coverage/3"),
+        "msemr_coveragename": "Sample Health Plan",
     },
     "Condition": {"msemr_subjecttypepatient": PATIENT},
     "Coverage": {"msemr_beneficiary": PATIENT, "msemr_payororganization": Lookup("Organization/8")},

@@ -19,7 +19,8 @@ from integration.core.errors import Rejected
 from integration.core.model import Columns, Tables
 from integration.fhir import validation
 from integration.mapping import engine, load
-from integration.mapping.model import AttributeMap, EntityMap, Kind, Route
+from integration.mapping.model import AttributeMap, EntityMap, Kind, PartialDate, Route, SearchType
+from integration.mapping.r4_elements import find_choice, find_choice_names
 from integration.mapping.write_back import apply
 from integration.mapping.write_back.inverse_paths import invert_path
 from integration.virtual_tables.entity_type import build_entity_type
@@ -48,6 +49,14 @@ def _format_ids(columns: Iterable[tuple[EntityMap, AttributeMap]]) -> list[str]:
 
 COLUMNS = [(entity, attribute) for entity in ENTITIES.values() for attribute in entity.attributes]
 SEARCHED = [(entity, attribute) for entity, attribute in COLUMNS if attribute.virtual_column.search]
+SORTED = [
+    (entity, attribute)
+    for entity, attribute in SEARCHED
+    if attribute.virtual_column.search and attribute.virtual_column.search.sorts
+]
+# The types that FHIR searches by date: https://hl7.org/fhir/R4/search.html#date. Of a Timing
+# Microsoft's server keeps no date: it stands where the resources without a date stand.
+SORTED_TYPES = {"date", "dateTime", "instant", "Period"}
 
 CHOICES = [(entity, attribute) for entity, attribute in COLUMNS if attribute.kind is Kind.CHOICE]
 
@@ -188,7 +197,11 @@ def test_a_search_is_one_of_r4_that_covers_the_element_of_the_column(
     search = attribute.virtual_column.search
     assert search is not None
     type_, covered = r4.load_search_parameters()[entity.resource, search.name]
-    assert search.type == type_
+    if search.type is SearchType.TEXT:
+        assert type_ == SearchType.TOKEN
+        _check_text_search(attribute)
+    else:
+        assert search.type == type_
     chains = [_list_elements(path, entity) for path in _split_alternatives(attribute.path or "")]
     for chain in chains:
         assert any(chain[: len(part)] == part for part in covered), chain
@@ -197,11 +210,42 @@ def test_a_search_is_one_of_r4_that_covers_the_element_of_the_column(
         assert chains[0] in covered
         assert "first()" not in (attribute.path or "")
         assert attribute.kind in (Kind.CHOICE, Kind.LOOKUP)
-    if search.sorts:
-        # An instant is whole: what is no whole instant would be elsewhere in FHIR's order.
-        steps = invert_path(attribute.path or "", entity.resource)
-        assert steps is not None
-        assert steps[-1].type == "instant"
+
+
+def _check_text_search(attribute: AttributeMap) -> None:
+    """FHIR's :text knows texts and displays, and no codes."""
+    text, *others = _split_alternatives(attribute.path or "")
+    assert text.endswith(".text")
+    concept = text.removesuffix(".text")
+    assert others in ([], [f"{concept}.coding.display"])
+
+
+@pytest.mark.parametrize(("entity", "attribute"), SORTED, ids=_format_ids(SORTED))
+def test_a_column_that_fhir_sorts_by_shows_all_that_fhir_sorts(
+    entity: EntityMap, attribute: AttributeMap
+) -> None:
+    """FHIR sorts a date without a day by its first one, a period by its start, and an element of
+    several types by whichever it has. What the column did not show would stand between its rows."""
+    paths = _split_alternatives(attribute.path or "")
+    every = [invert_path(path, entity.resource) for path in paths]
+    shown = [steps for steps in every if steps is not None]
+    assert len(shown) == len(paths)
+    assert all(path.endswith(".start") for path in paths if "period" in path.lower())
+    if {steps[-1].type for steps in shown} != {"instant"}:
+        assert attribute.partial is PartialDate.FIRST
+    chosen = {find_choice(entity.resource, steps[0].name) for steps in shown} - {None}
+    for element in {choice[0] for choice in chosen if choice}:
+        sorted_types = find_choice_names(entity.resource, element).keys() & SORTED_TYPES
+        assert sorted_types <= {type_ for name, type_ in filter(None, chosen) if name == element}
+
+
+@each_map
+def test_lists_are_sorted_by_a_date_of_the_table(entity: EntityMap) -> None:
+    if entity.newest_by is not None:
+        type_, _ = r4.load_search_parameters()[entity.resource, entity.newest_by]
+        assert type_ == "date"
+    is_sorted = any(name is entity for name, _ in SORTED)
+    assert is_sorted == (entity.newest_by is not None)
 
 
 def _split_alternatives(path: str) -> list[str]:

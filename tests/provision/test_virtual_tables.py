@@ -6,7 +6,7 @@ import pytest
 
 from integration.core.errors import Misconfigured
 from integration.mapping import load
-from integration.mapping.model import EntityMap
+from integration.mapping.model import EntityMap, Route
 from integration.provision.model import (
     ManualTask,
     Requirements,
@@ -16,6 +16,7 @@ from integration.provision.model import (
 )
 from integration.provision.tables import ExistingTable, plan_virtual_columns
 from integration.provision.virtual_tables import build_virtual_table, build_virtual_tables
+from tests.mapping.least_rows import LEAST
 from tests.provision.observation_map import OBSERVATION
 
 KNOWN = load.load_shipped_maps()
@@ -96,6 +97,29 @@ def test_a_lookup_leads_to_a_table_that_has_rows_and_one_that_does_not_is_tried(
     assert [(lookup.name, lookup.target) for lookup in table.tried_lookups] == [
         ("abc_encounter", "abc_ve_encounter")
     ]
+
+
+def test_the_patient_is_shown_in_columns_of_every_table_of_patients() -> None:
+    for entity in KNOWN.values():
+        if Route.VIRTUAL in entity.routes and entity.patient_lookup is not None:
+            found = columns(entity)
+            name, born = found["abc_patientfullname"], found["abc_patientbirthdate"]
+            assert (name.external_name, name.type) == ("msemr_patientfullname", "String")
+            assert (born.type, born.is_date_only) == ("DateTime", True)
+            lookup = f"abc_{entity.patient_lookup.removeprefix('msemr_')}"
+            # Dataverse makes a column of this name for each lookup.
+            assert f"{lookup}name" not in found
+
+
+@pytest.mark.parametrize("set_", ["healthcare", "plain"])
+def test_dataverse_has_a_column_for_all_that_a_new_row_needs(set_: str) -> None:
+    """Lookups that are only tried do not count: an organisation may refuse them."""
+    maps = load.load_maps(set_, "abc").available
+    for type_, least in LEAST.items():
+        table = build_virtual_table(maps[type_], "abc", maps)
+        columns = {column.external_name for column in (*table.columns, table.name_column)}
+        lookups = {lookup.external_name for lookup in table.lookups}
+        assert {name for name in least if f"_{name}_value" not in lookups} <= columns, type_
 
 
 def test_only_maps_that_may_be_virtual_have_a_virtual_table(observation: EntityMap) -> None:

@@ -33,6 +33,7 @@ WORDS = [
     "c$d|e\\f",
     "x y",
     "W",
+    " Weight",
 ]
 CODES = ["8867-4", "29463-7", "abc", "ABC", "a b"]
 DAYS = ["2023", "2023-12", "2023-12-31", "2024-01-01T00:30:00+02:00", "2024-01-01T00:30:00Z"]
@@ -45,7 +46,8 @@ def _some(r: random.Random, values: Sequence[Any]) -> Any:
 
 def _concept(r: random.Random) -> Json | None:
     code, text = _some(r, CODES), _some(r, WORDS)
-    coding = [{"system": "http://loinc.org", "code": code}] if code else []
+    named = {"display": r.choice(WORDS)} if r.random() < 0.3 else {}
+    coding = [{"system": "http://loinc.org", "code": code, **named}] if code else []
     more = (
         [{"system": "http://snomed.info/sct", "code": r.choice(CODES)}] if r.random() < 0.2 else []
     )

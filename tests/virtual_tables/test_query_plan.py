@@ -7,6 +7,7 @@ exact (what is found is the answer), or a superset of it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 from urllib.parse import unquote
 from uuid import UUID
@@ -85,6 +86,18 @@ choices = { ER = 1, ICU = 2 }
 search = "type"
 
 [[attribute]]
+column = "kindname"
+path = "(type.text | type.coding.display).first()"
+search = "type"
+search_type = "text"
+
+[[attribute]]
+column = "kindtext"
+path = "type.first().text"
+search = "type"
+search_type = "text"
+
+[[attribute]]
 column = "partof"
 path = "partOf"
 kind = "lookup"
@@ -112,6 +125,14 @@ column = "day"
 path = "extension('urn:day').value"
 kind = "date"
 search = "day"
+
+[[attribute]]
+column = "opened"
+path = "extension('urn:opened').value"
+kind = "date"
+partial = "first"
+search = "opened"
+sort = true
 
 [[attribute]]
 column = "beds"
@@ -233,6 +254,14 @@ PARTS = [
     Case("endswith(name,'7')", "name:contains=7", NARROWED),
     Case("contains(tolower(name),'ard')", "name:contains=ard", NARROWED),
     Case("contains(name,'a,b')", r"name:contains=a\,b", NARROWED),
+    # the name of a code: by its beginning alone
+    Case("startswith(kindname,'Em')", "type:text=Em", NARROWED),
+    Case("startswith(tolower(kindname),'em')", "type:text=em", NARROWED),
+    Case("kindname eq 'Emerg'", "type:text=Emerg", NARROWED),
+    Case("kindname in ('Emerg')", "type:text=Emerg", NARROWED),
+    # a quick find: the same text in several columns of one element
+    Case("startswith(kindname,'E') or startswith(kindtext,'E')", "type:text=E", NARROWED),
+    Case("startswith(kindname,'E') or kindtext eq 'E'", "type:text=E", NARROWED),
 ]
 
 # --- together -------------------------------------------------------------------------------------
@@ -275,6 +304,18 @@ NOT_PUSHED = [
     Case("contains(name,' a')", "", LEFT),
     # of a code FHIR can search for the whole alone
     Case("contains(number,'7')", "", LEFT),
+    # FHIR finds the name of a code by its beginning, and what it was asked for as one text
+    Case("contains(kindname,'E')", "", LEFT),
+    Case("endswith(kindname,'E')", "", LEFT),
+    Case("kindname in ('E','I')", "", LEFT),
+    Case("startswith(kindname,'E') or startswith(kindname,'I')", "", LEFT),
+    Case("startswith(kindname,'E') or startswith(name,'E')", "", LEFT),
+    Case("startswith(kindname,'E') or startswith(plain,'E')", "", LEFT),
+    Case("startswith(plain,'E') or startswith(plain,'E')", "", LEFT),
+    Case("startswith(kindname,'É')", "", LEFT),
+    Case("startswith(kindname,'a,b')", "", LEFT),
+    Case("startswith(kindname,' E')", "", LEFT),
+    Case("startswith(kindname,'E ')", "", LEFT),
     # order of texts and numbers: no server's is ours
     Case("name gt 'A'", "", LEFT),
     Case("beds eq 7", "", LEFT),
@@ -370,6 +411,7 @@ def test_a_plan_maps_only_the_properties_that_it_needs() -> None:
         ("updated desc", "-_lastUpdated"),
         ("since,updated", None),  # ties would be told apart by the server's own order
         ("day", None),  # the map does not say that a server's order is that of the column
+        ("opened", "opened"),
         ("name", None),  # every server compares texts in its own way
         ("fhirid", None),
     ],
@@ -379,6 +421,25 @@ def test_an_order_is_fhir_s_where_the_map_says_that_it_is_the_same(
 ) -> None:
     asked = query.parse(f"$orderby={order}", Collection(WARDS.type))
     assert plan_query(asked, (), WARDS, {}).sort == sorted_by
+
+
+def test_only_the_order_of_a_column_of_days_may_differ_from_that_of_moments() -> None:
+    slacks = {
+        name: plan_query(
+            query.parse(f"$orderby={name}", Collection(WARDS.type)), (), WARDS, {}
+        ).slack.days
+        for name in ("since", "opened", "updated")
+    }
+    assert slacks == {"since": 0, "opened": 2, "updated": 0}
+
+
+def test_without_an_order_fhir_sorts_as_the_map_says() -> None:
+    newest = replace(WARDS, entity=replace(WARDS.entity, newest_by="since"))
+    parsed = condition("status eq 1")
+    for options, sort in [("", "-since"), ("$orderby=since", "since"), ("$orderby=name", None)]:
+        asked = replace(query.parse(options, Collection(WARDS.type)), filter=parsed)
+        assert plan_query(asked, split_filter(parsed), newest, TARGETS).sort == sort
+    assert plan(parsed).sort is None
 
 
 # --- the tables that are shipped ------------------------------------------------------------------
@@ -394,6 +455,11 @@ SHIPPED = {
         f"{PATIENT} eq {ANNA} and msemr_codecode eq '8867-4'",
         "patient=Patient/p&code=8867-4",
     ),
+    "Procedure": (
+        "contains(msemr_patientfullname,'James') and startswith(msemr_codedisplay,'Appen')",
+        "patient:Patient.name:contains=James&code:text=Appen",
+    ),
+    "Coverage": ("contains(msemr_patientfullname,'J')", "beneficiary:Patient.name:contains=J"),
 }
 
 

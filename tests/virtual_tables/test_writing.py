@@ -219,6 +219,30 @@ async def test_what_is_not_valid_is_not_created(feed: Feed) -> None:
 # -- what a column shows only in part --------------------------------------------------------------
 
 
+async def test_a_claim_may_name_its_coverage_and_provider_or_refer_to_them(feed: Feed) -> None:
+    claim = {
+        "msemr_typetext": "Professional",
+        "msemr_prioritycode": "normal",
+        "_msemr_patient_value": str(KEY),
+        "msemr_created": "2024-03-04T00:00:00Z",
+        "msemr_providername": "Dr Sample",
+        "msemr_coveragename": "Sample Health Plan",
+    }
+    lookups = {"_msemr_providerpractitioner_value": str(KEY), "_msemr_coverage_value": str(KEY)}
+    for key, body in [(UUID(int=6), claim), (UUID(int=7), {**claim, **lookups})]:
+        row = {**body, "msemr_claimid": str(key)}
+        assert (await feed.ask("POST", "msemr_claims", body=row)).status == 201
+        shown = await feed.get(f"msemr_claims({key})")
+        assert {name: shown[name] for name in body} == body
+    refused = await refusal(
+        feed.ask("PATCH", f"msemr_claims({key})", body={"msemr_coveragename": "Another"})
+    )
+    assert refused.status == 422
+    del claim["msemr_coveragename"]
+    refused = await refusal(feed.ask("POST", "msemr_claims", body=claim))
+    assert (refused.status, refused.issues[0].expression) == (422, "Claim.insurance[0].coverage")
+
+
 async def test_what_is_shown_in_part_and_written_back_stays_whole(feed: Feed) -> None:
     whole = cough(
         code={"text": "x" * 600},

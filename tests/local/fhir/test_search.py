@@ -4,6 +4,11 @@ import pytest
 
 from tests.local.fhir.calls import MRN, condition, entry, follow, ids, is_outcome, patient, send
 
+BROKEN = {"text": "Broken arm"}
+FRACTURE = {
+    "coding": [{"code": "1", "display": "Fracture, left"}, {"code": "2", "display": "broken bone"}]
+}
+
 
 @pytest.fixture
 async def ward(fhir):
@@ -23,8 +28,8 @@ async def ward(fhir):
             patient("b", mrn="m1", birthDate="1990-02-03", name=[{"family": "Birke"}]),
         ),
         entry("PUT", "Patient/c", {**patient("c"), "identifier": [{"value": "bare"}]}),
-        entry("PUT", "Condition/1", condition("Patient/a", id="1")),
-        entry("PUT", "Condition/2", condition("Patient/b", id="2")),
+        entry("PUT", "Condition/1", {**condition("Patient/a", id="1"), "code": BROKEN}),
+        entry("PUT", "Condition/2", {**condition("Patient/b", id="2"), "code": FRACTURE}),
         entry("PUT", "Condition/3", condition("Group/a", id="3")),
     )
 
@@ -46,6 +51,15 @@ async def ward(fhir):
         ("/Patient?name=id", ["a"]),
         ("/Patient?family=orn", []),
         ("/Patient?family:contains=orn", ["a"]),
+        ("/Condition?patient:Patient.name=id", ["1"]),
+        ("/Condition?subject:Patient.family:contains=irk", ["2"]),
+        ("/Condition?subject:Patient.birthdate=gt1985&subject:Patient.family=birke", ["2"]),
+        ("/Condition?subject:Patient.name=nobody", []),
+        ("/Condition?code:text=brok", ["1", "2"]),
+        ("/Condition?code:text=Fracture,%20left", ["2"]),
+        ("/Condition?code:text=arm", []),
+        ("/Condition?code:text=Broken,Fracture", []),
+        ("/Condition?code:text=1", []),
         ("/Patient?birthdate=1980-02-03", ["a"]),
         ("/Patient?birthdate=gt1985", ["b"]),
         ("/Patient?birthdate:missing=true", ["c"]),
@@ -58,6 +72,35 @@ async def test_a_search_finds_what_it_asks_for(fhir, ward, search, found):
 async def test_a_search_sorts(fhir, ward):
     assert await ids(fhir, "/Patient?_sort=-birthdate") == ["b", "a", "c"]
     assert await ids(fhir, "/Patient?_sort=family,_lastUpdated") == ["c", "a", "b"]
+
+
+async def test_a_search_brings_what_its_matches_refer_to(fhir, ward):
+    search = "/Condition?_include=Condition:subject:Patient&_sort=_lastUpdated"
+    found = (await fhir.get(search)).json()["entry"]
+    assert [(item["search"]["mode"], item["resource"]["id"]) for item in found] == [
+        *(("match", id_) for id_ in "123"),
+        *(("include", id_) for id_ in "ab"),
+    ]
+    page = (await fhir.get(f"{search}&_count=1")).json()
+    assert [item["resource"]["id"] for item in page["entry"]] == ["1", "a"]
+    (after,) = [link["url"] for link in page["link"] if link["relation"] == "next"]
+    page = (await fhir.get(after)).json()
+    assert [item["resource"]["id"] for item in page["entry"]] == ["2", "b"]
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        "/Condition?subject.name=x",  # a patient's or a group's
+        "/Condition?subject:Device.name=x",
+        "/Condition?code.name=x",
+        "/Condition?subject:Patient.colour=x",
+        "/Condition?_include=Condition:code",
+        "/Condition?_include=Observation:subject",
+    ],
+)
+async def test_a_link_that_does_not_lead_there_is_refused(fhir, ward, search):
+    assert is_outcome(await fhir.get(search), 400)
 
 
 async def test_a_search_may_be_posted(fhir, ward):
