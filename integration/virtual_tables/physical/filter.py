@@ -163,13 +163,13 @@ def _compare_first(
 def _compare_null(
     table: PhysicalTable, property_: Property, column: PhysicalColumn, operator: Operator
 ) -> RowFilter:
-    """A lookup that leads elsewhere, and a concept without the part, are shown as null, too."""
+    """A lookup that leads elsewhere, and a row without the column, are shown as null, too."""
     if operator not in ("eq", "ne"):
         return _NOTHING_KNOWN  # it is false, which costs more to say than to look
-    is_plain = column.concept_part is None and (
+    is_plain = column.lookup is None and (
         property_.type is not Type.GUID or len(column.column.targets) < 2
     )
-    text = f"{column.name} {operator} null"
+    text = f"{column.path} {operator} null"
     if is_plain:
         return RowFilter(text, is_exact=True)
     return RowFilter(text) if operator == "ne" else _NOTHING_KNOWN
@@ -198,9 +198,9 @@ def _compare_column(
 
 def _compare_exactly(column: PhysicalColumn, operator: Operator, literal: str) -> RowFilter:
     """Null is unequal to every value, and neither greater nor less."""
-    text = f"{column.name} {operator} {literal}"
+    text = f"{column.path} {operator} {literal}"
     if operator == "ne":
-        text = f"({text} or {column.name} eq null)"
+        text = f"({text} or {column.path} eq null)"
     return RowFilter(text, is_exact=True)
 
 
@@ -232,8 +232,8 @@ def _compare_day(column: PhysicalColumn, operator: Operator, value: datetime) ->
     """A day is not always kept as its midnight in UTC, so the filter is wider."""
     if operator == "ne" or not _FIRST_DATE + _DAY_SPREAD < value < _LAST_DATE - _DAY_SPREAD:
         return _NOTHING_KNOWN
-    earliest = f"{column.name} ge {_format_instant(column, value - _DAY_SPREAD)}"
-    latest = f"{column.name} le {_format_instant(column, value + _DAY_SPREAD)}"
+    earliest = f"{column.path} ge {_format_instant(column, value - _DAY_SPREAD)}"
+    latest = f"{column.path} le {_format_instant(column, value + _DAY_SPREAD)}"
     if operator == "eq":
         return RowFilter(f"{earliest} and {latest}")
     return RowFilter(latest if operator in ("lt", "le") else earliest)
@@ -248,7 +248,7 @@ def _format_instant(column: PhysicalColumn, value: datetime) -> str:
 def _compare_text(column: PhysicalColumn, operator: Operator, value: Value) -> RowFilter:
     if operator != "eq" or not isinstance(value, str) or not _is_plain_text(value):
         return _NOTHING_KNOWN
-    return RowFilter(f"{_get_text_path(column)} eq {quote_literal(value)}")
+    return RowFilter(f"{column.path} eq {quote_literal(value)}")
 
 
 def _match(table: PhysicalTable, property_: Property, function: str, part: str) -> RowFilter:
@@ -256,14 +256,8 @@ def _match(table: PhysicalTable, property_: Property, function: str, part: str) 
     if not columns or not part or not _is_plain_text(part):
         return _NOTHING_KNOWN
     literal = quote_literal(part)
-    found = [RowFilter(f"{function}({_get_text_path(column)},{literal})") for column in columns]
+    found = [RowFilter(f"{function}({column.path},{literal})") for column in columns]
     return _join_any(found) if len(found) > 1 else found[0]
-
-
-def _get_text_path(column: PhysicalColumn) -> str:
-    if column.concept_part is None:
-        return column.name
-    return f"{column.navigation}/{column.concept_part}"
 
 
 def _is_plain_text(text: str) -> bool:

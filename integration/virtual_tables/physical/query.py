@@ -59,7 +59,10 @@ def plan_rows(query: Query, table: PhysicalTable) -> RowPlan:
             needed |= part.properties
     options = _build_options(table, needed)
     options |= _build_filter_option(found, table)
-    options["$orderby"] = _join_order([] if order is None else order, table)
+    newest = table.newest
+    if not query.order_by and newest is not None:
+        order = [f"{newest.name} desc"]
+    options["$orderby"] = _join_order(order or [], table)
     return RowPlan(
         query=query,
         path=_build_path(table.entity_set, options),
@@ -106,10 +109,10 @@ def _build_options(table: PhysicalTable, needed: Collection[str] | None) -> dict
     expanded: dict[str, dict[str, None]] = {}
     for name in sorted(names):
         for column in table.columns.get(name, ()):
-            if column.concept_part is None:
+            if column.navigation is None:
                 selected[column.name] = None
-            elif column.navigation is not None:
-                expanded.setdefault(column.navigation, {})[column.concept_part] = None
+            else:
+                expanded.setdefault(column.navigation, {})[column.name] = None
     if table.has_state:
         selected[STATE] = None
     options = {"$select": ",".join(selected)}
@@ -137,7 +140,7 @@ def _build_order(orders: Iterable[Order], table: PhysicalTable) -> list[str] | N
     for order in orders:
         columns = table.columns[order.property.name]
         is_sortable = order.property.type is not Type.GUID and not order.property.case_sensitive
-        if len(columns) != 1 or columns[0].concept_part is not None or not is_sortable:
+        if len(columns) != 1 or columns[0].lookup is not None or not is_sortable:
             return None
         items.append(f"{columns[0].name} {'desc' if order.descending else 'asc'}")
     return items

@@ -50,9 +50,9 @@ def _parse_property(row: Row, property_: Property, table: PhysicalTable) -> Valu
 
 
 def _get_value(row: Row, property_: Property, column: PhysicalColumn, table: PhysicalTable) -> Any:
-    if column.concept_part is not None:
-        concept = row.get(column.navigation or "")
-        return concept.get(column.concept_part) if isinstance(concept, Mapping) else None
+    if column.navigation is not None:
+        related = row.get(column.navigation)
+        return related.get(column.name) if isinstance(related, Mapping) else None
     if property_.type is Type.GUID and len(column.column.targets) > 1:
         table_ = row.get(f"{column.name}{_TARGET}")
         if table_ != table.lookup_tables.get(property_.name, table_):

@@ -2,8 +2,9 @@
 
 A map has an attribute for both routes, or one for each. The feed's property is the attribute of the
 virtual route, so its counterpart on the other route is looked for: the same column, else the column
-that is mapped from the same path, else a part of what a lookup of a concept shows. A property
-without a counterpart is null on this route: Microsoft's table has no column for it.
+that is mapped from the same path, else a column of the row that a lookup leads to: of a concept, or
+of the patient. A property without a counterpart is null on this route: Microsoft's table has no
+column for it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from integration.core.model import Column, Columns
 from integration.mapping.concepts import CONCEPT_TABLE
 from integration.mapping.model import AttributeMap, EntityMap, Kind, Route
+from integration.mapping.patient_columns import find_patient_lookup
 from integration.odata.model import EntityType, Property, Type
 from integration.virtual_tables.entity_type import MappedEntityType
 from integration.virtual_tables.physical.own_table import build_concept_name_path
@@ -33,31 +35,44 @@ _COLUMN_TYPES: Mapping[Type, frozenset[str]] = {
 # https://learn.microsoft.com/power-apps/developer/data-platform/define-custom-state-model-transitions
 STATE = "statecode"
 
-# What the paths of a concept's parts are, below the path of the concept.
-_CODE_OF_CONCEPT = ".coding.first().code"
+# The columns of a concept by the paths below that of the concept.
+_CONCEPT_COLUMNS = {
+    ".coding.first().code": Column(CONCEPT_TABLE.code, "String"),
+    ".coding.first().display": Column(CONCEPT_TABLE.name, "String"),
+}
+_CONCEPT_NAME = Column(CONCEPT_TABLE.name, "String")
+
+# The columns of a contact that show what the feed shows of a patient.
+_CONTACT = "contact"
+_FULL_NAME = Column("fullname", "String")
+_BIRTH_DATE = Column("birthdate", "DateTime", behavior="DateOnly")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhysicalColumn:
-    """A column that shows a property. `concept_part`: the column of the concept's row to which it
-    leads, where it is a lookup of a concept. `is_day`: it holds a day, whatever its type."""
+    """A column that shows a property. `lookup`: where it is one of another row, the lookup that
+    leads there, and by which navigation property. `is_day`: it holds a day, whatever its type."""
 
     column: Column
-    concept_part: str | None = None
+    lookup: Column | None = None
+    navigation: str | None = None
     is_day: bool = False
 
     @property
     def name(self) -> str:
-        """The name by which the Web API returns and compares it."""
-        is_lookup = self.column.type in ("Lookup", "Customer", "Owner")
-        return f"_{self.column.name}_value" if is_lookup else self.column.name
+        """The name by which the Web API returns it, in its row."""
+        return _name_property(self.column)
 
     @property
-    def navigation(self) -> str | None:
-        """The navigation property that leads to the concept."""
-        if self.concept_part is None:
-            return None
-        return self.column.targets[CONCEPT_TABLE.table]
+    def path(self) -> str:
+        """What a filter compares."""
+        return self.name if self.navigation is None else f"{self.navigation}/{self.name}"
+
+
+def _name_property(column: Column) -> str:
+    """https://learn.microsoft.com/power-apps/developer/data-platform/webapi/web-api-properties#lookup-properties"""
+    is_lookup = column.type in ("Lookup", "Customer", "Owner")
+    return f"_{column.name}_value" if is_lookup else column.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +94,18 @@ class PhysicalTable:
     lookup_tables: Mapping[str, str] = field(repr=False)
     lookup_sets: Mapping[str, str] = field(repr=False)
     has_state: bool = True
+
+    @property
+    def newest(self) -> PhysicalColumn | None:
+        """The column by which a list without an order is sorted, newest first."""
+        parameter = self.entity_type.entity.newest_by
+        for name, attribute in self.entity_type.attributes.items():
+            search = attribute.virtual_column.search
+            if parameter is not None and search is not None and search.name == parameter:
+                columns = self.columns[name]
+                if len(columns) == 1 and columns[0].lookup is None:
+                    return columns[0]
+        return None
 
     @property
     def type(self) -> EntityType:
@@ -118,7 +145,7 @@ def build_physical_table(
         if attribute is None:  # the key, or one that says which version of what the row shows
             candidates = [_Candidate(fixed[property_.name])]
         else:
-            candidates = list(dict.fromkeys(_find_candidates(attribute, written.attributes)))
+            candidates = list(_find_candidates(entity_type, attribute, written.attributes))
         found[property_.name] = tuple(_select(candidates, property_, attribute, columns))
     targets = _find_lookup_targets(entity_type, maps)
     return PhysicalTable(
@@ -136,18 +163,24 @@ def build_physical_table(
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
+    """A column; with `related`, that one of the row of `table` to which it leads."""
+
     column: str
-    concept_part: str | None = None
+    related: Column | None = None
+    table: str = ""
 
 
 def _find_candidates(
-    attribute: AttributeMap, written: Sequence[AttributeMap]
+    entity_type: MappedEntityType, attribute: AttributeMap, written: Sequence[AttributeMap]
 ) -> Iterator[_Candidate]:
     """Yield the columns that may show what the attribute shows, the best first."""
+    if entity_type.patient is not None and attribute in entity_type.patient.attributes:
+        yield from _find_patient_candidates(entity_type, attribute, written)
+        return
     is_concept = attribute.kind is Kind.CONCEPT
     if attribute.route is None:
-        part = CONCEPT_TABLE.name if is_concept else None
-        yield _Candidate(attribute.column, part)
+        related = _CONCEPT_NAME if is_concept else None
+        yield _Candidate(attribute.column, related, CONCEPT_TABLE.table)
     path = attribute.path or ""
     for path_ in _split_union(path):
         for other in written:
@@ -155,8 +188,20 @@ def _find_candidates(
                 is_concept and other.path == build_concept_name_path(path_)
             ):
                 yield _Candidate(other.column)
-            elif other.kind is Kind.CONCEPT and path_ == f"{other.path}{_CODE_OF_CONCEPT}":
-                yield _Candidate(other.column, CONCEPT_TABLE.code)
+            elif other.kind is Kind.CONCEPT and other.path and path_.startswith(other.path):
+                related = _CONCEPT_COLUMNS.get(path_[len(other.path) :])
+                if related is not None:
+                    yield _Candidate(other.column, related, CONCEPT_TABLE.table)
+
+
+def _find_patient_candidates(
+    entity_type: MappedEntityType, attribute: AttributeMap, written: Sequence[AttributeMap]
+) -> Iterator[_Candidate]:
+    lookup = find_patient_lookup(entity_type.entity)
+    related = _BIRTH_DATE if attribute.kind is Kind.DATE else _FULL_NAME
+    for other in written:
+        if lookup is not None and other.path == lookup.path and other.kind is Kind.LOOKUP:
+            yield _Candidate(other.column, related, _CONTACT)
 
 
 def _split_union(path: str) -> list[str]:
@@ -175,13 +220,22 @@ def _select(
 ) -> Iterator[PhysicalColumn]:
     """Yield the candidates that the table has, and that hold values of the property's type."""
     is_day = attribute is not None and attribute.kind is Kind.DATE
+    seen = list[_Candidate]()
     for candidate in candidates:
+        if candidate in seen:
+            continue
+        seen.append(candidate)
         column = columns.get(candidate.column)
         if column is None or column.secured:
             continue
-        if candidate.concept_part is not None:
-            if CONCEPT_TABLE.table in column.targets:
-                yield PhysicalColumn(column=column, concept_part=candidate.concept_part)
+        if candidate.related is not None:
+            if candidate.table in column.targets:
+                yield PhysicalColumn(
+                    column=candidate.related,
+                    lookup=column,
+                    navigation=column.targets[candidate.table],
+                    is_day=is_day,
+                )
         elif column.type in _COLUMN_TYPES[property_.type]:
             yield PhysicalColumn(column=column, is_day=is_day)
 

@@ -133,7 +133,7 @@ def _convert_values(table: PhysicalTable, values: Mapping[str, Value]) -> _Colum
     found: _Columns = {}
     for name, value in values.items():
         columns = table.columns[name]
-        if len(columns) != 1 or columns[0].concept_part is not None:
+        if len(columns) != 1 or columns[0].lookup is not None:
             raise _build_no_column_error(table, name)
         found |= _convert_value(table, table.type.by_name[name], columns[0], value)
     return found

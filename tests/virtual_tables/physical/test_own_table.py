@@ -75,7 +75,10 @@ async def test_random_queries_are_answered_from_a_table_of_the_organisation(
                 for name, value in row.items():
                     if name.startswith("@") or _LOOKUPS in name or value is None:
                         continue
-                    assert value == expected[key][name], (key, name)
+                    other = expected[key][name]
+                    # The mirror writes no blanks around a text.
+                    other = other.strip() if isinstance(other, str) else other
+                    assert value == other, (key, name)
             empty = {
                 name
                 for name in type_.by_name
