@@ -179,8 +179,10 @@ def _find_candidates(
         return
     is_concept = attribute.kind is Kind.CONCEPT
     if attribute.route is None:
-        related = _CONCEPT_NAME if is_concept else None
-        yield _Candidate(attribute.column, related, CONCEPT_TABLE.table)
+        if is_concept:
+            yield _Candidate(attribute.column, _CONCEPT_NAME, CONCEPT_TABLE.table)
+        else:
+            yield _Candidate(attribute.column)
     path = attribute.path or ""
     for path_ in _split_union(path):
         for other in written:
