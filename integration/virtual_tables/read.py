@@ -24,12 +24,8 @@ from integration.odata.model import EntityValues
 from integration.odata.query import Query
 from integration.odata.refusals import NotSupported
 from integration.virtual_tables import fhir_pages, skip_token
-from integration.virtual_tables.entity_type import (
-    MappedEntityType,
-    build_values,
-    list_lookups,
-    map_resource,
-)
+from integration.virtual_tables.entity_type import MappedEntityType
+from integration.virtual_tables.feed_rows import extract_rows
 from integration.virtual_tables.pushdown import TargetIds
 from integration.virtual_tables.query_plan import FilterPart, QueryPlan, plan_query, split_filter
 from integration.virtual_tables.row_keys import RowKeyResolver
@@ -80,13 +76,8 @@ async def build_rows(
 ) -> list[EntityValues]:
     """Map resources to their rows. Raises Unmappable for a resource without an id."""
     base, today = reader.fhir.upstream.base, reader.today()
-    mapped = {
-        f"{entity_type.resource}/{resource['id']}": map_resource(entity_type, resource, base, today)
-        for resource in resources
-    }
-    targets = (name for found in mapped.values() for name in list_lookups(entity_type, found))
-    keys = await reader.keys.resolve_keys({*mapped, *targets})
-    return [build_values(entity_type, name, found, keys) for name, found in mapped.items()]
+    extracted = extract_rows(entity_type, resources, base, today)
+    return extracted.set_keys(await reader.keys.resolve_keys(extracted.references))
 
 
 async def read_page(

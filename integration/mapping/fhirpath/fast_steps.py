@@ -47,6 +47,16 @@ def chain_steps(steps: Sequence[Step]) -> Step:
     return step
 
 
+def drop_extensions_alone(values: Values) -> Values:
+    """Leave out elements that have nothing but extensions, as fhirpathpy does at the end."""
+    for value in values:
+        if type(value) is dict and len(value) == 1 and "extension" in value:
+            return [
+                item for item in values if type(item) is not dict or item.keys() != {"extension"}
+            ]
+    return values
+
+
 # -- elements ------------------------------------------------------------------------------------
 
 

@@ -55,6 +55,12 @@ def walk_tree(tree: Tree) -> Iterator[Tree]:
         yield from walk_tree(child)
 
 
+def format_tree(tree: Tree) -> str:
+    """Return what tells an expression from others; equal expressions have equal texts."""
+    said = (tree["type"], tree.get("text", ""), *tree.get("terminalNodeText", ()))
+    return f"{said}[{','.join(map(format_tree, tree.get('children', ())))}]"
+
+
 def get_name(tree: Tree) -> str:
     """Return the name of an element, a function or a variable (without %)."""
     text: str = tree["children"][0]["text"]
