@@ -287,7 +287,7 @@ def _compile_expand(
         children: dict[tuple[Any, ...], ChildRow] = {}
         for item in walk.found.get(number, ()):
             row = template.copy()
-            inner = Walk(root=[item], variables=walk.variables, row=row, base=walk.base)
+            inner = Walk([item], walk.variables, row, walk.base)
             walk_item(inner)
             if inner.notes:
                 notes += [note for _, note in sorted(inner.notes, key=_get_number)]

@@ -90,9 +90,10 @@ async def read_page(
     cursor = skip_token.parse_token(query.skip_token, entity_type.resource)
     if plan.is_gathered:
         return await _gather_page(reader, plan, cursor, size, run_id)
+    if not query.count:
+        return await _stream_page(reader, plan, cursor, size, run_id)
     page, count = await asyncio.gather(
-        _stream_page(reader, plan, cursor, size, run_id),
-        _count_found(reader, plan, run_id) if query.count else _count_nothing(),
+        _stream_page(reader, plan, cursor, size, run_id), _count_found(reader, plan, run_id)
     )
     return replace(page, count=count)
 
@@ -148,12 +149,13 @@ async def _stream_page(
     start = cursor.position if cursor else 0
     scanned = 0
     chosen: list[tuple[Resource, EntityValues]] = []
+    matches = evaluate.build_test(plan.query.filter)
     while path is not None:
         page = await _fetch_page(reader, plan, path, batch, run_id)
         rows = await build_rows(reader, plan.scanned_type, page.resources)
         for position, values in enumerate(rows[start:], start):
             scanned += 1
-            if not evaluate.matches(plan.query.filter, values):
+            if not matches(values):
                 continue
             if skip:
                 skip -= 1
@@ -213,6 +215,7 @@ async def _gather_matches(
     """
     path: str | None = _build_path(plan, _BATCH_SIZE, is_sorted=False)
     scanned, shrunk = 0, 0
+    matches = evaluate.build_test(plan.query.filter)
     while path is not None:
         page = await _fetch_page(reader, plan, path, _BATCH_SIZE, run_id)
         path = page.next_path
@@ -223,7 +226,7 @@ async def _gather_matches(
             raise fhir_pages.build_too_large_error()
         rows = await build_rows(reader, plan.scanned_type, page.resources)
         for resource, values in zip(page.resources, rows, strict=True):
-            if evaluate.matches(plan.query.filter, values):
+            if matches(values):
                 yield resource, values
 
 
@@ -286,10 +289,6 @@ async def _count_found(reader: FeedReader, plan: QueryPlan, run_id: str) -> int:
     if not isinstance(total, int):
         raise Unavailable(reader.fhir.upstream.name, "a count was answered without a number")
     return total
-
-
-async def _count_nothing() -> None:
-    return None
 
 
 def _build_too_broad_error(reader: FeedReader, plan: QueryPlan) -> NotSupported:

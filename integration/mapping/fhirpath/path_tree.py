@@ -30,22 +30,24 @@ from integration.mapping.r4_elements import find_choice_names
 _RESOURCE_VARIABLES = frozenset({"resource", "rootResource", "context"})
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Walk:
-    """One walk through a tree: where paths start, the variables, and what becomes of the values."""
+    """One walk through a tree: where paths start, the variables, and what becomes of the values.
+    `base`: the address of the FHIR server; `notes` by the number of their column; `found`: what is
+    kept, by a number."""
 
     root: Values
     variables: dict[str, Values]
     row: dict[str, Any]
-    notes: list[tuple[int, str]] = field(default_factory=list)  # by the number of their column
-    found: dict[int, Values] = field(default_factory=dict)  # what is kept, by a number
-    base: str | None = None
+    base: str | None
+    notes: list[tuple[int, str]] = field(default_factory=list)
+    found: dict[int, Values] = field(default_factory=dict)
 
 
 def begin_walk(start: Values, row: dict[str, Any], base: str | None, today: date) -> Walk:
     """Begin a walk through a resource, with the variables that every map has."""
     variables = {"resource": start, "rootResource": start, "today": [today.isoformat()]}
-    return Walk(root=start, variables=variables, row=row, base=base)
+    return Walk(start, variables, row, base)
 
 
 VisitValue = Callable[[Any, Walk], None]

@@ -11,6 +11,8 @@ from integration.mapping.fhirpath.periods import is_in_use, list_changes, mark_a
 # Takes the place of a value that is absent; Unicode has no such character.
 NO_VALUE = "\ufdd0"
 
+_CONTAINERS = frozenset({dict, list})
+
 
 class PlainValues:
     """Copies a resource without what stands beside its values: fhirpathpy would take the extensions
@@ -30,17 +32,25 @@ class PlainValues:
         self._mark_missing = mark_missing
 
     def copy_elements(self, resource: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
-        """Copy these elements of a resource, which cost less than all."""
-        return {
-            name: self.copy(resource[name], is_resource=name == "contained")
-            for name in names
-            if name in resource
-        }
+        """Copy these elements of a resource, which costs less than all of them."""
+        copied: dict[str, Any] = {}
+        for name in names:
+            value = resource.get(name)
+            if type(value) in _CONTAINERS:
+                copied[name] = self.copy(value, is_resource=name == "contained")
+            elif value is not None:
+                copied[name] = value
+        return copied
 
     def copy(self, node: Any, *, is_resource: bool = False) -> Any:
         if type(node) is list:
-            items = (NO_VALUE if item is None and self._mark_missing else item for item in node)
-            return [self.copy(item, is_resource=is_resource) for item in items if item is not None]
+            if self._mark_missing:
+                node = [NO_VALUE if item is None else item for item in node]
+            return [
+                self.copy(item, is_resource=is_resource) if type(item) in _CONTAINERS else item
+                for item in node
+                if item is not None
+            ]
         if type(node) is not dict:
             return node
         if "resourceType" in node and not is_resource:
@@ -49,15 +59,20 @@ class PlainValues:
         if "use" in node or "period" in node:
             self._heed_use(node, copied)
         for name, value in node.items():
-            if type(value) is str and name[:1] != "_":
-                copied[name] = value
-            elif name[:1] != "_":
+            if name[:1] == "_":
+                self._heed_extensions(name[1:], node, copied)
+            elif type(value) in _CONTAINERS:
                 copied[name] = self.copy(value, is_resource=name == "contained")
-            elif _lacks_value(node.get(name[1:])):
-                self.missing.add(name[1:])
-                if self._mark_missing and name[1:] not in node:
-                    copied[name[1:]] = NO_VALUE
+            else:
+                copied[name] = value
         return copied
+
+    def _heed_extensions(self, name: str, node: Mapping[str, Any], copied: dict[str, Any]) -> None:
+        """Note an element that has extensions, and in its place no value."""
+        if _lacks_value(node.get(name)):
+            self.missing.add(name)
+            if self._mark_missing and name not in node:
+                copied[name] = NO_VALUE
 
     def _heed_use(self, item: Mapping[str, Any], copied: dict[str, Any]) -> None:
         """Mark the copy of an item that is not in use, and remember when that changes."""
