@@ -10,9 +10,10 @@ resource; the functions themselves (fast_steps) know values only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import groupby
 from typing import Any
 
 from integration.mapping import r4_elements
@@ -61,6 +62,18 @@ class Link:
     variable: str | None = None
 
 
+def join_links(links: Sequence[Link]) -> Step:
+    """Return the steps of a chain as one."""
+    steps: list[Step] = []
+    for is_member, group in groupby(links, key=lambda link: len(link.names) == 1):
+        joined = list(group)
+        if is_member and len(joined) > 1:
+            steps.append(fast_steps.make_members([link.names[0][0] for link in joined]))
+        else:
+            steps += [link.step for link in joined]
+    return steps[0] if len(steps) == 1 else fast_steps.chain_steps(steps)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FastPath:
     """A path as functions, applied one after the other, and the types of what they find."""
@@ -71,12 +84,17 @@ class FastPath:
     choice: Mapping[str, str] | None = None  # where it ends at a choice[x], JSON names by type
     literal: Values | None = None  # where the path is a literal, its value
     test: Test | None = None  # where the path is a condition, whether one item fulfils it
+    united: tuple[FastPath, ...] = ()  # where the path is a union, its operands
 
     @property
     def step(self) -> Step:
         """All steps as one."""
-        steps = [link.step for link in self.links]
-        return steps[0] if len(steps) == 1 else fast_steps.chain_steps(steps)
+        return join_links(self.links)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it only names elements. Such a path never fails."""
+        return all(link.names or link.part or link.variable for link in self.links)
 
     def add_step(self, step: Step, *types: str | None, test: Test | None = None) -> FastPath:
         """Return the path with one step more, which finds values of these types or, where none are
@@ -178,8 +196,8 @@ def _build_union(operands: list[FastPath]) -> FastPath:
     if COMPUTED in types and len(types) > 1:
         raise UnsupportedPath
     step = fast_steps.make_union([operand.step for operand in operands])
-    links = (Link(step=step),)
-    return FastPath(links=links, types=types if COMPUTED in types else frozenset({None}))
+    types = types if COMPUTED in types else frozenset({None})
+    return FastPath(links=(Link(step=step),), types=types, united=tuple(operands))
 
 
 def _build_operation(name: str, left: FastPath, right: FastPath) -> FastPath:
@@ -287,6 +305,9 @@ def _add_function(path: FastPath, name: str, arguments: list[Tree], scope: _Scop
         case "empty", []:
             test = fast_steps.make_empty_test(path.member) if path.member else None
             return path.add_step(fast_steps.check_empty, COMPUTED, test=test)
+        case "first", [] if path.united and all(operand.is_plain for operand in path.united):
+            first = fast_steps.make_first_of([operand.step for operand in path.united])
+            return FastPath(links=(Link(step=first, key=(path.links[0].key, 1)),), types=path.types)
         case "first", []:
             return path.add_slice(0, 1)
         case "last", []:

@@ -72,6 +72,35 @@ def make_member(name: str) -> Step:
     return step
 
 
+def make_members(names: Sequence[str]) -> Step:
+    """Return a step to an element by the names of those that lead to it. Mostly each has one
+    value."""
+    steps = [make_member(name) for name in names]
+
+    def step(values: Values, root: Values, variables: Variables) -> Values:
+        if len(values) != 1:
+            return find_all(values, 0)
+        (value,) = values
+        for number, name in enumerate(names, 1):
+            if type(value) is not dict:
+                return []
+            value = value.get(name)
+            if value is None:
+                return []
+            if type(value) is list:
+                if len(value) != 1:
+                    return find_all(value, number)
+                (value,) = value
+        return [value]
+
+    def find_all(values: Values, number: int) -> Values:
+        for inner in steps[number:]:
+            values = inner(values, values, {})
+        return values
+
+    return step
+
+
 def make_choice(names: Sequence[tuple[str, bool]]) -> Step:
     """Return a step to an element that has one of several names in JSON. It takes the first that is
     there, and finds its value where the name is accepted."""
@@ -158,6 +187,19 @@ def make_union(steps: Sequence[Step]) -> Step:
         ):
             return distinct
         return library.drop_duplicates(distinct)
+
+    return step
+
+
+def make_first_of(steps: Sequence[Step]) -> Step:
+    """Return a step to the first value of a union: none behind it need be looked for."""
+
+    def step(values: Values, root: Values, variables: Variables) -> Values:
+        for operand in steps:
+            found = operand(values, root, variables)
+            if found:
+                return found[:1]
+        return []
 
     return step
 

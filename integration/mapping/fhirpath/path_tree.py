@@ -21,9 +21,9 @@ from datetime import date
 from typing import Any
 
 from integration.mapping.fhirpath.compile import compile_path
-from integration.mapping.fhirpath.fast_path import FastPath, Link
+from integration.mapping.fhirpath.fast_path import FastPath, Link, join_links
 from integration.mapping.fhirpath.fast_path_plan import FastPathPlan, get_plan
-from integration.mapping.fhirpath.fast_steps import Step, Values, drop_extensions_alone
+from integration.mapping.fhirpath.fast_steps import Values, drop_extensions_alone
 from integration.mapping.r4_elements import find_choice_names
 
 # Through these, a path may lead to any element.
@@ -215,7 +215,7 @@ def _build_variable(type_: str, plan: FastPathPlan, name: str, path: str) -> Cal
     found = plan[type_][path]
     assert found is not None  # the plan knows its type
     is_needed = _build_test(type_, compile_path(path).needs)
-    evaluate = _chain(found.links)
+    evaluate = join_links(found.links)
 
     def step(walk: Walk) -> None:
         values = evaluate(walk.root, walk.root, walk.variables) if is_needed(walk) else []
@@ -227,7 +227,7 @@ def _build_variable(type_: str, plan: FastPathPlan, name: str, path: str) -> Cal
 def _build_branching(type_: str | None, branching: _Branching) -> Callable[[Walk], None]:
     # From an item, what a path needs is in the item.
     is_needed = _build_test(type_, branching.needs if type_ else None)
-    evaluate, visitor = _chain(branching.links), _build_branches(branching.node)
+    evaluate, visitor = join_links(branching.links), _build_branches(branching.node)
 
     def step(walk: Walk) -> None:
         if is_needed(walk):
@@ -263,19 +263,6 @@ def _list_json_names(type_: str, names: Iterable[str]) -> Iterable[str]:
     for name in names:
         yield name
         yield from find_choice_names(type_, name).values()
-
-
-def _chain(links: Sequence[Link]) -> Step:
-    if len(links) == 1:
-        return links[0].step
-    steps = [link.step for link in links]
-
-    def evaluate(values: Values, root: Values, variables: Mapping[str, Values]) -> Values:
-        for step in steps:
-            values = step(values, root, variables)
-        return values
-
-    return evaluate
 
 
 # -- visitors --------------------------------------------------------------------------------------
