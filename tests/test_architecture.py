@@ -70,6 +70,7 @@ PURE_MODULES = {
     "pages.sender_facts",
     "queues.names",
     "virtual_tables.entity_type",
+    "virtual_tables.feed_documents",
     "virtual_tables.feed_rows",
     "virtual_tables.feed_values",
     "virtual_tables.odata_request",
