@@ -25,6 +25,7 @@ import psutil
 from bench import (
     arrival,
     feed,
+    first_request,
     jobs,
     mapping,
     pages,
@@ -221,6 +222,19 @@ async def _measure_related_lists(route: MeasuredRoute, _: Latency) -> None:
         rows, direct = (feed.compute_quantile(ms, share) for ms in (times.feed, times.direct))
         print(f"  ({rows:.1f} ms and {direct:.1f} ms)")
 
+    milliseconds = await feed.measure_processor_time(
+        route.http, f"{route.host}/api/odata", route.read_cpu_seconds
+    )
+    _print_result("feed_cpu_milliseconds_per_page", milliseconds)
+    print("  (of the host, with the audit entry of each page)")
+
+
+async def _measure_first_request(route: MeasuredRoute, _: Latency) -> None:
+    settings = {**route.running.settings(), **SETTINGS}
+    seconds = await asyncio.to_thread(first_request.measure_first_request, settings)
+    _print_result("feed_first_request_cpu_seconds", seconds["feed"])
+    print(f"  (and {seconds['services']:.2f} s for the services, which any first work opens)")
+
 
 async def _measure_signatures(route: MeasuredRoute, _: Latency) -> None:
     for scheme, ratio in (await signatures.measure_signatures(route)).items():
@@ -281,6 +295,7 @@ _ON_ROUTE: Mapping[str, Callable[[MeasuredRoute, Latency], Awaitable[None]]] = {
     "write-guard": _measure_write_guard,
     "scale": _measure_scale,
     "related-lists": _measure_related_lists,
+    "first-request": _measure_first_request,
     "signatures": _measure_signatures,
     "jobs": _measure_jobs,
     "pages": _measure_pages,

@@ -23,6 +23,7 @@ from typing import Any
 from integration.core.errors import Unmappable
 from integration.core.model import Columns, Row, Tables
 from integration.mapping.model import EntityMap
+from integration.mapping.same_object import SameObject
 from integration.mapping.values import format_utc, parse_instant
 
 # The length of a stamp. A column that is shorter has the digest of the map alone.
@@ -45,7 +46,7 @@ class RowStamp:
 
 def build_stamp(entity: EntityMap, resource: Mapping[str, Any], columns: Columns, day: date) -> str:
     """Return the stamp of a row that `entity` makes of this resource on a day."""
-    shape = _describe_columns(_SameObject(entity), _SameObject(columns))
+    shape = _describe_columns(SameObject(entity), SameObject(columns))
     name = f"{entity.resource}/{resource.get('id')}"
     text = f"{name} {_describe_version(resource)} {day} {entity.digest} {_ENGINE} {shape}"
     return f"{entity.digest} {day.isoformat()} {sha256(text.encode()).hexdigest()[:12]}"
@@ -105,22 +106,8 @@ def _describe_version(resource: Mapping[str, Any]) -> str:
     return f"{meta.get('versionId')} {updated}"
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class _SameObject:
-    """Compares a value by which object it is, not by all that it holds. That is safe for maps and
-    columns: nobody changes one, and who caches it keeps it alive."""
-
-    value: Any
-
-    def __hash__(self) -> int:
-        return id(self.value)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _SameObject) and other.value is self.value
-
-
 @lru_cache(maxsize=64)
-def _describe_columns(entity: _SameObject, columns: _SameObject) -> str:
+def _describe_columns(entity: SameObject, columns: SameObject) -> str:
     """Return a digest of what the columns of a map take."""
     known: Columns = columns.value
     described = [

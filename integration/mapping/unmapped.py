@@ -10,7 +10,7 @@ from integration.core.errors import Unmappable
 from integration.core.model import Columns
 from integration.mapping import r4_elements
 from integration.mapping.fhirpath.evaluate import Evaluation
-from integration.mapping.model import EntityMap
+from integration.mapping.model import EntityMap, NotedElement
 
 
 def find_unmapped(
@@ -28,12 +28,8 @@ def find_unmapped(
         except Unmappable as problem:
             why = problem.why
         if why:
-            line = f" ({unmapped.defined_at})" if unmapped.defined_at else ""
-            yield f"{unmapped.element}: {why} @ {unmapped.path}{line}"
-    for element, names in _list_choices(entity.resource):
-        present = [name for name in names if resource.get(name) is not None]
-        if len(present) > 1:
-            yield f"{element}: {' and '.join(present)} contradict each other @ {element}[x]"
+            yield format_noted_element(unmapped, why)
+    yield from find_contradictions(entity.resource, resource)
 
 
 def find_missing_expected(entity: EntityMap, evaluation: Evaluation) -> Iterator[str]:
@@ -45,8 +41,7 @@ def find_missing_expected(entity: EntityMap, evaluation: Evaluation) -> Iterator
                 continue
         except Unmappable as problem:
             why = problem.why
-        line = f" ({expected.defined_at})" if expected.defined_at else ""
-        yield f"{expected.element}: {why} @ {expected.path}{line}"
+        yield format_noted_element(expected, why)
 
 
 def find_missing_required(
@@ -60,6 +55,27 @@ def find_missing_required(
             yield f"{attribute.column}: {why} @ {attribute.path}{line}"
 
 
+def find_contradictions(type_: str, resource: Mapping[str, Any]) -> Iterator[str]:
+    """Yield notes of elements that have values of several types, though only one is allowed."""
+    names, choices = _list_choices(type_)
+    if len(names & resource.keys()) < 2:
+        return
+    for element, by_type in choices:
+        present = [name for name in by_type if resource.get(name) is not None]
+        if len(present) > 1:
+            yield f"{element}: {' and '.join(present)} contradict each other @ {element}[x]"
+
+
+def format_noted_element(noted: NotedElement, why: str) -> str:
+    """Return the note of an element."""
+    line = f" ({noted.defined_at})" if noted.defined_at else ""
+    return f"{noted.element}: {why} @ {noted.path}{line}"
+
+
 @cache
-def _list_choices(resource: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    return tuple(r4_elements.list_choices(resource))
+def _list_choices(
+    type_: str,
+) -> tuple[frozenset[str], tuple[tuple[str, tuple[str, ...]], ...]]:
+    """Return the names in JSON of the elements that have one of several types, and of each."""
+    choices = tuple(r4_elements.list_choices(type_))
+    return frozenset(name for _, names in choices for name in names), choices

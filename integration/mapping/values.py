@@ -38,7 +38,7 @@ _BREAKS = re.compile(r"\s*[\t\n\x0b\x0c\r\x85\u2028\u2029]\s*")
 
 # https://hl7.org/fhir/R4/datatypes.html#dateTime
 _DATE = re.compile(r"(\d{4})(?:-(\d{2})(?:-(\d{2})(T.*)?)?)?", re.ASCII)
-_INSTANT = re.compile(
+INSTANT = re.compile(
     r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:\d{2})?", re.ASCII
 )
 
@@ -47,7 +47,7 @@ _ROW_DATETIME = re.compile(r"\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]
 
 # The first day that Dataverse keeps, DateTimeAttributeMetadata.MinSupportedValue:
 # https://learn.microsoft.com/power-apps/developer/data-platform/webapi/reference/datetimeattributemetadata
-_FIRST_DAY = date(1753, 1, 1)
+FIRST_DAY = date(1753, 1, 1)
 
 _MAX_DIGITS = 100
 
@@ -58,7 +58,7 @@ _RELATIVE = re.compile(r"([A-Z][A-Za-z]+/[A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za
 KEPT_START = "KeptStart"
 
 # Lengths of msemr_code, msemr_name and msemr_text.
-_MAX_CODE, _MAX_CONCEPT_NAME, _MAX_CONCEPT_TEXT = 100, 100, 2000
+MAX_CODE, MAX_CONCEPT_NAME, MAX_CONCEPT_TEXT = 100, 100, 2000
 
 
 def convert_value(
@@ -202,7 +202,7 @@ def _check_option(value: int, column: Column) -> int:
 
 def parse_instant(value: Any) -> datetime:
     """Return an aware datetime. Raises Unmappable for what has no day, time or time zone."""
-    if not _INSTANT.fullmatch(str(value)):
+    if not INSTANT.fullmatch(str(value)):
         raise Unmappable("the value is not an instant")
     try:
         instant = datetime.fromisoformat(str(value))
@@ -220,8 +220,8 @@ def format_utc(instant: datetime) -> str:
         in_utc = instant.astimezone(UTC)
     except OverflowError:
         raise Unmappable("the instant is outside the calendar") from None
-    if in_utc.date() < _FIRST_DAY:
-        raise Unmappable(f"the date is before {_FIRST_DAY.year}")
+    if in_utc.date() < FIRST_DAY:
+        raise Unmappable(f"the date is before {FIRST_DAY.year}")
     return in_utc.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -254,8 +254,8 @@ def _parse_day(value: Any, partial: PartialDate, note: Note) -> date:
             found = _complete_date(int(year), int(month) if month else None, partial)
     except (ValueError, OverflowError):
         raise Unmappable("the date does not exist") from None
-    if found < _FIRST_DAY:
-        raise Unmappable(f"the date is before {_FIRST_DAY.year}")
+    if found < FIRST_DAY:
+        raise Unmappable(f"the date is before {FIRST_DAY.year}")
     if day is None:
         note(f"the date is incomplete; its {partial} day was taken")
     return found
@@ -331,10 +331,10 @@ def _convert_concept(attribute: AttributeMap, value: Any, note: Note) -> Concept
     code = clean_text(code, None, cut=False, note=note) if code is not None else None
     if code is None:
         raise Unmappable("the concept has no code")
-    if len(code) > _MAX_CODE:
-        raise Unmappable(f"the code is longer than {_MAX_CODE} characters")
+    if len(code) > MAX_CODE:
+        raise Unmappable(f"the code is longer than {MAX_CODE} characters")
     label = next((part for part in (display, text) if part is not None), code)
-    name = clean_text(label, _MAX_CONCEPT_NAME, cut=True, note=note) or code
+    name = clean_text(label, MAX_CONCEPT_NAME, cut=True, note=note) or code
     if text is not None:
-        text = clean_text(text, _MAX_CONCEPT_TEXT, cut=True, note=note)
+        text = clean_text(text, MAX_CONCEPT_TEXT, cut=True, note=note)
     return Concept(attribute.concept or 0, code, name, text)

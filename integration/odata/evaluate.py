@@ -16,6 +16,7 @@ from integration.odata.expressions import (
     Constant,
     Expression,
     Field,
+    Function,
     In,
     Is,
     Match,
@@ -28,6 +29,11 @@ from integration.odata.expressions import (
 )
 from integration.odata.model import EntityValues, Value
 
+Test = Callable[[EntityValues], bool]
+Evaluate = Callable[[EntityValues], bool | None]
+GetValue = Callable[[EntityValues], Any]
+Fold = Callable[[Value], Any]
+
 _COMPARISONS: dict[Operator, Callable[[Any, Any], bool]] = {
     "eq": lambda left, right: left == right,
     "ne": lambda left, right: left != right,
@@ -38,39 +44,41 @@ _COMPARISONS: dict[Operator, Callable[[Any, Any], bool]] = {
 }
 
 
-def matches(expression: Expression | None, values: EntityValues) -> bool:
-    """Whether the row satisfies the condition. Without a condition every row does."""
-    return expression is None or evaluate(expression, values) is True
+def build_test(expression: Expression | None) -> Test:
+    """Build what tells whether a row satisfies a condition. Without one every row does."""
+    if expression is None:
+        return lambda row: True
+    evaluate = build_evaluator(expression)
+    return lambda row: evaluate(row) is True
 
 
-def evaluate(expression: Expression, row: EntityValues) -> bool | None:
-    """Evaluate a condition on a row: True, False, or None for null."""
+def build_evaluator(expression: Expression) -> Evaluate:
+    """Build what evaluates a condition on a row: True, False, or None for null."""
     match expression:
         case And(parts):
-            return _evaluate_all(evaluate(part, row) for part in parts)
+            return _build_all([build_evaluator(part) for part in parts])
         case Or(parts):
-            return _negate(_evaluate_all(_negate(evaluate(part, row)) for part in parts))
+            evaluate_none = _build_all([_build_negation(build_evaluator(part)) for part in parts])
+            return _build_negation(evaluate_none)
         case Not(part):
-            return _negate(evaluate(part, row))
+            return _build_negation(build_evaluator(part))
         case Is(part, value):
-            return evaluate(part, row) is value
+            evaluate = build_evaluator(part)
+            return lambda row: evaluate(row) is value
         case Truth(operand):
-            return _get_value(operand, row)  # type: ignore[return-value]  # the parser checked it
+            return _build_operand(operand)
         case Compare(operator, left, right):
             fold = _choose_fold(left, right)
-            return _compare(operator, fold(_get_value(left, row)), fold(_get_value(right, row)))
+            return _build_comparison(
+                operator, _build_operand(left, fold), _build_operand(right, fold)
+            )
         case In(operand, values):
             fold = _choose_fold(operand)
-            member = fold(_get_value(operand, row))
-            return any(_compare("eq", member, fold(value)) for value in values)
+            get_member, others = _build_operand(operand, fold), [fold(value) for value in values]
+            return lambda row: _is_among(get_member(row), others)
         case Match(function, text, part):
             fold = _choose_fold(text, part)
-            whole, piece = fold(_get_value(text, row)), fold(_get_value(part, row))
-            if whole is None or piece is None:
-                return None
-            return bool(
-                piece in whole if function == "contains" else getattr(whole, function)(piece)
-            )
+            return _build_match(function, _build_operand(text, fold), _build_operand(part, fold))
 
 
 def build_sort_key(
@@ -110,18 +118,46 @@ def _build_rank(value: Value, by: Order) -> Any:
     return _Descending(rank) if by.descending else rank
 
 
-def _evaluate_all(parts: Any) -> bool | None:
-    """Evaluate `and`: False if one part is False, else None if one is None."""
-    null = False
-    for part in parts:
-        if part is False:
-            return False
-        null = null or part is None
-    return None if null else True
+def _build_all(parts: Sequence[Evaluate]) -> Evaluate:
+    """Build `and`: False if one part is False, else None if one is None."""
+
+    def evaluate(row: EntityValues) -> bool | None:
+        found: bool | None = True
+        for part in parts:
+            value = part(row)
+            if value is False:
+                return False
+            if value is None:
+                found = None
+        return found
+
+    return evaluate
 
 
-def _negate(value: bool | None) -> bool | None:
-    return None if value is None else not value
+def _build_negation(part: Evaluate) -> Evaluate:
+    def evaluate(row: EntityValues) -> bool | None:
+        value = part(row)
+        return None if value is None else not value
+
+    return evaluate
+
+
+def _build_comparison(operator: Operator, left: GetValue, right: GetValue) -> Evaluate:
+    return lambda row: _compare(operator, left(row), right(row))
+
+
+def _is_among(member: Any, others: Sequence[Any]) -> bool:
+    return any(_compare("eq", member, other) for other in others)
+
+
+def _build_match(function: Function, get_text: GetValue, get_part: GetValue) -> Evaluate:
+    def evaluate(row: EntityValues) -> bool | None:
+        text, part = get_text(row), get_part(row)
+        if text is None or part is None:
+            return None
+        return bool(part in text if function == "contains" else getattr(text, function)(part))
+
+    return evaluate
 
 
 def _compare(operator: Operator, left: Any, right: Any) -> bool:
@@ -131,16 +167,29 @@ def _compare(operator: Operator, left: Any, right: Any) -> bool:
     return _COMPARISONS[operator](left, right)
 
 
-def _get_value(operand: Operand, row: EntityValues) -> Value:
+def _build_operand(operand: Operand, fold: Fold | None = None) -> GetValue:
+    """Build what returns the value of an operand, in the case that comparisons need."""
     if isinstance(operand, Constant):
-        return operand.value
-    value = row[operand.property.name]
-    if operand.case == "as is" or not isinstance(value, str):
+        constant = fold(operand.value) if fold else operand.value
+        return lambda row: constant
+    name = operand.property.name
+    change = {"as is": None, "lower": str.lower, "upper": str.upper}[operand.case]
+    if change is None and fold in (None, _keep_case):
+        return lambda row: row[name]
+
+    def get_value(row: EntityValues) -> Any:
+        value = row[name]
+        if isinstance(value, str):
+            if change is not None:
+                value = change(value)
+            if fold is not None:
+                value = fold(value)
         return value
-    return value.lower() if operand.case == "lower" else value.upper()
+
+    return get_value
 
 
-def _choose_fold(*operands: Operand) -> Callable[[Value], Any]:
+def _choose_fold(*operands: Operand) -> Fold:
     properties = (operand.property for operand in operands if isinstance(operand, Field))
     return _keep_case if any(property_.case_sensitive for property_ in properties) else _fold_case
 

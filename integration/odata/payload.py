@@ -6,15 +6,14 @@ https://docs.oasis-open.org/odata/odata-json-format/v4.0/errata03/os/odata-json-
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 from integration.core.errors import Issue
 from integration.odata.headers import Format, format_etag
-from integration.odata.model import NAMESPACE, EntityType, EntityValues, Property, Type, Value
+from integration.odata.model import NAMESPACE, EntityType, EntityValues, Property, Type
 
 Json = dict[str, Any]
 
@@ -36,10 +35,7 @@ def build_entity(
     """Build the payload of a single entity."""
     context = f"{root}$metadata#{entity_type.set}{_format_select(select)}/$entity"
     head = {} if format_.metadata == "none" else {"@odata.context": context}
-    return {
-        **head,
-        **_build_item(values, entity_type, root, format_, select=select, version=version),
-    }
+    return {**head, **_make_item_builder(entity_type, root, format_, select)(values, version)}
 
 
 def build_collection(
@@ -58,10 +54,8 @@ def build_collection(
         body["@odata.context"] = f"{root}$metadata#{entity_type.set}{_format_select(select)}"
     if count is not None:
         body["@odata.count"] = str(count) if format_.ieee754 else count
-    body["value"] = [
-        _build_item(values, entity_type, root, format_, select=select, version=version)
-        for values, version in rows
-    ]
+    build_item = _make_item_builder(entity_type, root, format_, select)
+    body["value"] = [build_item(values, version) for values, version in rows]
     if next_link is not None:
         body["@odata.nextLink"] = next_link
     return body
@@ -87,37 +81,50 @@ def _format_select(select: Sequence[Property] | None) -> str:
     return "" if select is None else f"({','.join(property_.name for property_ in select)})"
 
 
-def _build_item(
-    values: EntityValues,
-    entity_type: EntityType,
-    root: str,
-    format_: Format,
-    *,
-    select: Sequence[Property] | None,
-    version: str | None,
-) -> Json:
-    item: Json = {}
-    is_full = format_.metadata == "full"
-    if is_full:
+def _make_item_builder(
+    entity_type: EntityType, root: str, format_: Format, select: Sequence[Property] | None
+) -> Callable[[EntityValues, str | None], Json]:
+    """Return what builds the JSON of a row with its version: all rows of a page are alike."""
+    properties = entity_type.properties if select is None else select
+    members = [
+        (property_.name, _choose_formatter(property_.type, format_)) for property_ in properties
+    ]
+    has_version = format_.metadata != "none"
+
+    def build_item(values: EntityValues, version: str | None) -> Json:
+        item: Json = {}
+        if version is not None and has_version:
+            item["@odata.etag"] = format_etag(version)
+        for name, format_value in members:
+            value = values[name]
+            item[name] = value if format_value is None or value is None else format_value(value)
+        return item
+
+    def build_full_item(values: EntityValues, version: str | None) -> Json:
         url = format_entity_url(entity_type, values[entity_type.key], root)  # type: ignore[arg-type]  # a key is a GUID
-        item |= {"@odata.type": f"#{NAMESPACE}.{entity_type.name}", "@odata.id": url}
-    if version is not None and format_.metadata != "none":
-        item["@odata.etag"] = format_etag(version)
-    if is_full:
-        item["@odata.editLink"] = item["@odata.id"]
-    for property_ in entity_type.properties if select is None else select:
-        value = values[property_.name]
-        if is_full and value is not None and property_.type not in _SELF_EVIDENT:
-            item[f"{property_.name}@odata.type"] = f"#{property_.type.removeprefix('Edm.')}"
-        item[property_.name] = _format_value(value, property_.type, format_)
-    return item
+        item: Json = {"@odata.type": f"#{NAMESPACE}.{entity_type.name}", "@odata.id": url}
+        if version is not None:
+            item["@odata.etag"] = format_etag(version)
+        item["@odata.editLink"] = url
+        shown = build_item(values, None)
+        for property_ in properties:
+            name = property_.name
+            if shown[name] is not None and property_.type not in _SELF_EVIDENT:
+                item[f"{name}@odata.type"] = f"#{property_.type.removeprefix('Edm.')}"
+            item[name] = shown[name]
+        return item
+
+    return build_full_item if format_.metadata == "full" else build_item
 
 
-def _format_value(value: Value, kind: Type, format_: Format) -> Any:
-    if isinstance(value, datetime):
-        return value.isoformat().replace("+00:00", "Z")
-    if isinstance(value, UUID):
-        return str(value)
-    if format_.ieee754 and kind in _LONG and isinstance(value, int | Decimal):
-        return str(value)
-    return value
+def _choose_formatter(type_: Type, format_: Format) -> Callable[[Any], Any] | None:
+    """Return what formats a value of this type that is not null; None: JSON has it as it is."""
+    if type_ is Type.DATE_TIME_OFFSET:
+        return _format_datetime
+    if type_ is Type.GUID:
+        return str
+    return str if format_.ieee754 and type_ in _LONG else None
+
+
+def _format_datetime(value: datetime) -> str:
+    return value.isoformat().replace("+00:00", "Z")

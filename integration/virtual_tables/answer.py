@@ -11,7 +11,7 @@ from integration.core import decimal_json
 from integration.core.errors import Issue, MethodNotAllowed, Rejected, Unavailable
 from integration.journal.audit_entry import AccessAction, AccessKind, Reader
 from integration.journal.audit_recorder import AuditRecorder
-from integration.odata import addresses, bodies, headers, metadata, payload
+from integration.odata import addresses, bodies, headers, payload
 from integration.odata.addresses import (
     Address,
     Collection,
@@ -23,9 +23,10 @@ from integration.odata.addresses import (
 from integration.odata.headers import Format, Preferences
 from integration.odata.model import EntityType, EntityValues
 from integration.odata.query import Query, build_next_link, parse
-from integration.virtual_tables import audited, read, write
+from integration.virtual_tables import audited, feed_documents, read, write
 from integration.virtual_tables.data_routes import DATAVERSE, DataRoutes
 from integration.virtual_tables.entity_type import MappedEntityType
+from integration.virtual_tables.feed_documents import FeedDocument
 from integration.virtual_tables.odata_request import ODataRequest, ODataResponse
 from integration.virtual_tables.physical import read as rows
 from integration.virtual_tables.physical import write as row_writes
@@ -160,8 +161,10 @@ def _parse_call(
 async def _show_service_document(
     tables: VirtualTables, call: _Call, address: ServiceDocument
 ) -> ODataResponse:
-    document = metadata.build_service_document(call.entity_types, call.request.root, call.format)
-    return _respond_json(document, call)
+    document = feed_documents.build_service_document(
+        call.entity_types, call.request.root, call.format
+    )
+    return _respond_document(document, call, call.format.content_type)
 
 
 async def _show_metadata(tables: VirtualTables, call: _Call, address: Metadata) -> ODataResponse:
@@ -169,11 +172,17 @@ async def _show_metadata(tables: VirtualTables, call: _Call, address: Metadata) 
     format_ = headers.negotiate_metadata_format(
         stated.get("accept"), call.query.format, stated.get("odata-maxversion")
     )
-    if format_ == "xml":
-        xml = metadata.build_csdl_xml(call.entity_types)
-        return ODataResponse(200, headers.build_headers(headers.XML), xml)
-    body = decimal_json.encode(metadata.build_csdl_json(call.entity_types))
-    return ODataResponse(200, headers.build_headers(headers.JSON), body)
+    document = feed_documents.build_csdl(call.entity_types, format_)
+    return _respond_document(document, call, headers.XML if format_ == "xml" else headers.JSON)
+
+
+def _respond_document(document: FeedDocument, call: _Call, content_type: str) -> ODataResponse:
+    """Respond with a document, unless the client has it."""
+    etag = {"ETag": headers.format_etag(document.version)}
+    cached = headers.parse_if_match(call.request.headers.get("if-none-match"))
+    if cached is not None and cached.matches(document.version):
+        return ODataResponse(304, {**headers.build_headers(), **etag})
+    return ODataResponse(200, {**headers.build_headers(content_type), **etag}, document.body)
 
 
 # -- reading ---------------------------------------------------------------------------------------

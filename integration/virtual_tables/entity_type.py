@@ -1,27 +1,17 @@
-"""An entity map in the feed: its entity type, and a resource as the values of its row. Pure.
-
-Dataverse's provider has neither dates nor times alone: a date becomes its midnight in UTC.
-https://learn.microsoft.com/power-apps/maker/data-platform/virtual-entity-odata-provider-requirements
-"""
+"""An entity map in the feed: its entity type. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime
-from typing import Any
-from uuid import UUID
+from functools import lru_cache
 
 from integration.core.model import Column
-from integration.mapping import engine
 from integration.mapping.model import (
     COLUMN_TYPES,
     AttributeMap,
-    Concept,
     EntityMap,
     Kind,
-    Lookup,
-    MappedRows,
     Route,
     SearchType,
 )
@@ -30,11 +20,15 @@ from integration.mapping.patient_columns import (
     build_patient_map,
     find_patient_lookup,
 )
+from integration.mapping.same_object import SameObject
 from integration.mapping.values import KEPT_START
-from integration.odata.model import EntityType, EntityValues, Property, Type, Value
+from integration.odata.model import EntityType, Property, Type
 
 # https://hl7.org/fhir/R4/datatypes.html#id
 _MAX_ID_LENGTH = 64
+
+# Selections of properties that are kept, of all tables: each view of Dataverse has one.
+_MAX_SELECTIONS = 512
 
 _COPY_TYPES = {
     "string": Type.STRING,
@@ -72,22 +66,23 @@ class MappedEntityType:
 
     def select(self, properties: Collection[str] | None) -> MappedEntityType:
         """Reduce the table to these properties and those that every row has. None: keep all."""
-        if properties is None:
-            return self
-        selected = {
-            name: attribute for name, attribute in self.attributes.items() if name in properties
-        }
-        of_patient = {item.column for item in self.patient.attributes} if self.patient else set()
-        columns = [item for item in selected.values() if item.column in of_patient]
-        patient = replace(self.patient, attributes=tuple(columns)) if self.patient else None
-        of_resource = [item for item in selected.values() if item.column not in of_patient]
-        lookup = find_patient_lookup(self.entity)
-        if columns and lookup is not None and lookup not in of_resource:
-            of_resource.append(lookup)  # it leads to the patient, shown or not
-        entity = replace(self.entity, attributes=tuple(of_resource), unmapped_elements=())
-        return replace(
-            self, entity=entity, attributes=selected, patient=patient if columns else None
-        )
+        return self if properties is None else _select(SameObject(self), frozenset(properties))
+
+
+@lru_cache(maxsize=_MAX_SELECTIONS)
+def _select(table: SameObject, properties: frozenset[str]) -> MappedEntityType:
+    """Return the same table each time, so that what is compiled for it is found again."""
+    full: MappedEntityType = table.value
+    selected = {name: item for name, item in full.attributes.items() if name in properties}
+    of_patient = {item.column for item in full.patient.attributes} if full.patient else set()
+    columns = [item for item in selected.values() if item.column in of_patient]
+    patient = replace(full.patient, attributes=tuple(columns)) if full.patient else None
+    of_resource = [item for item in selected.values() if item.column not in of_patient]
+    lookup = find_patient_lookup(full.entity)
+    if columns and lookup is not None and lookup not in of_resource:
+        of_resource.append(lookup)  # it leads to the patient, shown or not
+    entity = replace(full.entity, attributes=tuple(of_resource))
+    return replace(full, entity=entity, attributes=selected, patient=patient if columns else None)
 
 
 def build_entity_type(entity: EntityMap) -> MappedEntityType:
@@ -97,7 +92,12 @@ def build_entity_type(entity: EntityMap) -> MappedEntityType:
         attribute for attribute in entity.attributes if attribute.kind is not Kind.DEFAULT
     )
     entity = replace(
-        entity, attributes=attributes, expands=(), unmapped_elements=(), kind_column=None
+        entity,
+        attributes=attributes,
+        expands=(),
+        unmapped_elements=(),
+        expected_elements=(),
+        kind_column=None,
     )
     of_patient = build_patient_columns(entity)
     every = (*attributes, *of_patient)
@@ -124,63 +124,6 @@ def build_entity_type(entity: EntityMap) -> MappedEntityType:
 def format_property_name(attribute: AttributeMap) -> str:
     """Name the property as Dataverse's own feed does: https://learn.microsoft.com/power-apps/developer/data-platform/webapi/web-api-properties#lookup-properties"""
     return f"_{attribute.column}_value" if attribute.kind is Kind.LOOKUP else attribute.column
-
-
-def map_resource(
-    entity_type: MappedEntityType, resource: Mapping[str, Any], base: str, today: date
-) -> MappedRows:
-    """Map a resource to columns, as it is on a day. Raises Unmappable where it has no id."""
-    entity = entity_type.entity
-    tables = {entity.table: entity_type.columns}
-    return engine.map_resource(entity, resource, tables, base, today=today)
-
-
-def find_patient(entity_type: MappedEntityType, mapped: MappedRows) -> str | None:
-    """Return `Patient/id` of the patient whose columns a row needs."""
-    lookup = find_patient_lookup(entity_type.entity)
-    if entity_type.patient is None or lookup is None:
-        return None
-    return _find_target(lookup, mapped.values.get(lookup.column))
-
-
-def add_patient(
-    entity_type: MappedEntityType, mapped: MappedRows, patient: Mapping[str, Any], today: date
-) -> MappedRows:
-    """Add the columns of the patient to a row."""
-    assert entity_type.patient is not None
-    tables = {entity_type.entity.table: entity_type.columns}
-    found = engine.map_resource(entity_type.patient, patient, tables, today=today).values
-    columns = [attribute.column for attribute in entity_type.patient.attributes]
-    values = {**mapped.values, **{column: found[column] for column in columns}}
-    return replace(mapped, values=values)
-
-
-def list_lookups(entity_type: MappedEntityType, mapped: MappedRows) -> set[str]:
-    """Return `Type/id` of each resource that a lookup of the row refers to."""
-    targets = (
-        _find_target(attribute, mapped.values.get(attribute.column))
-        for attribute in entity_type.attributes.values()
-    )
-    return {target for target in targets if target is not None}
-
-
-def build_values(
-    entity_type: MappedEntityType, name: str, mapped: MappedRows, keys: Mapping[str, UUID]
-) -> EntityValues:
-    """Build the row of the resource `name`, `Type/id`.
-
-    `keys`: by `Type/id`, the key of its own row and of the row of each resource in its lookups.
-    """
-    id_column, version_column, updated_column = entity_type.entity.version_columns
-    values: dict[str, Value] = {
-        entity_type.entity.key: keys[name],
-        id_column: name.partition("/")[2],
-        version_column: mapped.values[version_column],
-        updated_column: _parse_datetime(mapped.values[updated_column]),
-    }
-    for property_, attribute in entity_type.attributes.items():
-        values[property_] = _convert_value(attribute, mapped.values.get(attribute.column), keys)
-    return values
 
 
 def _build_property(name: str, attribute: AttributeMap) -> Property:
@@ -215,31 +158,3 @@ def _build_column(attribute: AttributeMap) -> Column:
         case Kind.DATE | Kind.DATETIME:
             return Column(attribute.column, "DateTime")
     return Column(attribute.column, "Lookup")
-
-
-def _convert_value(attribute: AttributeMap, value: Any, keys: Mapping[str, UUID]) -> Value:
-    match attribute.kind:
-        case Kind.LOOKUP:
-            target = _find_target(attribute, value)
-            return None if target is None else keys[target]
-        case Kind.DATE | Kind.DATETIME:
-            return _parse_datetime(value)
-        case Kind.CONCEPT:
-            return value.name if isinstance(value, Concept) else None
-    converted: Value = value
-    return converted
-
-
-def _find_target(attribute: AttributeMap, value: Any) -> str | None:
-    """Return `Type/id` that a lookup refers to, if the lookup is for resources of that type."""
-    if not isinstance(value, Lookup):
-        return None
-    type_ = attribute.virtual_column.target
-    return value.resource if type_ in (None, value.resource.partition("/")[0]) else None
-
-
-def _parse_datetime(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    parsed = datetime.fromisoformat(text)
-    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)

@@ -27,14 +27,8 @@ from integration.odata.query import Query
 from integration.odata.refusals import NotSupported
 from integration.virtual_tables import fhir_pages, skip_token
 from integration.virtual_tables.date_window import Boundary, DateWindow, OutOfOrder
-from integration.virtual_tables.entity_type import (
-    MappedEntityType,
-    add_patient,
-    build_values,
-    find_patient,
-    list_lookups,
-    map_resource,
-)
+from integration.virtual_tables.entity_type import MappedEntityType
+from integration.virtual_tables.feed_rows import add_patients, extract_rows, find_patients
 from integration.virtual_tables.pushdown import TargetIds
 from integration.virtual_tables.query_plan import FilterPart, QueryPlan, plan_query, split_filter
 from integration.virtual_tables.row_keys import RowKeyResolver
@@ -86,12 +80,12 @@ async def build_row(
     reader: FeedReader, entity_type: MappedEntityType, resource: Resource, run_id: str
 ) -> EntityValues:
     """Map one resource to its row, with its patient where a column shows the patient."""
-    mapped = map_resource(entity_type, resource, reader.fhir.upstream.base, reader.today())
-    name = find_patient(entity_type, mapped)
-    patient = None if name is None else await reader.fhir.read(name, run_id)
-    known: dict[str, Resource] = {}
-    if name is not None and patient is not None:
-        known[name] = patient
+    base, today = reader.fhir.upstream.base, reader.today()
+    names = find_patients(extract_rows(entity_type, [resource], base, today))
+    found = {name: await reader.fhir.read(name, run_id) for name in names}
+    known: dict[str, Resource] = {
+        name: patient for name, patient in found.items() if patient is not None
+    }
     (values,) = await build_rows(replace(reader, patients=known), entity_type, [resource])
     return values
 
@@ -101,17 +95,9 @@ async def build_rows(
 ) -> list[EntityValues]:
     """Map resources to their rows. Raises Unmappable for a resource without an id."""
     base, today = reader.fhir.upstream.base, reader.today()
-    mapped = {
-        f"{entity_type.resource}/{resource['id']}": map_resource(entity_type, resource, base, today)
-        for resource in resources
-    }
-    for name, found in mapped.items():
-        patient = reader.patients.get(find_patient(entity_type, found) or "")
-        if patient is not None:
-            mapped[name] = add_patient(entity_type, found, patient, today)
-    targets = (name for found in mapped.values() for name in list_lookups(entity_type, found))
-    keys = await reader.keys.resolve_keys({*mapped, *targets})
-    return [build_values(entity_type, name, found, keys) for name, found in mapped.items()]
+    extracted = extract_rows(entity_type, resources, base, today)
+    add_patients(extracted, reader.patients, today)
+    return extracted.set_keys(await reader.keys.resolve_keys(extracted.references))
 
 
 async def read_page(
@@ -126,9 +112,10 @@ async def read_page(
     if plan.is_gathered or (cursor is not None and cursor.path is None):
         return await _gather_page(reader, plan, cursor, size, run_id)
     stream = _stream_sorted_page if query.order_by else _stream_page
+    if not query.count:
+        return await stream(reader, plan, cursor, size, run_id)
     page, count = await asyncio.gather(
-        stream(reader, plan, cursor, size, run_id),
-        _count_found(reader, plan, run_id) if query.count else _count_nothing(),
+        stream(reader, plan, cursor, size, run_id), _count_found(reader, plan, run_id)
     )
     return replace(page, count=count)
 
@@ -186,12 +173,13 @@ async def _stream_page(
     start = cursor.position if cursor else 0
     scanned = 0
     chosen: list[tuple[Resource, EntityValues]] = []
+    matches = evaluate.build_test(plan.query.filter)
     while path is not None:
         page = await _fetch_page(reader, plan, path, batch, run_id)
         rows = await build_rows(reader, plan.scanned_type, page.resources)
         for position, values in enumerate(rows[start:], start):
             scanned += 1
-            if not evaluate.matches(plan.query.filter, values):
+            if not matches(values):
                 continue
             if skip:
                 skip -= 1
@@ -227,6 +215,7 @@ async def _stream_sorted_page(
     path: str | None = cursor.path if cursor and cursor.path else _build_path(plan, batch)
     start = cursor.position if cursor else 0
     places: list[PageCursor | None] = []
+    matches = evaluate.build_test(plan.query.filter)
     chosen: list[tuple[Resource, EntityValues]] = []
     while path is not None:
         page = await _fetch_page(reader, plan, path, batch, run_id)
@@ -239,7 +228,7 @@ async def _stream_sorted_page(
                 if cursor is None:
                     return await _gather_page(reader, plan, None, size, run_id)
                 raise _build_order_error(reader, order) from None
-            if evaluate.matches(plan.query.filter, values):
+            if matches(values):
                 window.add(len(places), value, (page.resources[position], values))
             places.append(page.find_cursor(position))
         path, start = page.next_path, max(0, start - len(page.resources))
@@ -309,6 +298,7 @@ async def _gather_matches(
     """
     path: str | None = _build_path(plan, _BATCH_SIZE)
     scanned, shrunk = 0, 0
+    matches = evaluate.build_test(plan.query.filter)
     while path is not None:
         page = await _fetch_page(reader, plan, path, _BATCH_SIZE, run_id)
         path = page.next_path
@@ -319,7 +309,7 @@ async def _gather_matches(
             raise fhir_pages.build_too_large_error()
         rows = await build_rows(reader, plan.scanned_type, page.resources)
         for resource, values in zip(page.resources, rows, strict=True):
-            if evaluate.matches(plan.query.filter, values):
+            if matches(values):
                 yield resource, values
 
 
@@ -385,10 +375,6 @@ async def _count_found(reader: FeedReader, plan: QueryPlan, run_id: str) -> int:
     if not isinstance(total, int):
         raise Unavailable(reader.fhir.upstream.name, "a count was answered without a number")
     return total
-
-
-async def _count_nothing() -> None:
-    return None
 
 
 def _build_order_error(reader: FeedReader, order: Order) -> Misconfigured:

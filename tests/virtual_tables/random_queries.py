@@ -58,7 +58,9 @@ def _concept(r: random.Random) -> Json | None:
 def make_resources(r: random.Random) -> Iterator[Json]:
     patients = [str(UUID(int=n)) for n in range(1, 4)] + ["p-4", "p-5"]
     for id_ in patients:
-        yield {"resourceType": "Patient", "id": id_}
+        name = {"family": r.choice(WORDS), "given": r.sample(WORDS, 2)}
+        born = _some(r, ["1980", "1980-02", "1980-02-03", "1980-02-04"])
+        yield _kept({"resourceType": "Patient", "id": id_, "name": [name], "birthDate": born})
     for n in range(120):
         made = _observation(r, patients) if n % 2 else _condition(r, patients)
         id_ = str(UUID(int=10_000 + n)) if r.random() < 0.5 else f"r-{n}"

@@ -24,11 +24,8 @@ from integration.fhir import validation
 from integration.mapping.model import AttributeMap, Kind, Lookup
 from integration.mapping.write_back.inverse_paths import Steps, invert_path
 from integration.odata.model import Value
-from integration.virtual_tables.entity_type import (
-    MappedEntityType,
-    format_property_name,
-    map_resource,
-)
+from integration.virtual_tables.entity_type import MappedEntityType, format_property_name
+from integration.virtual_tables.feed_rows import interpret_row
 from tests.builders import TODAY
 from tests.mapping.least_rows import LEAST
 from tests.randomness import FACTOR
@@ -394,6 +391,6 @@ def test_the_resources_of_these_tests_are_valid_and_fill_what_the_maps_show() ->
     for entity_type in SHAPES.values():
         made = decimal_json.decode(decimal_json.encode(rich.resource(entity_type.resource, "1")))
         assert list(validation.find_issues(made, entity_type.resource)) == []
-        found = map_resource(entity_type, made, "http://fhir", today=TODAY).values
+        found = interpret_row(entity_type, made, "http://fhir", today=TODAY)
         filled = [name for name, value in found.items() if value is not None]
         assert len(filled) > 0.5 * len(found), entity_type.resource

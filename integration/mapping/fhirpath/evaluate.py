@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date
-from functools import lru_cache
 from typing import Any
 
 from integration.core.errors import Unmappable
 from integration.mapping.fhirpath.compile import FhirPath, compile_path
-from integration.mapping.fhirpath.fast_path import COMPUTED, FastPath, TypeNames, build_fast_path
-from integration.mapping.fhirpath.fast_steps import UnsupportedValue
+from integration.mapping.fhirpath.fast_path import COMPUTED, FastPath, TypeNames
+from integration.mapping.fhirpath.fast_path_plan import get_plan
+from integration.mapping.fhirpath.fast_steps import UnsupportedValue, drop_extensions_alone
 from integration.mapping.fhirpath.library import Node, TypedNode, unwrap_node, wrap_values
-from integration.mapping.fhirpath.periods import is_in_use, list_changes, mark_as_not_in_use
-
-# Takes the place of a value that is absent; Unicode has no such character.
-_NO_VALUE = "\ufdd0"
+from integration.mapping.fhirpath.plain_values import NO_VALUE, PlainValues
 
 # Names and indexes from a resource to an element; of an array, those without a value do not count.
 Location = tuple[str | int, ...]
@@ -26,42 +23,6 @@ _WHOLE_RESOURCE = frozenset({"%resource"})
 # Variables that FHIRPath defines: https://hl7.org/fhirpath/#environment-variables
 # And %today, the day of the mapping.
 ENVIRONMENT_VARIABLES = frozenset({"context", "resource", "rootResource", "ucum", "today"})
-
-
-class _FastPaths(dict[str, FastPath | None]):
-    """The fast paths by path, for a focus of one type; each is built when first needed."""
-
-    def __init__(self, type_: str | None, variables: Mapping[str, TypeNames]) -> None:
-        self._type, self._variables = type_, variables
-
-    def __missing__(self, path: str) -> FastPath | None:
-        tree = compile_path(path).tree
-        return self.setdefault(path, build_fast_path(tree, self._type, self._variables))
-
-
-class _FastPathPlan(dict[str | None, _FastPaths]):
-    """The fast paths of a map by the type of their focus.
-
-    `types` has the variables whose values are all of one type.
-    """
-
-    def __init__(self, type_: str | None, variables: Mapping[str, str]) -> None:
-        self.types: dict[str, TypeNames] = dict.fromkeys(
-            ("resource", "rootResource"), frozenset({type_})
-        )
-        self.types["today"] = frozenset({"date"})
-        for name, path in variables.items():
-            fast_path = self[type_][path]
-            if fast_path is not None and len(fast_path.types) < 2:
-                self.types[name] = fast_path.types
-
-    def __missing__(self, type_: str | None) -> _FastPaths:
-        return self.setdefault(type_, _FastPaths(type_, self.types))
-
-
-@lru_cache(maxsize=64)
-def _get_plan(type_: str | None, variables: tuple[tuple[str, str], ...]) -> _FastPathPlan:
-    return _FastPathPlan(type_, dict(variables))
 
 
 class Evaluation:
@@ -84,7 +45,7 @@ class Evaluation:
         self._resource = resource
         self._notes = notes
         self._today = today
-        plain = _PlainValues(today, mark_missing)
+        plain = PlainValues(today, mark_missing)
         self._root = plain.copy(resource, is_resource=True)
         self._missing = plain.missing
         self.changes_on = plain.changes_on
@@ -92,7 +53,7 @@ class Evaluation:
         self._has_inner_resources = plain.has_inner_resources
         type_ = resource.get("resourceType")
         self._type = type_ if isinstance(type_, str) else None
-        self._plan = _get_plan(self._type, tuple(variables.items()))
+        self._plan = get_plan(self._type, tuple(variables.items()))
         self._fast_paths = self._plan[self._type]
         self._start = [self._root]
         self._variables = {
@@ -124,9 +85,9 @@ class Evaluation:
         if fast_path is not None:
             root = values = self._start if focus is None else [focus.data]
             try:
-                for step in fast_path.steps:
-                    values = step(values, root, self._variables)
-                return _drop_extensions_alone(values)
+                for link in fast_path.links:
+                    values = link.step(values, root, self._variables)
+                return drop_extensions_alone(values)
             except UnsupportedValue:
                 pass  # fhirpathpy evaluates it
         return [unwrap_node(node) for node in self._evaluate_nodes(path, focus)]
@@ -159,7 +120,7 @@ class Evaluation:
                 self._variable_paths, self._resource, [], today=self._today, mark_missing=True
             )
         try:
-            return any(_NO_VALUE in str(value) for value in self._marked.find_values(path))
+            return any(NO_VALUE in str(value) for value in self._marked.find_values(path))
         except Unmappable:
             return False
 
@@ -231,64 +192,3 @@ def _wrap_typed(values: list[Any], types: TypeNames) -> list[Node]:
     if COMPUTED in types:
         return values
     return [node for type_ in types for node in wrap_values(values, type_)]
-
-
-def _drop_extensions_alone(values: list[Any]) -> list[Any]:
-    """Leave out elements that have nothing but extensions, as fhirpathpy does at the end."""
-    for value in values:
-        if type(value) is dict and len(value) == 1 and "extension" in value:
-            return [
-                item for item in values if type(item) is not dict or item.keys() != {"extension"}
-            ]
-    return values
-
-
-class _PlainValues:
-    """Copies a resource without what stands beside its values: fhirpathpy would take the extensions
-    in `_line` for further lines, and null for text. Marks what is not in use: see
-    periods.
-
-    Collects in `missing` the names of elements that have extensions and no value. With
-    `mark_missing`, the copy has a mark in the place of each such value. `has_inner_resources` tells
-    whether an element, other than a contained resource, has a `resourceType`.
-    """
-
-    def __init__(self, today: date, mark_missing: bool) -> None:
-        self._today = today
-        self.changes_on: date | None = None
-        self.missing: set[str] = set()
-        self.has_inner_resources = False
-        self._mark_missing = mark_missing
-
-    def copy(self, node: Any, *, is_resource: bool = False) -> Any:
-        if type(node) is list:
-            items = (_NO_VALUE if item is None and self._mark_missing else item for item in node)
-            return [self.copy(item, is_resource=is_resource) for item in items if item is not None]
-        if type(node) is not dict:
-            return node
-        if "resourceType" in node and not is_resource:
-            self.has_inner_resources = True
-        copied: dict[str, Any] = {}
-        if "use" in node or "period" in node:
-            self._heed_use(node, copied)
-        for name, value in node.items():
-            if type(value) is str and name[:1] != "_":
-                copied[name] = value
-            elif name[:1] != "_":
-                copied[name] = self.copy(value, is_resource=name == "contained")
-            elif _lacks_value(node.get(name[1:])):
-                self.missing.add(name[1:])
-                if self._mark_missing and name[1:] not in node:
-                    copied[name[1:]] = _NO_VALUE
-        return copied
-
-    def _heed_use(self, item: Mapping[str, Any], copied: dict[str, Any]) -> None:
-        """Mark the copy of an item that is not in use, and remember when that changes."""
-        if not is_in_use(item, self._today):
-            mark_as_not_in_use(copied)
-        for day in list_changes(item, self._today):
-            self.changes_on = min(self.changes_on or day, day)
-
-
-def _lacks_value(value: Any) -> bool:
-    return value is None or (isinstance(value, list) and None in value)

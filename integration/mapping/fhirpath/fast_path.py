@@ -10,15 +10,22 @@ resource; the functions themselves (fast_steps) know values only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import groupby
 from typing import Any
 
 from integration.mapping import r4_elements
 from integration.mapping.fhirpath import fast_steps, library, parser
 from integration.mapping.fhirpath.fast_steps import Step, Test, Values
-from integration.mapping.fhirpath.parser import Tree, get_arguments, get_literal, get_name
+from integration.mapping.fhirpath.parser import (
+    Tree,
+    format_tree,
+    get_arguments,
+    get_literal,
+    get_name,
+)
 
 # The types that values may have; None: an element of which fhirpathpy forgets the type.
 TypeNames = frozenset[str | None]
@@ -35,30 +42,81 @@ _TEXT_FUNCTIONS: Mapping[str, Callable[..., Any]] = {
 }
 
 
+# Functions that may find something where they are given nothing.
+_LENIENT_FUNCTIONS = frozenset({"exists", "empty", "iif", "combine"})
+
+
 class UnsupportedPath(Exception):
     """Only fhirpathpy can evaluate the path."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """One step of a chain, and what can be said of it. Two links with the same key do the same."""
+
+    step: Step
+    key: Hashable = None  # None: it is like no other
+    is_strict: bool = False  # it finds nothing where it is given nothing
+    names: tuple[tuple[str, bool], ...] = ()  # of an element: in JSON, and which are accepted
+    part: tuple[int, int | None] | None = None  # of a slice: from where, to where
+    variable: str | None = None
+
+
+def join_links(links: Sequence[Link]) -> Step:
+    """Return the steps of a chain as one."""
+    steps: list[Step] = []
+    for is_member, group in groupby(links, key=lambda link: len(link.names) == 1):
+        joined = list(group)
+        if is_member and len(joined) > 1:
+            steps.append(fast_steps.make_members([link.names[0][0] for link in joined]))
+        else:
+            steps += [link.step for link in joined]
+    return steps[0] if len(steps) == 1 else fast_steps.chain_steps(steps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FastPath:
     """A path as functions, applied one after the other, and the types of what they find."""
 
-    steps: tuple[Step, ...] = ()
+    links: tuple[Link, ...] = ()
     types: TypeNames
     member: str | None = None  # where the path is one element of the focus, the element's name
     choice: Mapping[str, str] | None = None  # where it ends at a choice[x], JSON names by type
     literal: Values | None = None  # where the path is a literal, its value
     test: Test | None = None  # where the path is a condition, whether one item fulfils it
+    united: tuple[FastPath, ...] = ()  # where the path is a union, its operands
 
     @property
     def step(self) -> Step:
         """All steps as one."""
-        return self.steps[0] if len(self.steps) == 1 else fast_steps.chain_steps(self.steps)
+        return join_links(self.links)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it only names elements. Such a path never fails."""
+        return all(link.names or link.part or link.variable for link in self.links)
 
     def add_step(self, step: Step, *types: str | None, test: Test | None = None) -> FastPath:
         """Return the path with one step more, which finds values of these types or, where none are
         given, of the same."""
-        return FastPath(steps=(*self.steps, step), types=frozenset(types) or self.types, test=test)
+        links = (*self.links, Link(step=step))
+        return FastPath(links=links, types=frozenset(types) or self.types, test=test)
+
+    def add_slice(self, first: int, last: int | None) -> FastPath:
+        """Return the path to a part of what it finds."""
+        part = (first, last)
+        link = Link(step=fast_steps.make_slice(*part), key=part, is_strict=True, part=part)
+        return FastPath(links=(*self.links, link), types=self.types)
+
+    def describe_last(self, key: Hashable, *, is_strict: bool) -> FastPath:
+        """Return the path with this said of its last step, unless that is known already."""
+        *links, last = self.links
+        if last.key is not None:
+            return self
+        return replace(self, links=(*links, replace(last, key=key, is_strict=is_strict)))
+
+
+_NOTHING = Link(step=fast_steps.make_constant([]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +145,11 @@ def _build_expression(tree: Tree, scope: _Scope) -> FastPath:
         case "LiteralTerm":
             values = _parse_literal(children[0])
             types = frozenset({COMPUTED} if values else ())
-            return FastPath(steps=(fast_steps.make_constant(values),), types=types, literal=values)
+            constant = fast_steps.make_constant(values)
+            return FastPath(links=(Link(step=constant),), types=types, literal=values)
         case "ExternalConstantTerm" if (name := get_name(children[0])) in scope.variables:
-            return FastPath(steps=(fast_steps.make_variable(name),), types=scope.variables[name])
+            variable = Link(step=fast_steps.make_variable(name), key=f"%{name}", variable=name)
+            return FastPath(links=(variable,), types=scope.variables[name])
         case "MemberInvocation" | "FunctionInvocation":
             return _add_invocation(FastPath(types=scope.focus), tree, scope)
         case "InvocationExpression":
@@ -98,13 +158,13 @@ def _build_expression(tree: Tree, scope: _Scope) -> FastPath:
             return reduce(lambda path, link: _add_invocation(path, link, scope), links, start)
         case "IndexerExpression" if children[1].get("text", "").isdecimal():
             index = int(children[1]["text"])
-            indexed = _build_expression(children[0], scope)
-            return indexed.add_step(fast_steps.make_slice(index, index + 1))
+            return _build_expression(children[0], scope).add_slice(index, index + 1)
         case "UnionExpression":
-            return _build_union([_build_expression(part, scope) for part in _split_union(tree)])
+            operands = [_build_expression(part, scope) for part in _split_union(tree)]
+            return _build_union(operands).describe_last(format_tree(tree), is_strict=False)
         case "EqualityExpression" | "MembershipExpression" | "AndExpression" | "OrExpression":
-            operands = (_build_expression(child, scope) for child in children)
-            return _build_operation(tree["terminalNodeText"][0], *operands)
+            left, right = (_build_expression(child, scope) for child in children)
+            return _build_operation(tree["terminalNodeText"][0], left, right)
     raise UnsupportedPath
 
 
@@ -136,7 +196,8 @@ def _build_union(operands: list[FastPath]) -> FastPath:
     if COMPUTED in types and len(types) > 1:
         raise UnsupportedPath
     step = fast_steps.make_union([operand.step for operand in operands])
-    return FastPath(steps=(step,), types=types if COMPUTED in types else frozenset({None}))
+    types = types if COMPUTED in types else frozenset({None})
+    return FastPath(links=(Link(step=step),), types=types, united=tuple(operands))
 
 
 def _build_operation(name: str, left: FastPath, right: FastPath) -> FastPath:
@@ -160,7 +221,7 @@ def _build_operation(name: str, left: FastPath, right: FastPath) -> FastPath:
                 test = combine(left.test, right.test)
         case _:
             raise UnsupportedPath
-    return FastPath(steps=(step,), types=frozenset({COMPUTED}), test=test)
+    return FastPath(links=(Link(step=step),), types=frozenset({COMPUTED}), test=test)
 
 
 # -- links of a chain ----------------------------------------------------------------------------
@@ -172,7 +233,11 @@ def _add_invocation(path: FastPath, link: Tree, scope: _Scope) -> FastPath:
     if link["type"] != "FunctionInvocation":
         raise UnsupportedPath
     function = link["children"][0]
-    return _add_function(path, get_name(function), get_arguments(function), scope)
+    name = get_name(function)
+    added = _add_function(path, name, get_arguments(function), scope)
+    if len(added.links) <= len(path.links):
+        return added  # a type that the values have anyway, or that chooses among names
+    return added.describe_last(format_tree(function), is_strict=name not in _LENIENT_FUNCTIONS)
 
 
 def _add_member(path: FastPath, name: str) -> FastPath:
@@ -189,19 +254,20 @@ def _add_member(path: FastPath, name: str) -> FastPath:
     if "Resource" in types or (choices and len(types) + len(choices) > 1):
         raise UnsupportedPath
     if choices:
-        return _add_choice(path.steps, dict(choices.pop()))
-    step = fast_steps.make_member(name)
-    return FastPath(
-        steps=(*path.steps, step), types=frozenset(types), member=None if path.steps else name
-    )
+        return _add_choice(path.links, dict(choices.pop()))
+    named = ((name, True),)
+    link = Link(step=fast_steps.make_member(name), key=named, is_strict=True, names=named)
+    member = None if path.links else name
+    return FastPath(links=(*path.links, link), types=frozenset(types), member=member)
 
 
 def _add_choice(
-    steps: tuple[Step, ...], choice: Mapping[str, str], accepted: TypeNames | None = None
+    links: tuple[Link, ...], choice: Mapping[str, str], accepted: TypeNames | None = None
 ) -> FastPath:
     types: TypeNames = frozenset(choice) if accepted is None else accepted
-    step = fast_steps.make_choice([(name, type_ in types) for type_, name in choice.items()])
-    return FastPath(steps=(*steps, step), types=types, choice=choice)
+    names = tuple((name, type_ in types) for type_, name in choice.items())
+    link = Link(step=fast_steps.make_choice(names), key=names, is_strict=True, names=names)
+    return FastPath(links=(*links, link), types=types, choice=choice)
 
 
 def _add_type_filter(path: FastPath, specifier: Tree) -> FastPath:
@@ -209,12 +275,12 @@ def _add_type_filter(path: FastPath, specifier: Tree) -> FastPath:
         raise UnsupportedPath
     accepted = library.filter_types(path.types, specifier)
     if path.choice:
-        return _add_choice(path.steps[:-1], path.choice, accepted)
+        return _add_choice(path.links[:-1], path.choice, accepted)
     if accepted and accepted != path.types:
         raise UnsupportedPath
     if accepted:
         return path
-    return FastPath(steps=(fast_steps.make_constant([]),), types=accepted)
+    return FastPath(links=(_NOTHING,), types=accepted)
 
 
 def _add_function(path: FastPath, name: str, arguments: list[Tree], scope: _Scope) -> FastPath:
@@ -239,12 +305,15 @@ def _add_function(path: FastPath, name: str, arguments: list[Tree], scope: _Scop
         case "empty", []:
             test = fast_steps.make_empty_test(path.member) if path.member else None
             return path.add_step(fast_steps.check_empty, COMPUTED, test=test)
+        case "first", [] if path.united and all(operand.is_plain for operand in path.united):
+            first = fast_steps.make_first_of([operand.step for operand in path.united])
+            return FastPath(links=(Link(step=first, key=(path.links[0].key, 1)),), types=path.types)
         case "first", []:
-            return path.add_step(fast_steps.make_slice(0, 1))
+            return path.add_slice(0, 1)
         case "last", []:
-            return path.add_step(fast_steps.make_slice(-1, None))
+            return path.add_slice(-1, None)
         case "tail", []:
-            return path.add_step(fast_steps.make_slice(1, None))
+            return path.add_slice(1, None)
     return _add_constant_function(path, name, [_parse_constant(argument) for argument in arguments])
 
 
@@ -260,13 +329,13 @@ def _add_expression_function(path: FastPath, name: str, arguments: list[FastPath
             test = fast_steps.make_exists_test(path.member) if path.member else None
             return path.add_step(fast_steps.check_exists, COMPUTED, test=test)
         case "select", [projection]:
-            step = fast_steps.make_select(projection.step)
-            return FastPath(steps=(*path.steps, step), types=projection.types)
+            select = Link(step=fast_steps.make_select(projection.step))
+            return FastPath(links=(*path.links, select), types=projection.types)
         case "iif", [condition, then, *rest] if len(rest) < 2:
-            nothing = FastPath(steps=(fast_steps.make_constant([]),), types=frozenset())
+            nothing = FastPath(links=(_NOTHING,), types=frozenset())
             otherwise = rest[0] if rest else nothing
-            step = fast_steps.make_iif(condition.step, then.step, otherwise.step)
-            return FastPath(steps=(*path.steps, step), types=then.types | otherwise.types)
+            choice = Link(step=fast_steps.make_iif(condition.step, then.step, otherwise.step))
+            return FastPath(links=(*path.links, choice), types=then.types | otherwise.types)
     raise UnsupportedPath
 
 
@@ -274,9 +343,9 @@ def _add_constant_function(path: FastPath, name: str, constants: list[Any]) -> F
     """Add a function whose arguments are literals."""
     match name, constants:
         case "take", [int(count)]:
-            return path.add_step(fast_steps.make_slice(0, count))
+            return path.add_slice(0, count)
         case "skip", [int(count)]:
-            return path.add_step(fast_steps.make_slice(count, None))
+            return path.add_slice(count, None)
         case "extension", [str(url)]:
             return path.add_step(fast_steps.make_extension(url), "Extension")
         case "join", [] | [str()]:

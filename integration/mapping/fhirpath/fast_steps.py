@@ -47,6 +47,16 @@ def chain_steps(steps: Sequence[Step]) -> Step:
     return step
 
 
+def drop_extensions_alone(values: Values) -> Values:
+    """Leave out elements that have nothing but extensions, as fhirpathpy does at the end."""
+    for value in values:
+        if type(value) is dict and len(value) == 1 and "extension" in value:
+            return [
+                item for item in values if type(item) is not dict or item.keys() != {"extension"}
+            ]
+    return values
+
+
 # -- elements ------------------------------------------------------------------------------------
 
 
@@ -58,6 +68,35 @@ def make_member(name: str) -> Step:
             if value is not None:
                 found += value if type(value) is list else [value]
         return found
+
+    return step
+
+
+def make_members(names: Sequence[str]) -> Step:
+    """Return a step to an element by the names of those that lead to it. Mostly each has one
+    value."""
+    steps = [make_member(name) for name in names]
+
+    def step(values: Values, root: Values, variables: Variables) -> Values:
+        if len(values) != 1:
+            return find_all(values, 0)
+        (value,) = values
+        for number, name in enumerate(names, 1):
+            if type(value) is not dict:
+                return []
+            value = value.get(name)
+            if value is None:
+                return []
+            if type(value) is list:
+                if len(value) != 1:
+                    return find_all(value, number)
+                (value,) = value
+        return [value]
+
+    def find_all(values: Values, number: int) -> Values:
+        for inner in steps[number:]:
+            values = inner(values, values, {})
+        return values
 
     return step
 
@@ -148,6 +187,19 @@ def make_union(steps: Sequence[Step]) -> Step:
         ):
             return distinct
         return library.drop_duplicates(distinct)
+
+    return step
+
+
+def make_first_of(steps: Sequence[Step]) -> Step:
+    """Return a step to the first value of a union: none behind it need be looked for."""
+
+    def step(values: Values, root: Values, variables: Variables) -> Values:
+        for operand in steps:
+            found = operand(values, root, variables)
+            if found:
+                return found[:1]
+        return []
 
     return step
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from antlr4 import CommonTokenStream, InputStream, ParseTreeWalker, Token
@@ -15,6 +16,11 @@ from fhirpathpy.engine.evaluators import string_literal
 from fhirpathpy.parser.ASTPathListener import ASTPathListener
 from fhirpathpy.parser.generated.FHIRPathLexer import FHIRPathLexer
 from fhirpathpy.parser.generated.FHIRPathParser import FHIRPathParser
+
+from integration.mapping.fhirpath.quick_parser import UnknownText, parse_quickly
+
+# Trees that are kept: those of all maps, which are read in several places.
+_MAX_TREES = 4096
 
 # A node of the tree: `type` is the name of its grammar rule; `children`, `text` and
 # `terminalNodeText` are there where the rule has them.
@@ -26,12 +32,18 @@ class _StrictErrorListener(ErrorListener):  # type: ignore[misc]
         raise ValueError(f"not valid FHIRPath at column {column + 1}: {msg}")
 
 
+@lru_cache(maxsize=_MAX_TREES)
 def parse_path(path: str) -> Tree:
-    """Return the tree of a path's expression. Raises ValueError, which says at which column.
+    """Return the tree of a path's expression. Raises ValueError, which says at which column."""
+    try:
+        return parse_quickly(path)
+    except UnknownText:
+        return parse_completely(path)
 
-    fhirpathpy's own function repairs what it cannot parse: the path would then find something
-    else, or nothing.
-    """
+
+def parse_completely(path: str) -> Tree:
+    """Return the same with fhirpathpy's parser. Its own function repairs what it cannot parse: the
+    path would then find something else, or nothing."""
     lexer = FHIRPathLexer(InputStream(path))
     parser = FHIRPathParser(CommonTokenStream(lexer))
     for recognizer in (lexer, parser):
@@ -53,6 +65,12 @@ def walk_tree(tree: Tree) -> Iterator[Tree]:
     yield tree
     for child in tree.get("children", ()):
         yield from walk_tree(child)
+
+
+def format_tree(tree: Tree) -> str:
+    """Return what tells an expression from others; equal expressions have equal texts."""
+    said = (tree["type"], tree.get("text", ""), *tree.get("terminalNodeText", ()))
+    return f"{said}[{','.join(map(format_tree, tree.get('children', ())))}]"
 
 
 def get_name(tree: Tree) -> str:

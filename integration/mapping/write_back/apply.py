@@ -14,8 +14,8 @@ from typing import Any
 
 from integration.core.errors import Issue, Rejected, Unmappable
 from integration.core.model import Column, Columns, FhirResource
-from integration.mapping import engine
 from integration.mapping.explain import assume_columns
+from integration.mapping.interpreter import interpret_map
 from integration.mapping.model import AttributeMap, EntityMap, Kind, Lookup
 from integration.mapping.values import parse_instant
 from integration.mapping.write_back import element_paths, synonyms
@@ -298,7 +298,8 @@ def _read_columns(
     attributes = tuple(write.attribute for write in writes)
     entity = replace(entity, attributes=attributes, expands=(), unmapped_elements=())
     tables = {entity.table: columns}
-    return engine.map_resource(entity, resource, tables, base, today=today).values
+    # A map for this write alone is not worth compiling.
+    return interpret_map(entity, resource, tables, base, today=today).values
 
 
 def _check_written(writes: Iterable[_ColumnWrite], values: Mapping[str, Any]) -> None:
@@ -325,8 +326,7 @@ def _check_others(
         return
     tables, names = assume_columns(entity), {write.name for write in writes}
     before, after = (
-        engine.map_resource(entity, state, tables, today=today).values
-        for state in (resource, draft)
+        interpret_map(entity, state, tables, today=today).values for state in (resource, draft)
     )
     for name, value in before.items():
         if value is not None and after.get(name) is None and name not in names:

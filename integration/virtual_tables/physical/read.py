@@ -123,12 +123,13 @@ async def _stream_page(
     start = cursor.position if cursor else 0
     scanned = 0
     chosen: list[FoundRow] = []
+    matches = evaluate.build_test(plan.query.filter)
     while path is not None:
         rows, next_path = await _fetch_page(access, path, batch)
         for position, row in enumerate(rows[start:], start):
             scanned += 1
             values = parse_row(row, access.table)
-            if not evaluate.matches(plan.query.filter, values):
+            if not matches(values):
                 continue
             if skip:
                 skip -= 1
@@ -178,6 +179,7 @@ async def _gather_page(
 async def _gather_matches(access: RowAccess, plan: RowPlan) -> AsyncIterator[FoundRow]:
     path: str | None = plan.path
     scanned = 0
+    matches = evaluate.build_test(plan.query.filter)
     while path is not None:
         rows, path = await _fetch_page(access, path, _BATCH_SIZE)
         scanned += len(rows)
@@ -185,7 +187,7 @@ async def _gather_matches(access: RowAccess, plan: RowPlan) -> AsyncIterator[Fou
             raise _build_too_broad_error(access)
         for row in rows:
             values = parse_row(row, access.table)
-            if evaluate.matches(plan.query.filter, values):
+            if matches(values):
                 yield FoundRow(row, values)
 
 
