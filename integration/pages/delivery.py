@@ -14,7 +14,6 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import urlencode
 
 from integration.core.errors import Issue, Rejected
 from integration.core.model import Delivery, EntryResult, RowResult, Status
@@ -24,6 +23,7 @@ from integration.operations.delivery_story import AFTER_END, MAX_CALLS, read_sto
 from integration.operations.views import describe_progress
 from integration.pages.delivery_steps import group_steps, list_steps
 from integration.pages.http import Reply, redirect
+from integration.pages.row_links import build_form_link
 from integration.pages.view import View, render
 
 # Entries, and rows, of one page.
@@ -210,8 +210,7 @@ def describe_row(row: RowResult, dataverse_url: str) -> RowLine:
     """Describe the result of a row. Pure."""
     form = None
     if row.row is not None and row.action != "deleted":
-        query = urlencode({"etn": row.table, "id": row.row, "pagetype": "entityrecord"})
-        form = f"{dataverse_url.rstrip('/')}/main.aspx?{query}"
+        form = build_form_link(dataverse_url, row.table, row.row)
     tone = "bad" if row.action in _NOT_WELL else "warn" if row.waits or row.notes else "good"
     return RowLine(row=row, tone=tone, form=form)
 
