@@ -124,7 +124,8 @@ class Status(StrEnum):
 
 
 # An open delivery has not ended: it is under way, or waits for an operator.
-OPEN = frozenset({Status.ACCEPTED, Status.PROCESSING, Status.PARKED})
+UNDER_WAY = frozenset({Status.ACCEPTED, Status.PROCESSING})
+OPEN = UNDER_WAY | {Status.PARKED}
 
 # A set of lanes: see integration.journal.lane_bits.
 LaneBits = bytes

@@ -97,6 +97,8 @@ def _to_entity(concern: Concern) -> dict[str, Any]:
         "number": concern.number,
         "resource": concern.resource,
         "table": concern.table,
+        "attempts": concern.attempts or None,
+        "next_attempt": concern.next_attempt,
     }
     day = get_day_partition(parse_activity_time(concern.id))
     keys = {"PartitionKey": day, "RowKey": concern.id}
@@ -104,6 +106,7 @@ def _to_entity(concern: Concern) -> dict[str, Any]:
 
 
 def _from_entity(entity: Mapping[str, Any]) -> Concern:
+    due = entity.get("next_attempt")
     return Concern(
         id=entity["RowKey"],
         since=datetime.fromisoformat(entity["since"].isoformat()),
@@ -116,6 +119,8 @@ def _from_entity(entity: Mapping[str, Any]) -> Concern:
         number=entity["number"],
         resource=entity.get("resource"),
         table=entity.get("table"),
+        attempts=entity.get("attempts", 0),
+        next_attempt=None if due is None else datetime.fromisoformat(due.isoformat()),
     )
 
 

@@ -237,9 +237,9 @@ class AzureJournal(AzureAttention):
         """Iterate over deliveries after `after`, newest first: those that may match."""
         if criteria.until is not None:
             after = min(after or "~", build_end_id(criteria.until))
-        if criteria.status in OPEN:
+        if criteria.status in OPEN or criteria.waiting:
             until = None if after is None else parse_accepted_time(after)
-            statuses = frozenset({criteria.status})
+            statuses = OPEN if criteria.status is None else frozenset({criteria.status})
             async for delivery in self.scan_deliveries(statuses, criteria.since, until):
                 if after is None or delivery.id < after:
                     yield delivery

@@ -66,6 +66,9 @@ class Concern:
     number: int = 0  # of all refused entries
     resource: str | None = None  # Type/id, whose row it is
     table: str | None = None
+    # Of what waits: how many attempts failed, and when the next one is due.
+    attempts: int = 0
+    next_attempt: datetime | None = None
 
 
 def build_concern_id(since: datetime, thing: str) -> str:
@@ -82,6 +85,8 @@ def build_delivery_concern(
     *,
     reason: str,
     lane: int | None = None,
+    attempts: int = 0,
+    next_attempt: datetime | None = None,
 ) -> Concern:
     """Build the concern of a delivery that is parked or held, or waits for an operator."""
     return Concern(
@@ -92,6 +97,8 @@ def build_delivery_concern(
         sender=sender,
         reason=bound_text(reason, MAX_REASON_LENGTH),
         lane=lane,
+        attempts=attempts,
+        next_attempt=next_attempt,
     )
 
 

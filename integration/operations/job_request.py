@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from integration.core.errors import Issue, Rejected
-from integration.core.model import OPEN, Status
+from integration.core.model import OPEN, UNDER_WAY, Status
 from integration.journal.concern import KINDS_OF_GROUPS, ConcernGroup, ConcernKind
 from integration.journal.delivery_filter import DeliveryFilter
 from integration.journal.jobs import (
@@ -29,7 +29,17 @@ from integration.operations.reconcile_jobs import get_run_id
 
 _FIELDS = ("kind", "filter", "started_by")
 _RECONCILE_FIELDS = ("type", "compare", "dry_run")
-_FILTER_FIELDS = ("status", "attention", "concern", "sender", "reason", "kind", "since", "until")
+_FILTER_FIELDS = (
+    "status",
+    "attention",
+    "concern",
+    "sender",
+    "reason",
+    "kind",
+    "since",
+    "until",
+    "waiting",
+)
 
 # The groups of which a job may work on a kind alone.
 _GROUPS = (ConcernGroup.DELIVERY, ConcernGroup.ENTRIES, ConcernGroup.ROWS)
@@ -69,8 +79,8 @@ def parse_job_request(body: Any, user: str | None = None) -> JobRequest:
 
 def build_job_filter(kind: JobKind, params: Mapping[str, str | None]) -> JobFilter:
     """Build the filter of a job from texts by name, as the lists of deliveries take them: status,
-    attention, sender, reason, kind, since, until; and `concern`, one kind of what needs attention.
-    Raises Rejected, also for a reconcile, which works on no deliveries."""
+    attention, sender, reason, kind, since, until, waiting; and `concern`, one kind of what needs
+    attention. Raises Rejected, also for a reconcile, which works on no deliveries."""
     if kind in (JobKind.RECONCILE, JobKind.PREVIEW):
         raise Rejected(Issue("value", f"a {kind} works on no deliveries", "kind"))
     given = {name: value for name, value in params.items() if value is not None}
@@ -81,9 +91,13 @@ def build_job_filter(kind: JobKind, params: Mapping[str, str | None]) -> JobFilt
     concern = query_parameters.parse_choice(given.get("concern"), ConcernKind, "concern")
     if concern is not None:
         group = _choose_group(concern, status, group)
-    if kind is JobKind.REPLAY and status is None and group is None:
-        status = Status.PARKED
-    _check_target(kind, status, group)
+    waiting = query_parameters.parse_flag(given.get("waiting"), "waiting")
+    if waiting:
+        _check_waiting(status, group)
+    else:
+        if kind is JobKind.REPLAY and status is None and group is None:
+            status = Status.PARKED
+        _check_target(kind, status, group)
     criteria = DeliveryFilter(
         status=status,
         sender=given.get("sender"),
@@ -91,6 +105,7 @@ def build_job_filter(kind: JobKind, params: Mapping[str, str | None]) -> JobFilt
         reason=given.get("reason", ""),
         since=query_parameters.parse_datetime(given, "since"),
         until=query_parameters.parse_datetime(given, "until"),
+        waiting=waiting,
     )
     return JobFilter(criteria=criteria, group=group, concern=concern)
 
@@ -125,6 +140,13 @@ def _choose_group(
         text = f"a {_INCOMPLETE} ends by itself, when the row of the other resource is there"
         raise Rejected(Issue("value", text, "filter.concern"))
     return next(found for found in _GROUPS if concern in KINDS_OF_GROUPS[found])
+
+
+def _check_waiting(status: Status | None, group: ConcernGroup | None) -> None:
+    """What waits is under way: nothing else does."""
+    if group is not None or (status is not None and status not in UNDER_WAY):
+        text = "waiting stands alone, or with status=accepted or processing"
+        raise Rejected(Issue("value", text, "filter.waiting"))
 
 
 def _check_target(kind: JobKind, status: Status | None, group: ConcernGroup | None) -> None:
@@ -166,6 +188,7 @@ def describe_job(job: Job) -> dict[str, Any]:
         "kind": criteria.kind,
         "since": criteria.since,
         "until": criteria.until,
+        "waiting": criteria.waiting or None,
     }
     fields = {
         "id": job.id,

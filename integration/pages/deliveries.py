@@ -18,7 +18,10 @@ from integration.pages.http import Reply
 from integration.pages.jobs import list_offers
 from integration.pages.view import View, render
 
-FIELDS = ("sender", "status", "kind", "attention", "reason", "since", "until", "sort", "after")
+FIELDS = (
+    *("sender", "status", "kind", "attention", "reason", "since", "until", "waiting"),
+    *("sort", "after"),
+)
 
 # What a delivery may be: the types of bundles, and what is no bundle.
 KINDS = (
@@ -32,6 +35,8 @@ ATTENTION = {
     ConcernGroup.DELIVERY: "is parked, held or waits",
     ConcernGroup.ROWS: "has rows that are not written",
 }
+
+WAITING = {"true": "waits for another attempt"}
 
 
 async def show_deliveries(view: View) -> Reply:
@@ -52,5 +57,6 @@ async def show_deliveries(view: View) -> Reply:
         statuses=list(Status),
         kinds=KINDS,
         attention=ATTENTION,
+        waiting=WAITING,
         sorts=[Sort.OLDEST],
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, timedelta
+from typing import Any
 
 import pytest
 
@@ -248,6 +249,8 @@ async def test_a_wrong_field_is_refused_with_a_sentence(
         ({"attention": "entries"}, ["replay"]),
         ({"attention": "delivery"}, ["replay", "cancel"]),
         ({"status": "parked", "sort": "oldest"}, []),
+        ({"waiting": "true"}, ["replay", "cancel"]),
+        ({"waiting": "true", "sender": "north", "status": "accepted"}, ["replay", "cancel"]),
     ],
 )
 async def test_jobs_are_offered_where_they_do_what_the_list_shows(
@@ -261,3 +264,54 @@ async def test_jobs_are_offered_where_they_do_what_the_list_shows(
 async def test_the_lists_need_the_role_of_a_reader(route: Route) -> None:
     for path in ("attention", "deliveries"):
         assert (await visit(route, "phi").get(path)).status == 403
+
+
+async def test_what_waits_is_chosen_shown_with_its_attempts_and_started_after_a_count(
+    route: Route,
+) -> None:
+    waits: dict[str, Any] = {
+        "waiting": route.clock(),
+        "attempts": 3,
+        "next_attempt": route.clock() + timedelta(minutes=4),
+        "reason": "FHIR server: answered 503",
+    }
+    for sender in ("north", "north", "west"):
+        await route.journal.update_delivery(await deliver(route, sender), **waits)
+    await deliver(route, "north")
+    operator = visit(route, "operator")
+    page = await operator.get("deliveries", waiting="true", sender="north")
+    assert len(get_deliveries(page)) == 2
+    due = f"{waits['next_attempt'].astimezone(UTC):%H:%M:%S}"
+    assert re.search(
+        rf"Waits since [-0-9: ]+ UTC ; 3.attempts failed; the next one .*{due}", page.text
+    )
+    offer = get_offers(page)[0]
+    asked = await operator.get(offer)
+    assert "Try now: 2 deliveries?" in asked.text
+    assert "its own next attempt stays" in asked.text
+    begun = await operator.post("jobs", do="replay", waiting="true", sender="north")
+    job = await operator.parts.jobs.jobs.get_job(begun.location.removeprefix("jobs/"))
+    assert job is not None
+    assert job.filter.criteria.waiting
+    assert "Try now" in (await operator.get(begun.location)).text
+
+
+async def test_a_row_that_waits_is_shown_with_its_attempts(route: Route) -> None:
+    due = route.clock() + timedelta(minutes=1)
+    await route.journal.put_concern(
+        Concern(
+            id=build_concern_id(route.clock(), "Patient/p1"),
+            since=route.clock(),
+            kind=ConcernKind.ROW_WAITING,
+            delivery="delivery",
+            sender="north",
+            reason="contact has no column x",
+            resource="Patient/p1",
+            attempts=2,
+            next_attempt=due,
+        )
+    )
+    text = (await visit(route, "reader").get("attention")).text
+    assert re.search(
+        rf"2.attempts failed; the next one [-0-9]+ {due.astimezone(UTC):%H:%M:%S}", text
+    )
