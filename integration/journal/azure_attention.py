@@ -125,12 +125,17 @@ def _from_entity(entity: Mapping[str, Any]) -> Concern:
 
 
 def _build_query(criteria: ConcernFilter, last: str | None) -> DayQuery:
-    """Return the query of a list: 14 comparisons at most."""
+    """Return the query of a list: 15 comparisons at most, as many as a table takes.
+
+    https://learn.microsoft.com/rest/api/storageservices/querying-tables-and-entities
+    """
     query = build_day_query(criteria.since, criteria.until, last)
     if criteria.sender is not None:
         query.add("sender eq ?", criteria.sender)
     if criteria.resource is not None:
         query.add("resource eq ?", criteria.resource)
+    if criteria.reason is not None:
+        query.add("reason eq ?", criteria.reason)
     if criteria.kinds != frozenset(ConcernKind):
         kinds = sorted(map(str, criteria.kinds))
         query.add(f"( {' or '.join(['kind eq ?'] * len(kinds))} )", *kinds)

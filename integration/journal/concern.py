@@ -120,8 +120,9 @@ def build_entries_concern(
 
 
 def _describe_refusal(result: EntryResult) -> str:
-    """Return the status and the codes of a refusal. The texts of its issues may be those of the
+    """Return the status and the codes of a refusal: equal ones of several deliveries have one
+    reason, so the position is beside it. The texts of its issues may be those of the
     FHIR server, which may quote a value; no table holds one."""
     codes = dict.fromkeys(str(issue.get("code", "")) for issue in result.issues or ())
     words = [code for code in codes if code.isascii() and code.replace("-", "").isalpha()]
-    return " ".join([f"entry {result.position}: {result.status}", *words])
+    return " ".join([str(result.status), *words])

@@ -12,7 +12,12 @@ from typing import Any
 
 from integration.core.errors import Issue, Rejected
 from integration.core.model import OPEN, UNDER_WAY, Status
-from integration.journal.concern import KINDS_OF_GROUPS, ConcernGroup, ConcernKind
+from integration.journal.concern import (
+    KINDS_OF_GROUPS,
+    MAX_REASON_LENGTH,
+    ConcernGroup,
+    ConcernKind,
+)
 from integration.journal.delivery_filter import DeliveryFilter
 from integration.journal.jobs import (
     MAX_FILTER_LENGTH,
@@ -33,6 +38,7 @@ _FILTER_FIELDS = (
     "status",
     "attention",
     "concern",
+    "same_reason",
     "sender",
     "reason",
     "kind",
@@ -72,7 +78,9 @@ def parse_job_request(body: Any, user: str | None = None) -> JobRequest:
     if kind is JobKind.RECONCILE:
         job_filter = _parse_reconcile_filter(params)
     else:
-        texts = {name: _parse_text(params, name, f"filter.{name}") for name in params}
+        texts = {
+            name: _parse_text(params, name, f"filter.{name}", MAX_REASON_LENGTH) for name in params
+        }
         job_filter = build_job_filter(kind, texts)
     return JobRequest(kind=kind, filter=job_filter, started_by=user or name or "")
 
@@ -85,10 +93,15 @@ def build_job_filter(kind: JobKind, params: Mapping[str, str | None]) -> JobFilt
         raise Rejected(Issue("value", f"a {kind} works on no deliveries", "kind"))
     given = {name: value for name, value in params.items() if value is not None}
     for name, value in given.items():
-        _check_text(value, name, f"filter.{name}")
+        limit = MAX_REASON_LENGTH if name == "same_reason" else MAX_FILTER_LENGTH
+        _check_text(value, name, f"filter.{name}", limit)
     status = query_parameters.parse_choice(given.get("status"), Status, "status")
     group = query_parameters.parse_choice(given.get("attention"), ConcernGroup, "attention")
     concern = query_parameters.parse_choice(given.get("concern"), ConcernKind, "concern")
+    same_reason = given.get("same_reason")
+    if same_reason is not None and concern is None:
+        text = "same_reason stands with the concern whose reason it is"
+        raise Rejected(Issue("value", text, "filter.same_reason"))
     if concern is not None:
         group = _choose_group(concern, status, group)
     waiting = query_parameters.parse_flag(given.get("waiting"), "waiting")
@@ -107,7 +120,7 @@ def build_job_filter(kind: JobKind, params: Mapping[str, str | None]) -> JobFilt
         until=query_parameters.parse_datetime(given, "until"),
         waiting=waiting,
     )
-    return JobFilter(criteria=criteria, group=group, concern=concern)
+    return JobFilter(criteria=criteria, group=group, concern=concern, same_reason=same_reason)
 
 
 def build_reconcile_filter(type_: str, compare: str | None, *, dry_run: bool) -> JobFilter:
@@ -183,6 +196,7 @@ def describe_job(job: Job) -> dict[str, Any]:
         "status": criteria.status,
         "attention": job.filter.group if job.filter.concern is None else None,
         "concern": job.filter.concern,
+        "same_reason": job.filter.same_reason,
         "sender": criteria.sender,
         "reason": criteria.reason or None,
         "kind": criteria.kind,

@@ -24,6 +24,7 @@ FILTER_FIELDS = (
     "status",
     "attention",
     "concern",
+    "same_reason",
     "sender",
     "reason",
     "kind",
@@ -103,7 +104,8 @@ def _link_back(filters: Mapping[str, str]) -> str:
     """Return the address of the list that shows what a job would work on."""
     if "concern" not in filters:
         return build_link("deliveries", filters)
-    fields = {"kind": filters["concern"], "sender": filters.get("sender")}
+    fields = {"kind": filters["concern"], **filters}
+    del fields["concern"]
     return build_link("attention", fields)
 
 
