@@ -225,7 +225,9 @@ class Dataverse:
         if meaning is Meaning.BUSY:
             why = f"answered {response.status}"
             unknown = response.status in _GATEWAY_TIMEOUTS
-            return Unavailable(name, why, response.retry_after, is_outcome_unknown=unknown)
+            return Unavailable(
+                name, why, response.retry_after, is_outcome_unknown=unknown, is_answer=True
+            )
         return None
 
     def _apply_parallelism_hint(self, hint: str) -> None:

@@ -7,6 +7,7 @@ is read once in five seconds by one worker. No part reads more as the tables gro
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -75,6 +76,7 @@ class OpenDeliveries:
     oldest_under_way: Delivery | None = None
     waiting: int = 0  # of those under way: which are tried again, or wait for an operator
     next_attempt: datetime | None = None  # the first of theirs
+    waiting_reasons: Mapping[str, int] = field(default_factory=dict)  # how many wait for each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -303,6 +305,9 @@ async def _find_open(check: StatusCheck, newest: Page) -> OpenDeliveries:
         oldest=_find_oldest(is_open),
         oldest_under_way=_find_oldest(under_way),
         waiting=sum(delivery.waiting is not None for delivery in under_way),
+        waiting_reasons=Counter(
+            delivery.reason for delivery in under_way if delivery.waiting and delivery.reason
+        ),
         next_attempt=min(
             (delivery.next_attempt for delivery in under_way if delivery.next_attempt), default=None
         ),

@@ -13,6 +13,8 @@ from integration.pages.concern_groups import ConcernGroupLine, group_concerns
 from integration.pages.http import Reply
 from integration.pages.jobs import list_offers
 from integration.pages.people import Role
+from integration.pages.recovery import describe_recovery, names_upstream
+from integration.pages.today import check_upstreams_of
 from integration.pages.view import View, render
 
 FIELDS = ("kind", "sender", "same_reason", "after")
@@ -34,6 +36,12 @@ KINDS = {
 }
 
 
+WAITING = frozenset({ConcernKind.WAITING, ConcernKind.ROW_WAITING})
+
+# What is done again once the upstream works that its reason names.
+RECOVERABLE = WAITING | {ConcernKind.PARKED, ConcernKind.ROW_PARKED}
+
+
 async def show_attention(view: View) -> Reply:
     """Show a page of the list, with what can be done about each thing."""
     is_grouped = "same_reason" not in view.fields
@@ -43,6 +51,8 @@ async def show_attention(view: View) -> Reply:
     groups = group_concerns(page.concerns)
     if not is_grouped:
         groups = [ConcernGroupLine((concern,)) for concern in page.concerns]
+    may_recover = {group.newest.reason for group in groups if group.newest.kind in RECOVERABLE}
+    upstreams = await check_upstreams_of(view) if names_upstream(may_recover) else None
     filters = {name: value for name, value in view.fields.items() if name != "after"}
     # A job of the very kind that is shown: one that did more than the list shows would surprise.
     job = {"concern" if name == "kind" else name: value for name, value in filters.items()}
@@ -51,6 +61,10 @@ async def show_attention(view: View) -> Reply:
         view,
         "attention.html",
         groups=[(group, describe_concern(group.newest)["todo"]) for group in groups],
+        recoveries={reason: describe_recovery(reason, upstreams) for reason in may_recover},
+        recoverable=RECOVERABLE,
+        waits=WAITING,
+        may_start=view.person.can(Role.OPERATOR),
         number=len(page.concerns),
         is_grouped=is_grouped,
         after=page.after,
