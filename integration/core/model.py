@@ -294,6 +294,13 @@ class Activity:
     operation: str | None = None
 
 
+# The actions of entries that say what an operation came to. All others are calls.
+RESULT_ACTIONS = ("mirror", "notify")
+
+# The action of the calls by which the app sees whether upstreams answer.
+HEALTH_ACTION = "health"
+
+
 @dataclass(frozen=True, slots=True)
 class WorkItem:
     """A queue message: which work waits in the journal, never the work itself."""

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from integration.core.errors import IntegrationError, Unavailable
-from integration.core.model import Request, Response
+from integration.core.model import HEALTH_ACTION, Request, Response
 from integration.dataverse import requests
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
@@ -170,7 +170,7 @@ async def _ask_upstreams(check: UpstreamCheck) -> Mapping[str, UpstreamState]:
         "dataverse": lambda: _ensure_ok(dataverse.send(requests.build_who_am_i(), "health")),
     }
     check._answered.clear()
-    async with fhir.upstream.activities.track(action="health"):
+    async with fhir.upstream.activities.track(action=HEALTH_ACTION):
         for name, work in asked.items():
             if name not in check._pending:
                 task = asyncio.create_task(_ask(check, name, work))

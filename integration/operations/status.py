@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from integration.core.cron import Schedule, find_next
 from integration.core.errors import IntegrationError, Unavailable
-from integration.core.model import OPEN, Activity, Category, Delivery, Status
+from integration.core.model import OPEN, RESULT_ACTIONS, Activity, Category, Delivery, Status
 from integration.journal.activity_log import ActivityFilter, ActivityLog, ActivityPage
 from integration.journal.delivery_filter import DeliveryFilter
 from integration.journal.flow_log import FlowReader
@@ -92,12 +92,15 @@ class LastDeliveries:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamTrouble:
-    """What the activity log says of one upstream: how many errors and warnings, and the newest."""
+    """What the activity log says of one upstream: how many errors and warnings, and the newest; and
+    how many of them are calls, and the newest call. The others say what an operation came to."""
 
     errors: int
     warnings: int
     last_error: Activity | None
     last_warning: Activity | None
+    calls: int = 0
+    last_call: Activity | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -389,11 +392,14 @@ def _describe_trouble(
 ) -> UpstreamTrouble:
     own_errors = [entry for entry in errors if entry.upstream == upstream]
     own_warnings = [entry for entry in warnings if entry.upstream == upstream]
+    calls = [item for item in (*own_errors, *own_warnings) if item.action not in RESULT_ACTIONS]
     return UpstreamTrouble(
         errors=len(own_errors),
         warnings=len(own_warnings),
         last_error=next(iter(own_errors), None),
         last_warning=next(iter(own_warnings), None),
+        calls=len(calls),
+        last_call=max(calls, key=lambda entry: entry.time, default=None),
     )
 
 

@@ -229,7 +229,12 @@ def _list_upstreams(upstreams: CheckedStates | None) -> Iterable[Problem]:
         if state.answering in _REMEDIES:
             place = UPSTREAMS.get(name, name)
             text = f"{state.text}. {_REMEDIES[state.answering]}."
-            yield Problem(place=place, text=text, path="activity", fields={"upstream": place})
+            yield Problem(
+                place=place,
+                text=text,
+                path="activity",
+                fields={"upstream": place, "health": "show"},
+            )
 
 
 def _list_senders(report: StatusReport) -> Iterable[Problem]:

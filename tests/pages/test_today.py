@@ -13,7 +13,7 @@ import pytest
 
 from integration.core.errors import Unavailable
 from integration.core.flow import FlowCounts, count_refusal
-from integration.core.model import Status
+from integration.core.model import Activity, Category, Status
 from integration.journal.attention import ConcernFilter, ConcernPage
 from integration.journal.concern import Concern, ConcernKind, build_concern_id
 from integration.journal.flow_log import MemoryFlowLog
@@ -92,6 +92,19 @@ async def test_a_service_that_works_and_throttles_is_said_to(route: Route) -> No
     assert f"works Dataverse {told}" in (await visitor.get("")).text
     route.clock.later(300)
     assert told.partition(" the last")[0] not in (await visitor.get("")).text
+
+
+async def test_what_mirroring_came_to_is_counted_as_no_call(route: Route) -> None:
+    check = UpstreamCheck(route.journal, route.fhir, route.dataverse, route.clock)
+    visitor = visit(route, "reader", status={"upstream_check": check})
+    failed = {"category": Category.ERROR, "upstream": "Dataverse"}
+    await route.activity.add(
+        [
+            Activity(time=route.clock(), action="update", status="500", **failed),
+            Activity(time=route.clock(), action="mirror", status="requeued", **failed),
+        ]
+    )
+    assert "1 call failed or had to be repeated within the hour" in (await visitor.get("")).text
 
 
 async def test_deliveries_that_are_tried_again_are_counted_with_the_next_attempt(
