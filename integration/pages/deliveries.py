@@ -1,7 +1,8 @@
 """The page Deliveries: those that match, newest first.
 
 It costs what a page of `GET /api/deliveries` costs: one storage operation, or with `attention` one
-and one for each delivery shown.
+and one for each delivery shown. What waits is found among the open ones: a page looks at 100 of
+them, with one operation each, one for each 1,000 that are open, and two more.
 """
 
 from __future__ import annotations
