@@ -88,7 +88,7 @@ async def main(names: Iterable[str], latency: Latency, pages_over: Sequence[int]
     for name, measure_alone in _ALONE.items():
         if name in wanted:
             await asyncio.to_thread(measure_alone)
-    on_route = {**_ON_ROUTE, "pages": partial(_measure_pages, numbers=pages_over)}
+    on_route: _Measures = {**_ON_ROUTE, "pages": partial(_measure_pages, numbers=pages_over)}
     parts = [measure for name, measure in on_route.items() if name in wanted]
     if not parts:
         return 0
@@ -278,7 +278,8 @@ _ALONE: Mapping[str, Callable[[], None]] = {
     "mapping": _measure_mapping,
     "throttled": _measure_throttled,
 }
-_ON_ROUTE: Mapping[str, Callable[[MeasuredRoute, Latency], Awaitable[None]]] = {
+_Measures = Mapping[str, Callable[[MeasuredRoute, Latency], Awaitable[None]]]
+_ON_ROUTE: _Measures = {
     "throughput": _measure_throughput,
     "waiting": _measure_waiting,
     "arrival": _measure_arrival,

@@ -183,7 +183,7 @@ async def test_what_was_not_changed_is_no_correction(route: Route) -> None:
 @pytest.mark.parametrize(
     ("change", "status", "said"),
     [
-        (('"birthDate":', '"birthDate"'), 400, "not JSON: line 14, column 21"),
+        (('"birthDate":', '"birthDate"'), 400, "not JSON: line 14, column 20"),
         (('"type": "batch"', '"type": "journey"'), 422, "at Bundle.type"),
     ],
 )
@@ -384,6 +384,11 @@ def test_what_a_browser_would_change_is_not_shown_as_a_text(body: bytes) -> None
 def test_a_resource_of_ndjson_keeps_its_line() -> None:
     assert show_text(b'{"a": 1}\r\n{"b": 2}\r\n', NDJSON) == '{"a": 1}\n{"b": 2}'
     assert show_text(b'{"a": 1, "b": [1]}', NDJSON) == '{"a": 1, "b": [1]}'
+
+
+def test_the_quoted_line_is_the_one_with_the_fault() -> None:
+    body = b'{\n  "resourceType": "Patient"\n  "birthDate": "1984-05-06"\n}'
+    assert quote_line(body, JSON) == (2, '"resourceType": "Patient"')
 
 
 def test_a_quoted_line_is_short() -> None:
