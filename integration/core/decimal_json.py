@@ -105,13 +105,15 @@ def _explain(error: Exception, data: bytes) -> tuple[str, int | None]:
 
 def _find_fault(why: str, data: bytes, position: int) -> int:
     """Return where something is missing or too much. `position`: where the parser noticed it: at
-    the next token, which may stand on a later line."""
-    end = len(data[:position].rstrip(_SPACE))  # behind the token before
+    the next token. Where that stands on a later line, it is behind the token before."""
+    end = len(data[:position].rstrip(_SPACE))
+    if b"\n" not in data[end:position]:
+        return position
     noticed = data[position : position + 1]
-    if "trailing comma" in why:
-        return end - 1
     is_missing = "expected ':'" in why or ("expected ','" in why and noticed not in (b"}", b"]"))
     is_value_missing = data[end - 1 : end] == b":" and noticed in (b",", b"}", b"]")
+    if "trailing comma" in why:
+        return end - 1
     return end if is_missing or is_value_missing else position
 
 

@@ -128,6 +128,20 @@ async def test_a_bad_date_is_corrected_where_it_is_shown(route: Route) -> None:
     assert (await find_concerns(route.journal, {})).concerns == ()
 
 
+async def test_several_refused_entries_are_corrected_in_one_send(route: Route) -> None:
+    people = [entry(patient(birthDate=f"1984-13-0{n}"), f"{URL[:-1]}{n}") for n in (1, 2, 3)]
+    delivery = await refused(route, batch(*people))
+    visitor = visit(route)
+    shown = await visitor.get(f"deliveries/{delivery}/correction")
+    for position in range(3):
+        assert f"Entry {position} : refused with 422" in shown.text
+    made = find_made(await send(visitor, delivery, typed(shown).replace("-13-", "-12-")))
+    await route.process_all()
+    known = await route.known(made)
+    assert (known.status, known.written, known.refused) == (Status.DONE, 3, 0)
+    assert (await find_concerns(route.journal, {})).concerns == ()
+
+
 async def test_the_old_and_the_new_delivery_lead_to_each_other(route: Route) -> None:
     delivery = await refused(route)
     visitor = visit(route)
@@ -183,7 +197,7 @@ async def test_what_was_not_changed_is_no_correction(route: Route) -> None:
 @pytest.mark.parametrize(
     ("change", "status", "said"),
     [
-        (('"birthDate":', '"birthDate"'), 400, "not JSON: line 14, column 20"),
+        (('"birthDate":', '"birthDate"'), 400, "not JSON: line 14, column 21"),
         (('"type": "batch"', '"type": "journey"'), 422, "at Bundle.type"),
     ],
 )
