@@ -67,6 +67,8 @@ SETTINGS = {
     "SENDER_HEADER": SENDER_HEADER,
     "WRITE_ORDER": f"arrival, {write_guard.UNGUARDED}=off",
     "MAX_DELIVERY_BYTES": str(scale.MAX_BYTES),
+    # Once a year: it would delete what is old while the pages are measured over it.
+    "HOUSEKEEPING_SCHEDULE": "0 0 0 1 1 *",
 }
 
 

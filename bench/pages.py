@@ -30,7 +30,10 @@ from integration.journal.delivery_entity import to_entity
 from integration.journal.table_keys import make_delivery_id
 
 VISITS = 20
+# Days over which the deliveries came. The emulator looks through a day row by row for each row that
+# it takes, so that a million in thirty days would take it hours.
 _DAYS = 30
+_PER_DAY = 1000
 _OPEN_SHARE = 500  # one of so many is parked
 _PAGES = (
     *("", "attention", "attention?kind=parked&same_reason=FHIR+server:+answered+503"),
@@ -122,7 +125,7 @@ async def _keep(journal: AzureJournal, number: int) -> list[str]:
     """Add deliveries of the last days: most of them done, some parked, some that wait. Return
     their ids."""
     now = utc_now()
-    step = timedelta(days=_DAYS) / number
+    step = timedelta(days=max(_DAYS, number / _PER_DAY)) / number
     # What is older than now is in the index, as it is after each run of housekeeping.
     await journal.index_open(now)
     ids = []
