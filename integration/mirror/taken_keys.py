@@ -62,7 +62,7 @@ async def describe_taken_key(dataverse: Dataverse, job: MirrorJob, change: Chang
         return (
             f"an alternate key of {table.name} is taken by another row. This app cannot read its "
             f"keys: Power Apps lists them (Tables, {table.name}, Keys). Search Dataverse for a row "
-            "with the same values in the columns of one of them, and merge the two if they are one"
+            "with the same values in the columns of one of them, and merge them if they are one"
         )
     row = await _read_row(dataverse, table, change, keys, correlation)
     values = alternate_keys.merge_values(table.columns, row, change)
@@ -87,7 +87,7 @@ async def describe_taken_key(dataverse: Dataverse, job: MirrorJob, change: Chang
     return (
         f"an alternate key of {table.name} is taken by a row that this app cannot find. Its keys "
         f"are {named}. Search Dataverse, as somebody who may see all rows, for one with the same "
-        "values in the columns of one of them, and merge the two if they are one"
+        "values in the columns of one of them, and merge them if they are one"
     )
 
 
@@ -111,7 +111,7 @@ def _describe(table: _Table, key: AlternateKey, ids: Sequence[str]) -> str:
             f"{text}, maybe with the FHIR id in another letter case: clear its {table.id_column}, "
             "or delete that row"
         )
-    return f"{text}: merge the two if they are one, or else give one of them another value there"
+    return f"{text}: merge them if they are one, or else change one"
 
 
 def _name(key: AlternateKey) -> str:
