@@ -52,7 +52,7 @@ _MAX_DELETED = 4 * ROWS_PER_BATCH
 # The most rows that one page of the list reads to find those with a status.
 _MAX_SCANNED = 5000
 # Of open deliveries each is read by itself, and only its row tells whether it waits.
-_MAX_SCANNED_OPEN = 100
+_MAX_SCANNED_OPEN = 48
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The page Deliveries: those that match, newest first.
 
 It costs what a page of `GET /api/deliveries` costs: one storage operation, or with `attention` one
-and one for each delivery shown. What waits is found among the open ones: a page looks at 100 of
+and one for each delivery shown. What waits is found among the open ones: a page looks at 48 of
 them, with one operation each, one for each 1,000 that are open, and two more.
 """
 
