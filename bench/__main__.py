@@ -15,8 +15,9 @@ import logging
 import statistics
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -67,6 +68,8 @@ SETTINGS = {
     "SENDER_HEADER": SENDER_HEADER,
     "WRITE_ORDER": f"arrival, {write_guard.UNGUARDED}=off",
     "MAX_DELIVERY_BYTES": str(scale.MAX_BYTES),
+    # Once a year: it would delete what is old while the pages are measured over it.
+    "HOUSEKEEPING_SCHEDULE": "0 0 0 1 1 *",
 }
 
 
@@ -79,15 +82,17 @@ class Round:
     cpu: float
 
 
-async def main(names: Iterable[str], latency: Latency) -> int:
-    """Measure the parts of these names; without one, all of them."""
+async def main(names: Iterable[str], latency: Latency, pages_over: Sequence[int]) -> int:
+    """Measure the parts of these names; without one, all of them. `pages_over`: numbers of
+    deliveries."""
     # Thousands of rows are throttled and requeued on purpose: only errors are worth a line.
     logging.getLogger("integration").setLevel(logging.ERROR)
     wanted = set(names) or {*_ALONE, *_ON_ROUTE}
     for name, measure_alone in _ALONE.items():
         if name in wanted:
             await asyncio.to_thread(measure_alone)
-    parts = [measure for name, measure in _ON_ROUTE.items() if name in wanted]
+    on_route: _Measures = {**_ON_ROUTE, "pages": partial(_measure_pages, numbers=pages_over)}
+    parts = [measure for name, measure in on_route.items() if name in wanted]
     if not parts:
         return 0
     with tempfile.TemporaryDirectory() as folder_name:
@@ -241,8 +246,10 @@ async def _measure_signatures(route: MeasuredRoute, _: Latency) -> None:
         _print_result(f"time_to_answer_{scheme}_over_function_key", ratio)
 
 
-async def _measure_pages(route: MeasuredRoute, _: Latency) -> None:
-    for number in PAGES_OVER:
+async def _measure_pages(
+    route: MeasuredRoute, _: Latency, numbers: Sequence[int] = PAGES_OVER
+) -> None:
+    for number in numbers:
         measured = await pages.measure_pages(route, number)
         print(
             f"pages over {number} deliveries; the emulator alone: {measured.query:.0f} ms a query"
@@ -287,7 +294,8 @@ _ALONE: Mapping[str, Callable[[], None]] = {
     "mapping": _measure_mapping,
     "throttled": _measure_throttled,
 }
-_ON_ROUTE: Mapping[str, Callable[[MeasuredRoute, Latency], Awaitable[None]]] = {
+_Measures = Mapping[str, Callable[[MeasuredRoute, Latency], Awaitable[None]]]
+_ON_ROUTE: _Measures = {
     "throughput": _measure_throughput,
     "waiting": _measure_waiting,
     "arrival": _measure_arrival,
@@ -308,6 +316,9 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("parts", nargs="*", help=", ".join((*_ALONE, *_ON_ROUTE)))
     parser.add_argument("--unit-ms", type=float, default=Latency().unit, help="see bench.waiting")
     parser.add_argument("--entry-ms", type=float, default=Latency().entry)
+    parser.add_argument(
+        "--deliveries", type=int, nargs="+", default=PAGES_OVER, help="of pages: how many are kept"
+    )
     arguments = parser.parse_args()
     unknown = {*arguments.parts} - {*_ALONE, *_ON_ROUTE}
     if unknown:
@@ -317,4 +328,6 @@ def _parse_arguments() -> argparse.Namespace:
 
 if __name__ == "__main__":
     chosen = _parse_arguments()
-    sys.exit(asyncio.run(main(chosen.parts, Latency(chosen.unit_ms, chosen.entry_ms))))
+    sys.exit(
+        asyncio.run(main(chosen.parts, Latency(chosen.unit_ms, chosen.entry_ms), chosen.deliveries))
+    )

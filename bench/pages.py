@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -29,16 +30,22 @@ from integration.journal.delivery_entity import to_entity
 from integration.journal.table_keys import make_delivery_id
 
 VISITS = 20
+# Days over which the deliveries came. The emulator looks through a day row by row for each row that
+# it takes, so that a million in thirty days would take it hours.
 _DAYS = 30
+_PER_DAY = 1000
 _OPEN_SHARE = 500  # one of so many is parked
 _PAGES = (
-    *("", "attention", "deliveries", "deliveries?sender=north&status=done", "deliveries/{id}"),
-    *("jobs", "activity", "senders", "settings"),
+    *("", "attention", "attention?kind=parked&same_reason=FHIR+server:+answered+503"),
+    *("deliveries", "deliveries?sender=north&status=done", "deliveries?waiting=true"),
+    *("deliveries/{id}", "jobs", "activity", "senders", "settings"),
 )
 
 # Pages that show the status report, and the seconds for which a worker keeps it.
 _KEPT = ("", "senders", "settings")
 _KEPT_FOR = 5.1
+
+_CHUNK = 10_000  # deliveries that are made at once
 
 _LOG_DELAY = 1.5  # seconds after which the emulator has written its log
 
@@ -115,12 +122,26 @@ async def _time_query(table: TableClient) -> float:
 
 
 async def _keep(journal: AzureJournal, number: int) -> list[str]:
-    """Add deliveries of the last days: most of them done, some parked. Return their ids."""
+    """Add deliveries of the last days: most of them done, some parked, some that wait. Return
+    their ids."""
     now = utc_now()
-    step = timedelta(days=_DAYS) / number
-    made = [_make(now - step * (number - index), index) for index in range(number)]
+    step = timedelta(days=max(_DAYS, number / _PER_DAY)) / number
+    # What is older than now is in the index, as it is after each run of housekeeping.
+    await journal.index_open(now)
+    ids = []
+    for begin in range(0, number, _CHUNK):
+        chunk = range(begin, min(begin + _CHUNK, number))
+        made = [_make(now - step * (number - index), index) for index in chunk]
+        await _keep_all(journal, made, now)
+        ids += [delivery.id for delivery in made]
+    return ids
+
+
+async def _keep_all(journal: AzureJournal, made: Sequence[Delivery], now: datetime) -> None:
     rows = []
     for delivery in made:
+        if delivery.waiting is not None:
+            await journal.index_delivery(delivery.id, now + timedelta(days=1))
         if delivery.status is Status.PARKED:
             concern = build_delivery_concern(
                 ConcernKind.PARKED,
@@ -135,25 +156,33 @@ async def _keep(journal: AzureJournal, number: int) -> list[str]:
         else:
             rows.append(to_entity(delivery))
     await put_all(journal.deliveries, rows)
-    return [delivery.id for delivery in made]
 
 
 def _make(accepted: datetime, index: int) -> Delivery:
     id_ = make_delivery_id(accepted, index)
-    is_parked = index % _OPEN_SHARE == 0
+    is_parked, waits = index % _OPEN_SHARE == 0, index % _OPEN_SHARE == 2
     return Delivery(
         id=id_,
         sender=("north", "south", "west")[index % 3],
         key=id_,
         digest=id_,
         accepted=accepted,
-        status=Status.PARKED if is_parked else Status.DONE,
+        status=_choose_status(is_parked=is_parked, waits=waits),
         kind="batch",
         entries=10,
-        written=0 if is_parked else 10,
-        reason="FHIR server: answered 503" if is_parked else None,
+        written=0 if is_parked or waits else 10,
+        reason="FHIR server: answered 503" if is_parked or waits else None,
+        waiting=accepted if waits else None,
+        attempts=9 if waits else 0,
+        next_attempt=utc_now() + timedelta(minutes=15) if waits else None,
         bytes=4000,
         lanes=1,
         units=1,
-        finished=None if is_parked else accepted,
+        finished=None if is_parked or waits else accepted,
     )
+
+
+def _choose_status(*, is_parked: bool, waits: bool) -> Status:
+    if is_parked:
+        return Status.PARKED
+    return Status.PROCESSING if waits else Status.DONE

@@ -370,15 +370,14 @@ def build_rung(queued: bool) -> func.HttpResponse:
 
 
 def build_upstreams(result: CheckedStates) -> func.HttpResponse:
-    """Respond with 200 if everything is healthy, and 503 if an upstream does not respond."""
-    is_healthy = result.is_healthy
+    """Respond with 200 if every upstream answers, be it slowly, and 503 if one does not."""
     body = {
-        "status": "ok" if is_healthy else "degraded",
+        "status": "ok" if result.is_healthy else "degraded",
         "checked": result.checked,
-        **result.states,
+        **result.texts,
     }
     headers = {"Cache-Control": f"private, max-age={result.max_age}"}
-    return _build_json(body, 200 if is_healthy else 503, headers, media="application/json")
+    return _build_json(body, 200 if result.is_answering else 503, headers, media="application/json")
 
 
 def build_status(report: StatusReport) -> func.HttpResponse:

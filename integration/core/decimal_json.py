@@ -20,6 +20,9 @@ _encoder = msgspec.json.Encoder(decimal_format="number")
 
 _CONTAINERS = frozenset({dict, list})
 
+# https://datatracker.ietf.org/doc/html/rfc8259#section-2
+_SPACE = b" \t\r\n"
+
 # Far beyond any real resource, far below the recursion limit of Python and of FHIR servers.
 MAX_DEPTH = 100
 
@@ -92,12 +95,26 @@ def _explain(error: Exception, data: bytes) -> tuple[str, int | None]:
         return "not UTF-8", None
     position = re.search(r"\(byte (\d+)\)", str(error))
     if position is not None:
-        line, column = _find_place(data, int(position[1]))
+        line, column = _find_place(data, _find_fault(str(error), data, int(position[1])))
         return f"not JSON: line {line}, column {column}", line
     if "truncated" in str(error):
         line, column = _find_place(data, len(data.rstrip()))
         return f"JSON that ends too early: line {line}, column {column}", line
     return "not JSON", None
+
+
+def _find_fault(why: str, data: bytes, position: int) -> int:
+    """Return where something is missing or too much. `position`: where the parser noticed it: at
+    the next token. Where that stands on a later line, it is behind the token before."""
+    end = len(data[:position].rstrip(_SPACE))
+    if b"\n" not in data[end:position]:
+        return position
+    noticed = data[position : position + 1]
+    is_missing = "expected ':'" in why or ("expected ','" in why and noticed not in (b"}", b"]"))
+    is_value_missing = data[end - 1 : end] == b":" and noticed in (b",", b"}", b"]")
+    if "trailing comma" in why:
+        return end - 1
+    return end if is_missing or is_value_missing else position
 
 
 def _find_place(data: bytes, position: int) -> tuple[int, int]:

@@ -73,7 +73,7 @@ class Unavailable(IntegrationError):
     """An upstream is down or throttling.
 
     `retry_after`: seconds, as the upstream stated; `is_outcome_unknown`: the upstream may have done
-    what was requested.
+    what was requested; `is_answer`: it has answered, and refused.
     """
 
     def __init__(
@@ -83,12 +83,14 @@ class Unavailable(IntegrationError):
         retry_after: float | None = None,
         *,
         is_outcome_unknown: bool = False,
+        is_answer: bool = False,
     ) -> None:
         super().__init__(f"{upstream}: {why}")
         self.upstream = upstream
         self.why = why
         self.retry_after = retry_after
         self.is_outcome_unknown = is_outcome_unknown
+        self.is_answer = is_answer
 
 
 class UnitConflict(Unavailable):

@@ -154,7 +154,7 @@ class Upstream:
                 if response.status not in _THROTTLE_STATUSES:
                     return response
                 why = f"answered {response.status}"
-                failure = Unavailable(self.name, why, response.retry_after)
+                failure = Unavailable(self.name, why, response.retry_after, is_answer=True)
             if attempt == _MAX_ATTEMPTS or (failure.retry_after or 0) > _MAX_WAIT:
                 raise failure
             # A pause that the upstream named closes the limiter: the next attempt waits there.
@@ -189,7 +189,9 @@ class Upstream:
                 response = await self._exchange(request, headers)
                 self._inform_limiter(response, round_)
         except LimiterClosed as closed:
-            raise Unavailable(self.name, "asked for a pause", closed.remaining) from None
+            raise Unavailable(
+                self.name, "asked for a pause", closed.remaining, is_answer=True
+            ) from None
         return response
 
     async def _exchange(self, request: Request, headers: dict[str, str]) -> Response:

@@ -124,7 +124,8 @@ class Status(StrEnum):
 
 
 # An open delivery has not ended: it is under way, or waits for an operator.
-OPEN = frozenset({Status.ACCEPTED, Status.PROCESSING, Status.PARKED})
+UNDER_WAY = frozenset({Status.ACCEPTED, Status.PROCESSING})
+OPEN = UNDER_WAY | {Status.PARKED}
 
 # A set of lanes: see integration.journal.lane_bits.
 LaneBits = bytes
@@ -291,6 +292,13 @@ class Activity:
     duration: int = 0  # milliseconds
     # Which entries were made by one run of a verb. None: by none, or an earlier version noted it.
     operation: str | None = None
+
+
+# The actions of entries that say what an operation came to. All others are calls.
+RESULT_ACTIONS = ("mirror", "notify")
+
+# The action of the calls by which the app sees whether upstreams answer.
+HEALTH_ACTION = "health"
 
 
 @dataclass(frozen=True, slots=True)

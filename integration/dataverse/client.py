@@ -117,16 +117,19 @@ class Dataverse:
         self._apply_parallelism_hint(response.headers.get("x-ms-dop-hint", ""))
         return response
 
-    async def read(self, queries: Sequence[Request], correlation: str) -> list[Response]:
+    async def read(
+        self, queries: Sequence[Request], correlation: str, *, in_body: bool = False
+    ) -> list[Response]:
         """Send requests that change nothing, and return their responses. Reads of several callers
-        are sent in one batch while other batches are under way.
+        are sent in one batch while other batches are under way. `in_body`: their addresses hold
+        values of a patient, so they are sent in a batch even alone.
 
         Raises Unavailable as `send` does.
         """
         with add_activity_context(action="look-up"):
+            context = activity_recorder.get_activity_context()
             reads = [
-                _PendingRead(query, correlation, activity_recorder.get_activity_context())
-                for query in queries
+                _PendingRead(query, correlation, context, in_body=in_body) for query in queries
             ]
         self._pending_reads.extend(reads)
         if len(self._batches) < _MAX_BATCHES:
@@ -178,7 +181,7 @@ class Dataverse:
 
     async def _send_reads(self, reads: Sequence[_PendingRead]) -> list[Response | Exception]:
         with share_activity_contexts(read.context for read in reads):
-            if len(reads) == 1:
+            if len(reads) == 1 and not reads[0].in_body:
                 return [await self.send(reads[0].request, reads[0].correlation)]
             batched = batch.build_batch([read.request for read in reads])
             responses = self._parse_parts(await self.send(batched, reads[0].correlation))
@@ -222,7 +225,9 @@ class Dataverse:
         if meaning is Meaning.BUSY:
             why = f"answered {response.status}"
             unknown = response.status in _GATEWAY_TIMEOUTS
-            return Unavailable(name, why, response.retry_after, is_outcome_unknown=unknown)
+            return Unavailable(
+                name, why, response.retry_after, is_outcome_unknown=unknown, is_answer=True
+            )
         return None
 
     def _apply_parallelism_hint(self, hint: str) -> None:
@@ -312,6 +317,8 @@ class _PendingRead:
     request: Request
     correlation: str
     context: ActivityContext
+    _: KW_ONLY
+    in_body: bool = False
     response: asyncio.Future[Response] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )

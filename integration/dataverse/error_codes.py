@@ -88,7 +88,15 @@ def describe_failure(response: Response) -> str:
     """Return the status and the error code, and in words what is not plain from them."""
     text = f"answered {response.status} {read_error_code(response)}".strip()
     meaning = read_meaning(response)
-    return f"{text} ({meaning.value})" if meaning in _EXPLAINED else text
+    return f"{text} ({meaning.value}{_EXPLAINED[meaning]})" if meaning in _EXPLAINED else text
 
 
-_EXPLAINED = (Meaning.KEY_TAKEN, Meaning.DUPLICATE)
+# What is not plain from a code, and where to look for what Dataverse does not say: which rule, and
+# which row. https://learn.microsoft.com/power-platform/admin/set-up-duplicate-detection-rules-keep-data-clean
+_EXPLAINED = {
+    Meaning.KEY_TAKEN: "",
+    Meaning.DUPLICATE: (
+        ". The rules are in the Power Platform admin center: Settings, Data management, Duplicate "
+        "detection rules. Search Dataverse for a row with the same values in the columns of one"
+    ),
+}

@@ -17,7 +17,14 @@ from typing import NoReturn
 
 from integration.core.errors import Issue, Rejected
 from integration.core.log_events import log_event
-from integration.core.model import Delivery, DeliveryRequest, EntryResult, Status, WorkItem
+from integration.core.model import (
+    UNDER_WAY,
+    Delivery,
+    DeliveryRequest,
+    EntryResult,
+    Status,
+    WorkItem,
+)
 from integration.core.offload import offload
 from integration.fhir.collections import PagedContents
 from integration.fhir.correction import is_created, list_moved, read_corrected
@@ -48,7 +55,6 @@ _MAX_IDS = 20
 # Housekeeping queues the correction then, unless that was done.
 _CHECK_AFTER = timedelta(minutes=10)
 
-_UNDER_WAY = frozenset({Status.ACCEPTED, Status.PROCESSING})
 
 _NO_BYTES = "its bytes are deleted, or it never had any, so it cannot be corrected"
 
@@ -188,7 +194,7 @@ async def _follow(
 
 def _check_state(intake: Intake, corrected: Delivery, retention: timedelta) -> None:
     """Raise Rejected unless the delivery may be corrected."""
-    if corrected.status in _UNDER_WAY:
+    if corrected.status in UNDER_WAY:
         _refuse(f"{corrected.id} is still under way: correct it when it has ended, or cancel it")
     if not is_correctable(corrected):
         cancelled = corrected.status is Status.CANCELLED

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
-from integration.core.model import Activity, Category
+from integration.core.model import HEALTH_ACTION, Activity, Category
 from integration.journal.bounds import bound_notes
 from integration.journal.table_keys import build_activity_key, get_day_partition
 
@@ -29,6 +29,7 @@ class ActivityFilter:
     status: str | None = None
     duration: int | None = None  # at least so many milliseconds
     operation: str | None = None
+    hides_health: bool = False  # leave out the calls that ask upstreams whether they answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,7 @@ def matches(entry: Activity, criteria: ActivityFilter) -> bool:
         and (criteria.until is None or entry.time <= criteria.until)
         and all(getattr(criteria, name) in (None, getattr(entry, name)) for name in equal_fields)
         and _matches_resource(entry.resource or "", criteria.resource)
+        and not (criteria.hides_health and entry.action == HEALTH_ACTION)
         and entry.action.startswith(criteria.action or "")
         and (criteria.duration is None or entry.duration >= criteria.duration)
     )

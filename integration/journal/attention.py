@@ -24,6 +24,7 @@ class ConcernFilter:
     kinds: frozenset[ConcernKind] = frozenset(ConcernKind)
     sender: str | None = None
     resource: str | None = None  # Type/id
+    reason: str | None = None  # all of it
     since: datetime | None = None
     until: datetime | None = None
 
@@ -92,6 +93,7 @@ def matches(concern: Concern, criteria: ConcernFilter) -> bool:
         concern.kind in criteria.kinds
         and criteria.sender in (None, concern.sender)
         and criteria.resource in (None, concern.resource)
+        and criteria.reason in (None, concern.reason)
         and (criteria.since is None or concern.since >= criteria.since)
         and (criteria.until is None or concern.since <= criteria.until)
     )

@@ -16,7 +16,7 @@ from typing import Any
 from azure.data.tables import UpdateMode
 from azure.data.tables.aio import TableClient
 
-from integration.core.model import Activity, Category
+from integration.core.model import HEALTH_ACTION, Activity, Category
 from integration.journal.activity_log import ActivityFilter, ActivityPage
 from integration.journal.azure_day_rows import (
     DayQuery,
@@ -111,6 +111,8 @@ def _build_query(criteria: ActivityFilter) -> DayQuery:
     if criteria.action:
         query.add("action ge ?", criteria.action)
         query.add("action lt ?", f"{criteria.action}\uffff")
+    if criteria.hides_health:
+        query.add("action ne ?", HEALTH_ACTION)
     if criteria.duration is not None:
         query.add("duration ge ?", criteria.duration)
     return query

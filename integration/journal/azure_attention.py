@@ -97,6 +97,8 @@ def _to_entity(concern: Concern) -> dict[str, Any]:
         "number": concern.number,
         "resource": concern.resource,
         "table": concern.table,
+        "attempts": concern.attempts or None,
+        "next_attempt": concern.next_attempt,
     }
     day = get_day_partition(parse_activity_time(concern.id))
     keys = {"PartitionKey": day, "RowKey": concern.id}
@@ -104,6 +106,7 @@ def _to_entity(concern: Concern) -> dict[str, Any]:
 
 
 def _from_entity(entity: Mapping[str, Any]) -> Concern:
+    due = entity.get("next_attempt")
     return Concern(
         id=entity["RowKey"],
         since=datetime.fromisoformat(entity["since"].isoformat()),
@@ -116,16 +119,23 @@ def _from_entity(entity: Mapping[str, Any]) -> Concern:
         number=entity["number"],
         resource=entity.get("resource"),
         table=entity.get("table"),
+        attempts=entity.get("attempts", 0),
+        next_attempt=None if due is None else datetime.fromisoformat(due.isoformat()),
     )
 
 
 def _build_query(criteria: ConcernFilter, last: str | None) -> DayQuery:
-    """Return the query of a list: 14 comparisons at most."""
+    """Return the query of a list: 15 comparisons at most, as many as a table takes.
+
+    https://learn.microsoft.com/rest/api/storageservices/querying-tables-and-entities
+    """
     query = build_day_query(criteria.since, criteria.until, last)
     if criteria.sender is not None:
         query.add("sender eq ?", criteria.sender)
     if criteria.resource is not None:
         query.add("resource eq ?", criteria.resource)
+    if criteria.reason is not None:
+        query.add("reason eq ?", criteria.reason)
     if criteria.kinds != frozenset(ConcernKind):
         kinds = sorted(map(str, criteria.kinds))
         query.add(f"( {' or '.join(['kind eq ?'] * len(kinds))} )", *kinds)

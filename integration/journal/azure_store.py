@@ -51,6 +51,8 @@ _MAX_DELETED = 4 * ROWS_PER_BATCH
 
 # The most rows that one page of the list reads to find those with a status.
 _MAX_SCANNED = 5000
+# Of open deliveries each is read by itself, and only its row tells whether it waits.
+_MAX_SCANNED_OPEN = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +228,7 @@ class AzureJournal(AzureAttention):
                 found.append(delivery)
             if len(found) > limit:
                 break
-            if scanned == _MAX_SCANNED:
+            if scanned == (_MAX_SCANNED_OPEN if criteria.waiting else _MAX_SCANNED):
                 return Page(tuple(found), delivery.id)
         page = found[:limit]
         return Page(tuple(page), page[-1].id if len(found) > limit else None)
@@ -237,9 +239,9 @@ class AzureJournal(AzureAttention):
         """Iterate over deliveries after `after`, newest first: those that may match."""
         if criteria.until is not None:
             after = min(after or "~", build_end_id(criteria.until))
-        if criteria.status in OPEN:
+        if criteria.status in OPEN or criteria.waiting:
             until = None if after is None else parse_accepted_time(after)
-            statuses = frozenset({criteria.status})
+            statuses = OPEN if criteria.status is None else frozenset({criteria.status})
             async for delivery in self.scan_deliveries(statuses, criteria.since, until):
                 if after is None or delivery.id < after:
                     yield delivery

@@ -66,6 +66,9 @@ class Concern:
     number: int = 0  # of all refused entries
     resource: str | None = None  # Type/id, whose row it is
     table: str | None = None
+    # Of what waits: how many attempts failed, and when the next one is due.
+    attempts: int = 0
+    next_attempt: datetime | None = None
 
 
 def build_concern_id(since: datetime, thing: str) -> str:
@@ -82,6 +85,8 @@ def build_delivery_concern(
     *,
     reason: str,
     lane: int | None = None,
+    attempts: int = 0,
+    next_attempt: datetime | None = None,
 ) -> Concern:
     """Build the concern of a delivery that is parked or held, or waits for an operator."""
     return Concern(
@@ -92,6 +97,8 @@ def build_delivery_concern(
         sender=sender,
         reason=bound_text(reason, MAX_REASON_LENGTH),
         lane=lane,
+        attempts=attempts,
+        next_attempt=next_attempt,
     )
 
 
@@ -113,8 +120,9 @@ def build_entries_concern(
 
 
 def _describe_refusal(result: EntryResult) -> str:
-    """Return the status and the codes of a refusal. The texts of its issues may be those of the
+    """Return the status and the codes of a refusal: equal ones of several deliveries have one
+    reason, so the position is beside it. The texts of its issues may be those of the
     FHIR server, which may quote a value; no table holds one."""
     codes = dict.fromkeys(str(issue.get("code", "")) for issue in result.issues or ())
     words = [code for code in codes if code.isascii() and code.replace("-", "").isalpha()]
-    return " ".join([f"entry {result.position}: {result.status}", *words])
+    return " ".join([str(result.status), *words])

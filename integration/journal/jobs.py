@@ -87,12 +87,14 @@ class PreviewSummary:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFilter:
     """What a job works on: deliveries that match `criteria`. `group`: of those only what needs
-    attention in this way; `concern`: of that group this kind alone. `reconcile`, `preview`: of
+    attention in this way; `concern`: of that group this kind alone, `same_reason`: for exactly this
+    reason. `reconcile`, `preview`: of
     those kinds of jobs, which work on no deliveries."""
 
     criteria: DeliveryFilter = field(default_factory=DeliveryFilter)
     group: ConcernGroup | None = None
     concern: ConcernKind | None = None
+    same_reason: str | None = None
     reconcile: ReconcileFilter | None = None
     preview: PreviewFilter | None = None
 

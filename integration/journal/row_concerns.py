@@ -27,9 +27,17 @@ def choose_row_kind(result: RowResult) -> ConcernKind | None:
 
 
 async def raise_row_concern(
-    journal: Journal, row_keys: RowKeys, result: RowResult, kind: ConcernKind, now: datetime
+    journal: Journal,
+    row_keys: RowKeys,
+    result: RowResult,
+    kind: ConcernKind,
+    now: datetime,
+    *,
+    attempts: int = 0,
+    next_attempt: datetime | None = None,
 ) -> None:
-    """Record that a row needs attention, since `now` unless it did before.
+    """Record that a row needs attention, since `now` unless it did before. `attempts`,
+    `next_attempt`: of one that waits.
 
     The record of its key names the concern before there is one: so every concern is found by a
     later success, wherever a worker ends.
@@ -51,6 +59,8 @@ async def raise_row_concern(
             reason=bound_text(reason, MAX_REASON_LENGTH),
             resource=result.resource,
             table=result.table or None,
+            attempts=attempts,
+            next_attempt=next_attempt,
         )
     )
 

@@ -15,10 +15,10 @@ from functools import partial
 
 from integration.core.activity_recorder import add_activity_context
 from integration.core.errors import Misconfigured, Unavailable, Unmappable
-from integration.core.model import FhirResource, Row, RowResult, WorkItem
+from integration.core.model import FhirResource, Response, Row, RowResult, WorkItem
 from integration.core.state_version import StateVersion, compare, is_believable
 from integration.dataverse import upsert_bundle
-from integration.dataverse.error_codes import describe_failure
+from integration.dataverse.error_codes import Meaning, describe_failure, read_meaning
 from integration.dataverse.requests import Change
 from integration.dataverse.upsert_bundle import Action, UpsertResponse
 from integration.fhir import references, source_version
@@ -201,7 +201,7 @@ class HealthcareApiSink:
                 "or set MIRROR_TO to web-api"
             )
         if response.status >= 400:
-            return job.build_result("refused", notes=(describe_failure(response),))
+            return job.build_result("refused", notes=(_describe_refusal(response),))
         try:
             return upsert_bundle.parse_response(response.body, job.reference)
         except ValueError:
@@ -270,3 +270,15 @@ def _is_later(version: StateVersion, last_sent: str | None, attempt: int) -> boo
         return True
     updated, _, version_id = last_sent.removeprefix("u:").partition(" ")
     return is_believable(compare(version, StateVersion(id=version_id, updated=updated)), attempt)
+
+
+def _describe_refusal(response: Response) -> str:
+    """Say why a bundle was refused. Dataverse maps it, so only an admin there can tell which key is
+    taken, and by which row."""
+    text = describe_failure(response)
+    if read_meaning(response) is not Meaning.KEY_TAKEN:
+        return text
+    return (
+        f"{text}: Power Apps lists the keys of a table (Tables, the table, Keys). Search Dataverse "
+        "for a row with the same values in the columns of one of them"
+    )

@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from integration.core.activity_recorder import ActivityRecorder, get_activity_context
 from integration.core.errors import Misconfigured, Unavailable
@@ -211,7 +211,15 @@ async def _requeue_or_park(
     reason, delay = str(error), retry.delay
     try:
         if isinstance(error, Misconfigured):
-            await _raise_concern(mirror, result, ConcernKind.ROW_WAITING)
+            await raise_row_concern(
+                mirror.journal,
+                mirror.row_keys,
+                result,
+                ConcernKind.ROW_WAITING,
+                mirror.now(),
+                attempts=retry.item.attempt,
+                next_attempt=mirror.now() + timedelta(seconds=delay),
+            )
     except (Unavailable, Misconfigured) as failure:  # it may be the storage that it waits for
         reason = f"{reason}; not recorded: {failure}"
         if isinstance(error, Misconfigured):

@@ -20,11 +20,13 @@ _MAX_REFUSED = 10
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Dataverse refused a change of a child or of a concept. `why`: status and code. `position`: of
-    that change; None: Dataverse did not say which. `is_taken`: another row has its key."""
+    that change; None: Dataverse did not say which. `is_taken`: another row has its key;
+    `detail`: which key, and which row."""
 
     why: str
     position: int | None
     is_taken: bool = False
+    detail: str = ""
 
 
 @dataclass(slots=True)
@@ -69,4 +71,5 @@ class RefusedChanges:
 
 
 def _describe(change: Change, refusal: Refusal, what: str) -> str:
-    return f"{change.entity_set}: {refusal.why}, so {what}"
+    text = f"{change.entity_set}: {refusal.why}, so {what}"
+    return f"{text}. {refusal.detail}" if refusal.detail else text

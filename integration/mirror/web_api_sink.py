@@ -44,6 +44,7 @@ from integration.mirror.row_edits import (
 from integration.mirror.row_order import is_current
 from integration.mirror.row_removal import NO_RESOURCE, Removal, try_to_remove
 from integration.mirror.row_sink import MirrorJob
+from integration.mirror.taken_keys import describe_taken_key, explain_refusal
 from integration.mirror.write_edits import WriteBack, record_edits, write_edits
 from integration.queues.names import MIRROR_QUEUE
 from integration.queues.queue_sender import ChangeQueues, QueueSender
@@ -68,13 +69,14 @@ _CUT = (
     "they went, the row showed some of its children without the others"
 )
 
-# Keys of other rows that a refusal names.
-_MAX_NAMED = 3
-
 
 class _DuplicateKeyError(Exception):
     """Another row has what an alternate key allows once, as a rule the FHIR id: it was created just
-    now, or is of another resource."""
+    now, or is of another resource. `change`: the one that Dataverse refused."""
+
+    def __init__(self, change: Change) -> None:
+        super().__init__()
+        self.change = change
 
 
 # One attempt; None: FHIR or Dataverse has changed meanwhile, so try again.
@@ -196,33 +198,29 @@ class WebApiSink:
         return MirrorJob(reduced, item, tables, self.server_keys)
 
     async def _retry_lost_races(self, job: MirrorJob, attempt: _Attempt) -> RowResult:
-        duplicate: str | None = None
+        refused: Change | None = None
         for _ in range(_MAX_ATTEMPTS):
             try:
                 result = await attempt(job)
             except Unmappable as problem:
                 return job.build_result("refused", notes=(str(problem),))
-            except _DuplicateKeyError:
-                duplicate = await self._make_way(job)
+            except _DuplicateKeyError as duplicate:
+                refused = duplicate.change
+                await self._make_way(job)
                 continue
             if result is not None:
                 return result
-        if duplicate is not None:
-            return job.build_result("refused", notes=(duplicate,))
+        if refused is not None:
+            return job.build_result(
+                "refused", notes=(await describe_taken_key(self.dataverse, job, refused),)
+            )
         raise Unavailable(self.dataverse.upstream.name, "other writers kept changing the row")
 
-    async def _make_way(self, job: MirrorJob) -> str:
+    async def _make_way(self, job: MirrorJob) -> None:
         """Take the FHIR id from the row of a deleted resource whose id differs in letter case
-        alone: an alternate key would keep it for ever. Return why the row cannot be written, should
-        that not have helped."""
+        alone: an alternate key would keep it for ever."""
         entity = job.entity
-        rivals = await row_lookup.find_rivals(self.dataverse, job)
-        if not rivals:
-            return (
-                f"an alternate key of {entity.table} does not allow this row: another row has the "
-                "same values in its columns. Merge the two, or change the key"
-            )
-        for row in rivals:
+        for row in await row_lookup.find_rivals(self.dataverse, job):
             id_ = row[entity.id_column]
             is_left_over = row["statecode"] == row_lookup.INACTIVE and entity.has_kind_of(row)
             if id_ == job.id or not is_left_over:
@@ -236,13 +234,6 @@ class WebApiSink:
                     etag=row["@odata.etag"],
                 )
                 await self.dataverse.apply_changes([freed], job.item.delivery)
-        others = [row[entity.key] for row in rivals if row[entity.key] != job.key]
-        named = f" ({', '.join(others[:_MAX_NAMED])})" if others else ""
-        return (
-            f"an alternate key of {entity.table} allows one row per FHIR id, and another row{named}"
-            f" has it, maybe in another letter case: clear its {entity.id_column}, or delete that "
-            "row"
-        )
 
     # -- writing ----------------------------------------------------------------------------------
 
@@ -364,7 +355,7 @@ class WebApiSink:
             if isinstance(result, Refusal):
                 if result.is_taken and await self._is_concept_made(job, mapped, existing):
                     return None
-                refused.leave_out(plan, result)
+                refused.leave_out(plan, await explain_refusal(self.dataverse, job, plan, result))
                 continue
             if result is None:
                 return None
@@ -427,7 +418,7 @@ class WebApiSink:
             is_taken = meaning is Meaning.KEY_TAKEN
             return Refusal(describe_failure(result.response), result.failed, is_taken)
         if meaning is Meaning.KEY_TAKEN:
-            raise _DuplicateKeyError
+            raise _DuplicateKeyError(plan.changes[plan.row_position])
         return job.build_result("refused", notes=(describe_failure(result.response),))
 
     async def _is_concept_made(

@@ -10,19 +10,24 @@ from integration.journal.concern import ConcernKind
 from integration.operations import query_parameters
 from integration.operations.status import Unreadable
 
-PARAMETERS = ("sender", "kind", "_count", "after")
+PARAMETERS = ("sender", "kind", "same_reason", "_count", "after")
 
 
 async def find_concerns(concerns: Concerns, params: Mapping[str, str]) -> ConcernPage:
     """Return what needs attention, newest first, by the query parameters PARAMETERS. Raises
     Rejected."""
+    count = query_parameters.parse_count(params.get("_count", query_parameters.DEFAULT_COUNT))
+    return await list_page(concerns, parse_criteria(params), count, params.get("after"))
+
+
+def parse_criteria(params: Mapping[str, str]) -> ConcernFilter:
+    """Parse the query parameters that say what is listed. Raises Rejected."""
     kind = query_parameters.parse_choice(params.get("kind"), ConcernKind, "kind")
-    criteria = ConcernFilter(
+    return ConcernFilter(
         kinds=frozenset(ConcernKind) if kind is None else frozenset({kind}),
         sender=params.get("sender"),
+        reason=params.get("same_reason"),
     )
-    count = query_parameters.parse_count(params.get("_count", query_parameters.DEFAULT_COUNT))
-    return await list_page(concerns, criteria, count, params.get("after"))
 
 
 async def read_newest(concerns: Concerns, limit: int) -> ConcernPage | Unreadable:

@@ -13,6 +13,7 @@ from integration.core.errors import Issue, Rejected
 from integration.core.log_events import log_event
 from integration.core.model import (
     TO_BE_PLANNED,
+    UNDER_WAY,
     Delivery,
     DeliveryRequest,
     EntryResult,
@@ -24,7 +25,7 @@ from integration.core.model import (
 from integration.journal.concern import ConcernGroup
 from integration.journal.concerns import change_with_concern
 from integration.journal.corrections import find_last_correction
-from integration.journal.delivery_filter import DeliveryFilter
+from integration.journal.delivery_filter import DeliveryFilter, is_waiting
 from integration.journal.lane_bits import list_open_lanes
 from integration.journal.store import Journal
 from integration.journal.table_keys import is_delivery_id
@@ -38,7 +39,6 @@ _CANCELLABLE = frozenset({Status.ACCEPTED, Status.PROCESSING, Status.PARKED, Sta
 _PARKED = frozenset({Status.PARKED})
 _REPLAYABLE = frozenset({Status.PARKED, Status.ACCEPTED})  # accepted: where a replay broke off
 
-_UNDER_WAY = frozenset({Status.ACCEPTED, Status.PROCESSING})
 
 # Seconds between two looks at a delivery whose sender waits. Each costs one storage operation.
 _FIRST_PAUSE = 0.1
@@ -136,7 +136,7 @@ async def wait_for_end(
     """Return the status report of a delivery at its end, or after so many seconds."""
     waited, pause = 0.0, _FIRST_PAUSE
     status = await get_status(journal, id_)
-    while status.delivery.status in _UNDER_WAY and waited < seconds:
+    while status.delivery.status in UNDER_WAY and waited < seconds:
         await sleep(pause)
         waited, pause = waited + pause, min(pause * 1.5, _LAST_PAUSE)
         status = await get_status(journal, id_)
@@ -200,11 +200,6 @@ async def replay(
         )
         raise Rejected(Issue("conflict", text), status=409)
     return delivery
-
-
-def is_waiting(delivery: Delivery) -> bool:
-    """Whether a delivery waits to be tried again."""
-    return delivery.status in _UNDER_WAY and delivery.waiting is not None
 
 
 async def hasten(queue: QueueSender, delivery: Delivery) -> None:

@@ -18,7 +18,7 @@ from integration.operations.attention import list_page
 
 # The query parameters that choose what is listed.
 LIST_PARAMETERS = (
-    *("status", "sender", "kind", "reason", "since", "until"),
+    *("status", "sender", "kind", "reason", "since", "until", "waiting"),
     *("attention", "resource", "sort", "_count", "after"),
 )
 
@@ -78,6 +78,7 @@ def parse_criteria(params: Mapping[str, str]) -> DeliveryFilter:
         reason=params.get("reason", ""),
         since=query_parameters.parse_datetime(params, "since"),
         until=query_parameters.parse_datetime(params, "until"),
+        waiting=query_parameters.parse_flag(params.get("waiting"), "waiting"),
     )
 
 

@@ -11,8 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from integration.core.errors import Issue, Rejected
-from integration.core.model import OPEN, Status
-from integration.journal.concern import KINDS_OF_GROUPS, ConcernGroup, ConcernKind
+from integration.core.model import OPEN, UNDER_WAY, Status
+from integration.journal.concern import (
+    KINDS_OF_GROUPS,
+    MAX_REASON_LENGTH,
+    ConcernGroup,
+    ConcernKind,
+)
 from integration.journal.delivery_filter import DeliveryFilter
 from integration.journal.jobs import (
     MAX_FILTER_LENGTH,
@@ -29,7 +34,18 @@ from integration.operations.reconcile_jobs import get_run_id
 
 _FIELDS = ("kind", "filter", "started_by")
 _RECONCILE_FIELDS = ("type", "compare", "dry_run")
-_FILTER_FIELDS = ("status", "attention", "concern", "sender", "reason", "kind", "since", "until")
+_FILTER_FIELDS = (
+    "status",
+    "attention",
+    "concern",
+    "same_reason",
+    "sender",
+    "reason",
+    "kind",
+    "since",
+    "until",
+    "waiting",
+)
 
 # The groups of which a job may work on a kind alone.
 _GROUPS = (ConcernGroup.DELIVERY, ConcernGroup.ENTRIES, ConcernGroup.ROWS)
@@ -62,28 +78,39 @@ def parse_job_request(body: Any, user: str | None = None) -> JobRequest:
     if kind is JobKind.RECONCILE:
         job_filter = _parse_reconcile_filter(params)
     else:
-        texts = {name: _parse_text(params, name, f"filter.{name}") for name in params}
+        texts = {
+            name: _parse_text(params, name, f"filter.{name}", MAX_REASON_LENGTH) for name in params
+        }
         job_filter = build_job_filter(kind, texts)
     return JobRequest(kind=kind, filter=job_filter, started_by=user or name or "")
 
 
 def build_job_filter(kind: JobKind, params: Mapping[str, str | None]) -> JobFilter:
     """Build the filter of a job from texts by name, as the lists of deliveries take them: status,
-    attention, sender, reason, kind, since, until; and `concern`, one kind of what needs attention.
-    Raises Rejected, also for a reconcile, which works on no deliveries."""
+    attention, sender, reason, kind, since, until, waiting; and `concern`, one kind of what needs
+    attention. Raises Rejected, also for a reconcile, which works on no deliveries."""
     if kind in (JobKind.RECONCILE, JobKind.PREVIEW):
         raise Rejected(Issue("value", f"a {kind} works on no deliveries", "kind"))
     given = {name: value for name, value in params.items() if value is not None}
     for name, value in given.items():
-        _check_text(value, name, f"filter.{name}")
+        limit = MAX_REASON_LENGTH if name == "same_reason" else MAX_FILTER_LENGTH
+        _check_text(value, name, f"filter.{name}", limit)
     status = query_parameters.parse_choice(given.get("status"), Status, "status")
     group = query_parameters.parse_choice(given.get("attention"), ConcernGroup, "attention")
     concern = query_parameters.parse_choice(given.get("concern"), ConcernKind, "concern")
+    same_reason = given.get("same_reason")
+    if same_reason is not None and concern is None:
+        text = "same_reason stands with the concern whose reason it is"
+        raise Rejected(Issue("value", text, "filter.same_reason"))
     if concern is not None:
         group = _choose_group(concern, status, group)
-    if kind is JobKind.REPLAY and status is None and group is None:
-        status = Status.PARKED
-    _check_target(kind, status, group)
+    waiting = query_parameters.parse_flag(given.get("waiting"), "waiting")
+    if waiting:
+        _check_waiting(status, group)
+    else:
+        if kind is JobKind.REPLAY and status is None and group is None:
+            status = Status.PARKED
+        _check_target(kind, status, group)
     criteria = DeliveryFilter(
         status=status,
         sender=given.get("sender"),
@@ -91,8 +118,9 @@ def build_job_filter(kind: JobKind, params: Mapping[str, str | None]) -> JobFilt
         reason=given.get("reason", ""),
         since=query_parameters.parse_datetime(given, "since"),
         until=query_parameters.parse_datetime(given, "until"),
+        waiting=waiting,
     )
-    return JobFilter(criteria=criteria, group=group, concern=concern)
+    return JobFilter(criteria=criteria, group=group, concern=concern, same_reason=same_reason)
 
 
 def build_reconcile_filter(type_: str, compare: str | None, *, dry_run: bool) -> JobFilter:
@@ -125,6 +153,13 @@ def _choose_group(
         text = f"a {_INCOMPLETE} ends by itself, when the row of the other resource is there"
         raise Rejected(Issue("value", text, "filter.concern"))
     return next(found for found in _GROUPS if concern in KINDS_OF_GROUPS[found])
+
+
+def _check_waiting(status: Status | None, group: ConcernGroup | None) -> None:
+    """What waits is under way: nothing else does."""
+    if group is not None or (status is not None and status not in UNDER_WAY):
+        text = "waiting stands alone, or with status=accepted or processing"
+        raise Rejected(Issue("value", text, "filter.waiting"))
 
 
 def _check_target(kind: JobKind, status: Status | None, group: ConcernGroup | None) -> None:
@@ -161,11 +196,13 @@ def describe_job(job: Job) -> dict[str, Any]:
         "status": criteria.status,
         "attention": job.filter.group if job.filter.concern is None else None,
         "concern": job.filter.concern,
+        "same_reason": job.filter.same_reason,
         "sender": criteria.sender,
         "reason": criteria.reason or None,
         "kind": criteria.kind,
         "since": criteria.since,
         "until": criteria.until,
+        "waiting": criteria.waiting or None,
     }
     fields = {
         "id": job.id,

@@ -103,7 +103,12 @@ async def list_segment(
 
 def _build_criteria(job_filter: JobFilter, until: datetime) -> ConcernFilter:
     kinds = choose_concerns(job_filter) or frozenset()
-    return ConcernFilter(kinds=kinds, sender=job_filter.criteria.sender, until=until)
+    return ConcernFilter(
+        kinds=kinds,
+        sender=job_filter.criteria.sender,
+        until=until,
+        reason=job_filter.same_reason,
+    )
 
 
 async def list_open_ids(

@@ -9,15 +9,14 @@ from enum import StrEnum
 from itertools import zip_longest
 
 from integration.core.errors import Misconfigured, Unavailable
-from integration.core.model import OPEN, Delivery, Status, WorkItem
+from integration.core.model import OPEN, UNDER_WAY, Delivery, Status, WorkItem
 from integration.journal.concern import Concern, ConcernGroup, ConcernKind
-from integration.journal.delivery_filter import matches
+from integration.journal.delivery_filter import is_waiting, matches
 from integration.journal.jobs import Job, JobKind, PreviewSummary
 from integration.journal.store import Journal
 from integration.operations.deliveries import (
     ReplayTerms,
     hasten,
-    is_waiting,
     may_resend_refused,
 )
 from integration.operations.job_cursor import (
@@ -45,8 +44,6 @@ from integration.operations.many_deliveries import (
 )
 from integration.queues.names import MIRROR_QUEUE
 from integration.queues.queue_sender import QueueSender
-
-_UNDER_WAY = frozenset({Status.ACCEPTED, Status.PROCESSING})
 
 # How often what others change meanwhile is read.
 _TRIES = 3
@@ -158,7 +155,8 @@ async def _look_at_repeated(
     """Return what became of those things of an interrupted part that are not listed any more: a
     worker of this job was done with them and could not save it, or somebody else was."""
     ended = [delivery for id_, delivery in cursor.under_way if id_ not in listed]
-    if job.filter.group is ConcernGroup.ROWS:  # no row says who had it written
+    # No row says who had it written, and no delivery that waited who had it tried.
+    if job.filter.group is ConcernGroup.ROWS or _only_hastens(job):
         return [Outcome(done=1)] * len(ended)
     found = await do_side_by_side(tools.journal.get_delivery, ended)
     return [
@@ -177,10 +175,28 @@ async def _work_on_open(tools: Tools, job: Job) -> AsyncIterator[Part]:
 
     for start in range(0, len(ids), PART):
         part, following = ids[start : start + PART], ids[start + PART : start + 2 * PART]
-        results = await _cancel_open(tools, job, part)
+        work = _hasten_open if _only_hastens(job) else _cancel_open
+        results = await work(tools, job, part)
         cursor = begin_part(replace(cursor, end=part[-1]), [(id_, id_) for id_ in following])
         yield _sum_up(cursor, results)
     yield Part(cursor=encode_cursor(cursor), is_last=True)
+
+
+def _only_hastens(job: Job) -> bool:
+    """Whether a job has what waits tried at once, and does nothing else."""
+    return job.kind is JobKind.REPLAY and job.filter.criteria.waiting
+
+
+async def _hasten_open(tools: Tools, job: Job, ids: Sequence[str]) -> list[Outcome]:
+    found = await do_side_by_side(tools.journal.get_delivery, ids)
+    targets = [item for item in found if item is not None and matches(item, job.filter.criteria)]
+
+    async def hasten_delivery(delivery: Delivery) -> None:
+        await hasten(tools.queue, delivery)
+
+    await do_side_by_side(hasten_delivery, targets)
+    left_out = len(ids) - len(targets)
+    return [Outcome(done=1)] * len(targets) + [Outcome(left_out=1)] * left_out
 
 
 async def _cancel_open(tools: Tools, job: Job, ids: Sequence[str]) -> list[Outcome]:
@@ -278,7 +294,7 @@ def _choose(job: Job, concern: Concern, delivery: Delivery | None, tools: Tools)
         return Step.LEAVE_OUT if is_wanted else Step.COUNT
     if not is_wanted or delivery.corrected_by is not None:
         return Step.LEAVE_OUT
-    if job.kind is JobKind.REPLAY and delivery.status in _UNDER_WAY:
+    if job.kind is JobKind.REPLAY and delivery.status in UNDER_WAY:
         return Step.HASTEN if is_waiting(delivery) else Step.LEAVE_OUT
     is_done = delivery.status is Status.DONE
     if is_done and not may_resend_refused(delivery, tools.now(), tools.terms):

@@ -25,6 +25,13 @@ def parse_choice(text: str | None, choices: type[_Choice], name: str) -> _Choice
     return choices(text)
 
 
+def parse_flag(text: str | None, name: str) -> bool:
+    """Parse `true` or `false`. Without the parameter it is false."""
+    if text not in (None, "true", "false"):
+        raise _make_error(name, f"{name} must be true or false")
+    return text == "true"
+
+
 def parse_count(text: str) -> int:
     """Parse `_count`, the length of a page."""
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= _MAX_COUNT:

@@ -7,6 +7,7 @@ is read once in five seconds by one worker. No part reads more as the tables gro
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from typing import TypeVar
 
 from integration.core.cron import Schedule, find_next
 from integration.core.errors import IntegrationError, Unavailable
-from integration.core.model import OPEN, Activity, Category, Delivery, Status
+from integration.core.model import OPEN, RESULT_ACTIONS, Activity, Category, Delivery, Status
 from integration.journal.activity_log import ActivityFilter, ActivityLog, ActivityPage
 from integration.journal.delivery_filter import DeliveryFilter
 from integration.journal.flow_log import FlowReader
@@ -75,6 +76,7 @@ class OpenDeliveries:
     oldest_under_way: Delivery | None = None
     waiting: int = 0  # of those under way: which are tried again, or wait for an operator
     next_attempt: datetime | None = None  # the first of theirs
+    waiting_reasons: Mapping[str, int] = field(default_factory=dict)  # how many wait for each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,12 +92,15 @@ class LastDeliveries:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamTrouble:
-    """What the activity log says of one upstream: how many errors and warnings, and the newest."""
+    """What the activity log says of one upstream: how many errors and warnings, and the newest; and
+    how many of them are calls, and the newest call. The others say what an operation came to."""
 
     errors: int
     warnings: int
     last_error: Activity | None
     last_warning: Activity | None
+    calls: int = 0
+    last_call: Activity | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -303,6 +308,9 @@ async def _find_open(check: StatusCheck, newest: Page) -> OpenDeliveries:
         oldest=_find_oldest(is_open),
         oldest_under_way=_find_oldest(under_way),
         waiting=sum(delivery.waiting is not None for delivery in under_way),
+        waiting_reasons=Counter(
+            delivery.reason for delivery in under_way if delivery.waiting and delivery.reason
+        ),
         next_attempt=min(
             (delivery.next_attempt for delivery in under_way if delivery.next_attempt), default=None
         ),
@@ -384,11 +392,14 @@ def _describe_trouble(
 ) -> UpstreamTrouble:
     own_errors = [entry for entry in errors if entry.upstream == upstream]
     own_warnings = [entry for entry in warnings if entry.upstream == upstream]
+    calls = [item for item in (*own_errors, *own_warnings) if item.action not in RESULT_ACTIONS]
     return UpstreamTrouble(
         errors=len(own_errors),
         warnings=len(own_warnings),
         last_error=next(iter(own_errors), None),
         last_warning=next(iter(own_warnings), None),
+        calls=len(calls),
+        last_call=max(calls, key=lambda entry: entry.time, default=None),
     )
 
 

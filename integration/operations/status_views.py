@@ -116,7 +116,7 @@ def _describe_entry(entry: Activity | None) -> dict[str, Any] | None:
 
 def _describe_check(report: StatusReport) -> dict[str, Any] | None:
     checked = report.upstreams
-    return None if checked is None else {"checked": checked.checked, **checked.states}
+    return None if checked is None else {"checked": checked.checked, **checked.texts}
 
 
 def _select(value: object, names: tuple[str, ...]) -> dict[str, Any]:

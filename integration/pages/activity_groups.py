@@ -13,10 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from integration.core.model import Activity, Category
-
-# The actions of the entries that say what an operation came to.
-RESULTS = ("mirror", "notify")
+from integration.core.model import RESULT_ACTIONS, Activity, Category
 
 # How many of its actions, or resource types, a parent names.
 _MAX_NAMED = 3
@@ -144,7 +141,9 @@ def group_entries(entries: Iterable[Activity]) -> list[Group]:
 
 def _build_group(entries: list[Activity]) -> Group:
     """Build a group of entries, the oldest first."""
-    result = next((entry for entry in entries if entry.operation and entry.action in RESULTS), None)
+    result = next(
+        (entry for entry in entries if entry.operation and entry.action in RESULT_ACTIONS), None
+    )
     return Group(result=result, calls=tuple(entry for entry in entries if entry is not result))
 
 
@@ -157,7 +156,7 @@ def _list(names: Iterable[str]) -> str:
 
 def explain(entry: Activity) -> str | None:
     """Say why an entry is no success; None: it is one, or its notes say it."""
-    if entry.category is Category.INFORMATION or entry.action in RESULTS:
+    if entry.category is Category.INFORMATION or entry.action in RESULT_ACTIONS:
         return None
     known = _REASONS.get(entry.status)
     if known is not None or not entry.status.isdigit():

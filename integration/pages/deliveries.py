@@ -1,7 +1,8 @@
 """The page Deliveries: those that match, newest first.
 
 It costs what a page of `GET /api/deliveries` costs: one storage operation, or with `attention` one
-and one for each delivery shown.
+and one for each delivery shown. What waits is found among the open ones: a page looks at 48 of
+them, with one operation each, one for each 1,000 that are open, and two more.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from integration.pages.http import Reply
 from integration.pages.jobs import list_offers
 from integration.pages.view import View, render
 
-FIELDS = ("sender", "status", "kind", "attention", "reason", "since", "until", "sort", "after")
+FIELDS = (
+    *("sender", "status", "kind", "attention", "reason", "since", "until", "waiting"),
+    *("sort", "after"),
+)
 
 # What a delivery may be: the types of bundles, and what is no bundle.
 KINDS = (
@@ -32,6 +36,8 @@ ATTENTION = {
     ConcernGroup.DELIVERY: "is parked, held or waits",
     ConcernGroup.ROWS: "has rows that are not written",
 }
+
+WAITING = {"true": "waits for another attempt"}
 
 
 async def show_deliveries(view: View) -> Reply:
@@ -52,5 +58,6 @@ async def show_deliveries(view: View) -> Reply:
         statuses=list(Status),
         kinds=KINDS,
         attention=ATTENTION,
+        waiting=WAITING,
         sorts=[Sort.OLDEST],
     )

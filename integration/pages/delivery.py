@@ -14,16 +14,17 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import urlencode
 
 from integration.core.errors import Issue, Rejected
-from integration.core.model import Delivery, EntryResult, RowResult, Status
+from integration.core.model import UNDER_WAY, Delivery, EntryResult, RowResult, Status
 from integration.journal.corrections import is_correctable
+from integration.journal.delivery_filter import is_waiting
 from integration.operations import deliveries as verbs
 from integration.operations.delivery_story import AFTER_END, MAX_CALLS, read_story
 from integration.operations.views import describe_progress
 from integration.pages.delivery_steps import group_steps, list_steps
 from integration.pages.http import Reply, redirect
+from integration.pages.row_links import build_form_link
 from integration.pages.view import View, render
 
 # Entries, and rows, of one page.
@@ -31,7 +32,6 @@ PAGE = 100
 
 FIELDS = ("show", "page", "rows", "refresh", "live", "tried")
 
-_UNDER_WAY = frozenset({Status.ACCEPTED, Status.PROCESSING})
 
 # A path of elements, and nothing that could quote a value, as a condition in a path does.
 _ELEMENT = r"[A-Za-z]\w{0,63}(?:\[(?:\d{1,9}|x)\])?"
@@ -91,7 +91,7 @@ async def show_delivery(view: View) -> Reply:
     delivery = story.delivery
     results = [result for result in story.results if not (only_unwritten and result.is_written)]
     in_order = sorted(story.rows, key=lambda row: (row.action not in _NOT_WELL, row.resource))
-    is_open = delivery.status in _UNDER_WAY
+    is_open = delivery.status in UNDER_WAY
     return render(
         view,
         "delivery.html",
@@ -111,7 +111,7 @@ async def show_delivery(view: View) -> Reply:
         is_refreshing=is_open and view.fields.get("refresh") != "off",
         can_replay=_can_replay(delivery, story.results, story.rows),
         can_correct=is_correctable(delivery) and delivery.corrected_by is None,
-        is_waiting=verbs.is_waiting(delivery),
+        is_waiting=is_waiting(delivery),
         is_tried="tried" in view.fields,
         can_cancel=is_open or delivery.status is Status.PARKED,
     )
@@ -120,7 +120,7 @@ async def show_delivery(view: View) -> Reply:
 async def _show_progress(view: View, id_: str) -> Reply:
     status = await verbs.get_status(view.parts.journal, id_)
     delivery = status.delivery
-    is_open = delivery.status in _UNDER_WAY
+    is_open = delivery.status in UNDER_WAY
     reply = render(
         view,
         "delivery_live.html",
@@ -164,7 +164,7 @@ async def replay(view: View) -> Reply:
     waits is tried at once, and then its page says so."""
     parts, id_ = view.parts, view.arguments["id"]
     replayed = await verbs.replay(parts.journal, parts.queue, id_, parts.now(), parts.replay_terms)
-    query = "?tried=now" if verbs.is_waiting(replayed) else ""
+    query = "?tried=now" if is_waiting(replayed) else ""
     return redirect(f"deliveries/{id_}{query}")
 
 
@@ -210,8 +210,7 @@ def describe_row(row: RowResult, dataverse_url: str) -> RowLine:
     """Describe the result of a row. Pure."""
     form = None
     if row.row is not None and row.action != "deleted":
-        query = urlencode({"etn": row.table, "id": row.row, "pagetype": "entityrecord"})
-        form = f"{dataverse_url.rstrip('/')}/main.aspx?{query}"
+        form = build_form_link(dataverse_url, row.table, row.row)
     tone = "bad" if row.action in _NOT_WELL else "warn" if row.waits or row.notes else "good"
     return RowLine(row=row, tone=tone, form=form)
 
@@ -226,7 +225,7 @@ def _can_replay(
         is_well = mirrored >= queued and all(row.action not in _NOT_WELL for row in rows)
         is_refused = delivery.refused > 0 and delivery.corrected_by is None
         return is_refused or not is_well
-    return delivery.status is Status.PARKED or delivery.unqueued or verbs.is_waiting(delivery)
+    return delivery.status is Status.PARKED or delivery.unqueued or is_waiting(delivery)
 
 
 def _parse_filter(view: View) -> bool:

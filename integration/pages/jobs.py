@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from integration.core.errors import Rejected
-from integration.journal.concern import ConcernGroup
-from integration.journal.jobs import OPEN_STATES, Job, JobKind
+from integration.journal.concern import ConcernGroup, ConcernKind
+from integration.journal.jobs import OPEN_STATES, Job, JobFilter, JobKind
 from integration.operations.job_request import JobRequest, build_job_filter, describe_job
 from integration.operations.jobs import count_targets, get_job, list_jobs, start_job, stop_job
 from integration.operations.query_parameters import parse_choice
@@ -20,10 +20,24 @@ from integration.pages.people import Role
 from integration.pages.view import View, render
 
 # What a job is asked for by: the fields of its kind and its filter.
-FILTER_FIELDS = ("status", "attention", "concern", "sender", "reason", "kind", "since", "until")
+FILTER_FIELDS = (
+    "status",
+    "attention",
+    "concern",
+    "same_reason",
+    "sender",
+    "reason",
+    "kind",
+    "since",
+    "until",
+    "waiting",
+)
 NEW_FIELDS = ("do", *FILTER_FIELDS)
 
 TITLES = {JobKind.REPLAY: "Replay", JobKind.CANCEL: "Cancel", JobKind.RECONCILE: "Reconcile"}
+# What waits is tried again by itself: a job only does so earlier.
+_WAITING = frozenset({ConcernKind.WAITING, ConcernKind.ROW_WAITING})
+
 # A preview begins on the page of a draft.
 _ALL_TITLES = {**TITLES, JobKind.PREVIEW: "Preview"}
 
@@ -33,12 +47,13 @@ def list_offers(view: View, filters: Mapping[str, str]) -> list[tuple[JobKind, s
     if not view.person.can(Role.OPERATOR):
         return []
     offers = []
-    for kind, title in TITLES.items():
+    for kind in TITLES:
         if set(filters) - set(FILTER_FIELDS):
             continue
         try:
             # Without a filter a list shows everything, which is no choice that anybody made.
-            build_job_filter(kind, build_query(filters) if filters else {"status": "done"})
+            query = build_query(filters) if filters else {"status": "done"}
+            title = _choose_title(kind, build_job_filter(kind, query))
         except Rejected:
             continue
         offers.append((kind, title))
@@ -54,7 +69,7 @@ async def show_jobs(view: View) -> Reply:
         jobs=page.jobs,
         after=page.after,
         is_first="after" not in view.fields,
-        titles=_ALL_TITLES,
+        title_of=lambda job: _choose_title(job.kind, job.filter),
     )
 
 
@@ -66,7 +81,8 @@ async def show_new_job(view: View) -> Reply:
         view,
         "job_new.html",
         request=request,
-        title=TITLES[request.kind],
+        title=_choose_title(request.kind, request.filter),
+        only_hastens=_only_hastens(request.kind, request.filter),
         filters=filters,
         is_of_rows=request.filter.group is ConcernGroup.ROWS,
         back=_link_back(filters),
@@ -74,11 +90,22 @@ async def show_new_job(view: View) -> Reply:
     )
 
 
+def _only_hastens(kind: JobKind, job_filter: JobFilter) -> bool:
+    """Whether a job has what waits tried at once, and replays nothing."""
+    waits = job_filter.criteria.waiting or job_filter.concern in _WAITING
+    return kind is JobKind.REPLAY and waits
+
+
+def _choose_title(kind: JobKind, job_filter: JobFilter) -> str:
+    return "Try now" if _only_hastens(kind, job_filter) else _ALL_TITLES[kind]
+
+
 def _link_back(filters: Mapping[str, str]) -> str:
     """Return the address of the list that shows what a job would work on."""
     if "concern" not in filters:
         return build_link("deliveries", filters)
-    fields = {"kind": filters["concern"], "sender": filters.get("sender")}
+    fields = {"kind": filters["concern"], **filters}
+    del fields["concern"]
     return build_link("attention", fields)
 
 
@@ -96,7 +123,7 @@ async def show_job(view: View) -> Reply:
         view,
         "job.html",
         job=job,
-        title=_ALL_TITLES[job.kind],
+        title=_choose_title(job.kind, job.filter),
         examples=_list_examples(view, job),
         filters=described["filter"],
         delivery=described.get("delivery"),

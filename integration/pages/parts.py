@@ -106,3 +106,5 @@ class PagesParts:
     identification: Identification
     public_url: str | None
     patients: PatientParts
+    # Seconds that a page waits for upstreams that it asks. One that hangs must not keep it.
+    patience: float = 2.0

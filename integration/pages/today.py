@@ -17,22 +17,21 @@ from integration.operations.attention import read_newest
 from integration.operations.flow import DEFAULT_HOURS, FlowReport, report_flow
 from integration.operations.health import (
     ASKED,
+    Answering,
     CheckedStates,
-    UpstreamCheck,
-    check_upstreams,
-    get_known_states,
+    UpstreamState,
+    check_in_time,
 )
 from integration.operations.status import StatusReport, Unreadable, report_status
 from integration.pages.chart import HEIGHT, WIDTH, build_chart, count_refused, count_rows
 from integration.pages.http import Reply
+from integration.pages.people import Role
+from integration.pages.recovery import UPSTREAMS, describe_recovery, list_recovered
 from integration.pages.view import View, render
 from integration.queues.queue_reader import QueueState
 
 # The newest concerns that are counted, in one storage operation. Of more it says `more than`.
 MAX_CONCERNS = 1000
-
-# Seconds for upstreams to answer. One that hangs must not keep the page from showing.
-PATIENCE = 2.0
 
 # What each kind is called here, for one and for several; words that need no glossary.
 _TITLES = {
@@ -71,10 +70,25 @@ _TITLES = {
 }
 
 
-_UPSTREAMS = {"fhir": "FHIR server", "dataverse": "Dataverse", "storage": "Storage"}
+# What is to be done about an upstream that does not work as it should.
+_REMEDIES = {
+    Answering.SLOWLY: (
+        "Work goes on, and takes long. See what else it has to do, or have it scaled"
+    ),
+    Answering.REFUSES: (
+        "It is there, and refuses: see its status below. What waits for it goes on by itself; what "
+        "was given up does not"
+    ),
+    Answering.SILENT: (
+        "See whether it runs, and can be reached. What waits for it goes on by itself; what was "
+        "given up does not"
+    ),
+}
 
-# What was given up, and is replayed once the service works again.
+# What was given up, and is replayed once the service works again; and what goes on by itself, and
+# earlier if somebody wants it to.
 _GIVEN_UP = frozenset({ConcernKind.PARKED, ConcernKind.ROW_PARKED})
+_WAITING = frozenset({ConcernKind.WAITING, ConcernKind.ROW_WAITING})
 
 # Alerts that no concern tells of: what they are called here, and the page that says more.
 _ALERTS = {
@@ -105,6 +119,13 @@ class Need:
     oldest: datetime
     reason: str
     other_reasons: int
+    next_attempt: datetime | None = None  # the first of theirs, of what waits
+    recovery: str | None = None  # what says that the cause is gone
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it goes on by itself."""
+        return self.kind in _WAITING
 
     @property
     def is_given_up(self) -> bool:
@@ -118,21 +139,24 @@ async def show_today(view: View) -> Reply:
     report, found, upstreams, flow = await asyncio.gather(
         report_status(parts.status_check),
         read_newest(parts.journal, MAX_CONCERNS),
-        _check_upstreams(parts.status_check.upstream_check),
+        check_upstreams_of(view),
         _read_flow(view),
     )
     total = None if flow is None else add_counts(hour.counts for hour in flow.by_hour)
     return render(
         view,
         "today.html",
-        needs=[] if isinstance(found, Unreadable) else group_concerns(found.concerns),
+        needs=[] if isinstance(found, Unreadable) else group_concerns(found.concerns, upstreams),
         has_more=not isinstance(found, Unreadable) and found.after is not None,
         max_concerns=MAX_CONCERNS,
         report=report,
         upstreams=upstreams,
-        asked=ASKED,
-        upstream_names=_UPSTREAMS,
+        recovered=_list_recovered(report, upstreams),
+        upstream_names=UPSTREAMS,
         is_waited_for=upstreams is not None and ASKED in upstreams.states.values(),
+        tone_of=_choose_tone,
+        asked=ASKED,
+        may_start=view.person.can(Role.OPERATOR),
         problems=list_problems(report, upstreams, found),
         flow=flow,
         total=total if total is not None and total.list_counted() else None,
@@ -145,24 +169,45 @@ async def show_today(view: View) -> Reply:
     )
 
 
-def group_concerns(concerns: Sequence[Concern]) -> list[Need]:
+def _choose_tone(state: UpstreamState) -> str:
+    return {Answering.WORKS: "good", Answering.SLOWLY: "warn", Answering.ASKED: ""}.get(
+        state.answering, "bad"
+    )
+
+
+def _list_recovered(report: StatusReport, upstreams: CheckedStates | None) -> list[tuple[str, int]]:
+    if isinstance(report.deliveries, Unreadable):
+        return []
+    return list_recovered(report.deliveries.waiting_reasons, upstreams)
+
+
+def group_concerns(
+    concerns: Sequence[Concern], upstreams: CheckedStates | None = None
+) -> list[Need]:
     """Return what needs somebody, by kind: what cannot go on by itself first. Pure."""
     by_kind: dict[ConcernKind, list[Concern]] = {}
     for concern in concerns:
         by_kind.setdefault(concern.kind, []).append(concern)
-    return [_describe(kind, by_kind[kind]) for kind in _TITLES if kind in by_kind]
+    return [_describe(kind, by_kind[kind], upstreams) for kind in _TITLES if kind in by_kind]
 
 
-def _describe(kind: ConcernKind, concerns: Sequence[Concern]) -> Need:
+def _describe(
+    kind: ConcernKind, concerns: Sequence[Concern], upstreams: CheckedStates | None
+) -> Need:
     reasons = Counter(concern.reason for concern in concerns)
+    reason = reasons.most_common(1)[0][0]
     singular, plural = _TITLES[kind]
     return Need(
         kind=kind,
         number=len(concerns),
         title=singular if len(concerns) == 1 else plural,
         oldest=min(concern.since for concern in concerns),
-        reason=reasons.most_common(1)[0][0],
+        reason=reason,
         other_reasons=len(reasons) - 1,
+        next_attempt=min(
+            (concern.next_attempt for concern in concerns if concern.next_attempt), default=None
+        ),
+        recovery=describe_recovery(reason, upstreams) if kind in _GIVEN_UP | _WAITING else None,
     )
 
 
@@ -181,10 +226,15 @@ def list_problems(
 
 def _list_upstreams(upstreams: CheckedStates | None) -> Iterable[Problem]:
     for name, state in (upstreams.states if upstreams else {}).items():
-        if state not in ("ok", ASKED):
-            place = _UPSTREAMS.get(name, name)
-            text = f"{state}. What waits for it goes on by itself; what was given up does not."
-            yield Problem(place=place, text=text, path="activity", fields={"upstream": place})
+        if state.answering in _REMEDIES:
+            place = UPSTREAMS.get(name, name)
+            text = f"{state.text}. {_REMEDIES[state.answering]}."
+            yield Problem(
+                place=place,
+                text=text,
+                path="activity",
+                fields={"upstream": place, "health": "show"},
+            )
 
 
 def _list_senders(report: StatusReport) -> Iterable[Problem]:
@@ -233,11 +283,7 @@ async def _read_flow(view: View) -> FlowReport | None:
         return None
 
 
-async def _check_upstreams(check: UpstreamCheck | None) -> CheckedStates | None:
-    if check is None:
-        return None
-    task = asyncio.ensure_future(check_upstreams(check))
-    try:
-        return await asyncio.wait_for(asyncio.shield(task), PATIENCE)
-    except TimeoutError:
-        return get_known_states(check)
+async def check_upstreams_of(view: View) -> CheckedStates | None:
+    """Return how upstreams answer, within the patience of a page; None: none is to be asked."""
+    check = view.parts.status_check.upstream_check
+    return None if check is None else await check_in_time(check, view.parts.patience)

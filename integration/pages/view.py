@@ -10,12 +10,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
+from jinja2.runtime import Context
 from markupsafe import Markup
 
 from integration.pages.http import PageRequest, Reply, build_link
 from integration.pages.parts import PagesParts
 from integration.pages.people import Person, Role
+from integration.pages.row_links import link_rows
 
 _FOLDER = Path(__file__).parent
 STATIC = _FOLDER / "static"
@@ -65,6 +67,7 @@ def render(view: View, template: str, *, status: int = 200, **values: Any) -> Re
             current=view.request.path.split("/")[0],
             now=view.parts.now(),
             Role=Role,
+            dataverse_url=view.parts.dataverse_url,
             **values,
         )
     )
@@ -95,6 +98,7 @@ def _load_templates() -> Environment:
         count=format_count,
         plural=choose_plural,
         id=format_id,
+        rows=format_rows,
     )
     return environment
 
@@ -146,6 +150,12 @@ def format_id(name: str) -> Markup:
     hidden = Markup('<span class="cut">{}</span>').format(id_[:cut]) if cut else ""
     text = Markup('<span class="id" title="{}">{}{}{}{}</span>')
     return text.format(name, type_, slash, hidden, id_[cut:])
+
+
+@pass_context
+def format_rows(context: Context, text: str) -> Markup:
+    """Show a text with links to the rows of Dataverse that it names."""
+    return link_rows(text, context["dataverse_url"])
 
 
 def format_count(number: int) -> str:

@@ -33,6 +33,7 @@ async def record_waiting(
     if is_said and delivery.attempts >= item.attempt and delivery.for_operator >= is_for_operator:
         return
     since = datetime.fromtimestamp(item.since, UTC) if item.since is not None else now
+    next_attempt = now + timedelta(seconds=retry.delay or 0.0)
     concern = None
     if is_for_operator:
         is_known = delivery.for_operator and delivery.attention
@@ -43,6 +44,8 @@ async def record_waiting(
             parse_activity_time(delivery.attention) if is_known else now,
             reason=str(error),
             lane=item.lane,
+            attempts=item.attempt,
+            next_attempt=next_attempt,
         )
     await change_with_concern(
         journal,
@@ -52,6 +55,6 @@ async def record_waiting(
         reason=str(error),
         waiting=since,
         attempts=item.attempt,
-        next_attempt=now + timedelta(seconds=retry.delay or 0.0),
+        next_attempt=next_attempt,
         for_operator=is_for_operator,
     )

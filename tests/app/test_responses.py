@@ -33,7 +33,7 @@ from integration.journal.audit_entry import AccessKind, AuditEntry, Reader, buil
 from integration.journal.audit_log import AuditPage
 from integration.journal.store import Page
 from integration.operations.deliveries import DeliveryStatus, ReplayPage
-from integration.operations.health import CheckedStates
+from integration.operations.health import OK, Answering, CheckedStates, UpstreamState
 from tests.builders import MARKER
 from tests.conftest import told_by
 
@@ -392,11 +392,14 @@ def test_the_last_page_has_no_next_one() -> None:
 
 def test_health_is_an_answer_for_probes() -> None:
     checked = datetime(2026, 3, 2, tzinfo=UTC)
-    well = responses.build_upstreams(CheckedStates({"storage": "ok"}, checked, 60))
+    well = responses.build_upstreams(CheckedStates({"storage": OK}, checked, 60))
     states = {"status": "ok", "checked": "2026-03-02T00:00:00Z", "storage": "ok"}
     assert (well.status_code, read(well)) == (200, states)
     assert well.headers["Cache-Control"] == "private, max-age=60"
-    trouble = {"storage": "ok", "fhir": "answered 500"}
+    slow = CheckedStates({"storage": UpstreamState(Answering.SLOWLY, "4 s")}, checked, 9)
+    slowly = responses.build_upstreams(slow)
+    assert (slowly.status_code, read(slowly)["status"]) == (200, "degraded")
+    trouble = {"storage": OK, "fhir": UpstreamState(Answering.REFUSES, "answered 500")}
     ill = responses.build_upstreams(CheckedStates(trouble, checked, 3))
     assert (ill.status_code, read(ill)["status"]) == (503, "degraded")
     assert ill.headers["Cache-Control"] == "private, max-age=3"

@@ -7,7 +7,12 @@ from collections.abc import Mapping
 
 EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "": ("", "?refresh=off"),
-    "attention": ("attention", "attention?kind=parked", "attention?sender=nobody"),
+    "attention": (
+        "attention",
+        "attention?kind=parked",
+        "attention?sender=nobody",
+        "attention?kind=parked&same_reason=none",
+    ),
     "deliveries": ("deliveries", "deliveries?status=parked", "deliveries?sender=nobody"),
     "deliveries/{id}": (
         "deliveries/{written}",

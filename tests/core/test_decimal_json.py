@@ -77,6 +77,31 @@ def test_what_is_not_json_is_refused_with_its_place(data: bytes, why: str) -> No
         decimal_json.decode(data)
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('{\n "a": 1\n\n "b": 2\n}', 2),
+        ("[\n 1\n 2\n]", 2),
+        ('{\n "a": 1,\n}', 2),
+        ("[\n 1,\n\n]", 2),
+        ('{\n "a"\n 1\n}', 2),
+        ('{\n "a"\n}', 2),
+        ('{\n "a":\n}', 2),
+        ('{\n "a":\n, "b": 1}', 2),
+        ('{\n "a":\n abc\n}', 3),
+        ('{\n "a": "abc,\n "b": 1\n}', 2),
+        ('{\n "a": [1, 2\n },\n "b": 1\n}', 3),
+        ('{\n "a": 1}\n}\n', 3),
+        ('{\n "a": 1,\n ,"b": 1\n}', 3),
+    ],
+)
+def test_the_line_is_that_of_the_fault_not_the_one_after_it(text: str, line: int) -> None:
+    """A parser notices what is missing at the token behind it."""
+    with pytest.raises(decimal_json.Malformed, match=f"line {line},") as refused:
+        decimal_json.decode(text.encode())
+    assert refused.value.line == line
+
+
 def test_a_number_beyond_any_decimal_is_refused_like_all_that_is_not_json() -> None:
     with pytest.raises(decimal_json.Malformed):
         decimal_json.decode(b'{"value": 1e99999999999999999999}')

@@ -170,6 +170,12 @@ async def test_entries_are_found_by_each_of_their_fields(
     assert await found(log, wanted) == [FULL]
 
 
+async def test_health_calls_can_be_left_out(log: ActivityLog) -> None:
+    await log.add([replace(FULL, action="health"), FULL, replace(FULL, action="health check")])
+    shown = await found(log, ActivityFilter(hides_health=True))
+    assert [entry.action for entry in shown] == ["health check", "mirror"]
+
+
 @pytest.mark.parametrize(
     "wanted",
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -88,11 +89,12 @@ async def test_a_concern_comes_back_as_it_was_written(kept: Kept) -> None:
     journal, _ = kept
     refused = [EntryResult(n, 422, issues=[{"code": "invalid"}]) for n in (4, 7)]
     entries = build_entries_concern("d", "north", NOON, refused)
-    for concern in (entries, make(1), make_row(2, "Patient/p1")):
+    row = replace(make_row(2, "Patient/p1"), attempts=3, next_attempt=NOON)
+    for concern in (entries, make(1), row):
         await journal.put_concern(concern)
         await journal.put_concern(concern)
     page = await journal.list_concerns(ConcernFilter(), 10, None)
-    assert page.concerns == (entries, make(1), make_row(2, "Patient/p1"))
+    assert page.concerns == (entries, make(1), row)
     assert page.after is None
 
 
@@ -119,6 +121,8 @@ async def test_the_newest_come_first_page_by_page(kept: Kept) -> None:
         (ConcernFilter(sender="south"), ["d2"]),
         (ConcernFilter(kinds=frozenset({ConcernKind.PARKED})), ["d1", "d2"]),
         (ConcernFilter(resource="Patient/p1"), ["d"]),
+        (ConcernFilter(reason="answered 400"), ["d"]),
+        (ConcernFilter(reason="answered 40"), []),
         (ConcernFilter(since=NOON - timedelta(hours=26)), ["d1", "d2", "d25"]),
         (ConcernFilter(until=NOON - timedelta(hours=25)), ["d25", "d"]),
         (ConcernFilter(sender="south", resource="Patient/p1"), []),
@@ -149,7 +153,7 @@ def test_a_reason_is_short_and_quotes_no_text_of_a_fhir_server() -> None:
     odd = {"code": f"{MARKER}: 1"}
     refused = [EntryResult(n, 422, issues=[issue, odd]) for n in range(100)]
     concern = build_entries_concern("d", "north", NOON, refused)
-    assert (concern.reason, concern.number) == ("entry 0: 422 invalid", 100)
+    assert (concern.reason, concern.number) == ("422 invalid", 100)
     assert concern.positions == tuple(range(MAX_POSITIONS))
     long = build_delivery_concern(ConcernKind.PARKED, "d", "n", NOON, reason="x" * 9000)
     assert len(long.reason) == MAX_REASON_LENGTH

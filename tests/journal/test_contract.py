@@ -541,6 +541,24 @@ async def test_what_comes_in_meanwhile_does_not_shift_the_pages(journal: Journal
     assert len(rest.deliveries) == 2
 
 
+async def test_what_waits_is_found_among_the_open_deliveries_page_by_page(
+    journal: Journal,
+) -> None:
+    all_ = [made(NOON - timedelta(hours=9 * each), each) for each in range(6)]
+    await keep(journal, *all_)
+    waiting = [all_[1], all_[2], all_[5]]
+    for each in waiting:
+        await journal.update_delivery(each.id, waiting=NOON, next_attempt=NOON)
+    await journal.update_delivery(all_[3].id, waiting=NOON, status=Status.PARKED)
+    wanted = DeliveryFilter(waiting=True)
+    first = await journal.list_deliveries(wanted, 2, None)
+    rest = await journal.list_deliveries(wanted, 2, first.after)
+    assert [each.id for each in first.deliveries] == [all_[1].id, all_[2].id]
+    assert [each.id for each in rest.deliveries] == [all_[5].id]
+    only_processing = DeliveryFilter(waiting=True, status=Status.PROCESSING)
+    assert (await journal.list_deliveries(only_processing, 2, None)).deliveries == ()
+
+
 async def test_the_list_can_be_narrowed_to_a_status_across_days(journal: Journal) -> None:
     made_then = [made(NOON - timedelta(hours=9 * each), each) for each in range(6)]
     await keep(journal, *made_then)

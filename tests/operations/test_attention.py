@@ -57,7 +57,7 @@ async def test_refused_entries_need_attention_and_no_value_is_quoted(route: Rout
     (concern,) = await list_concerns(route)
     assert (concern.kind, concern.delivery, concern.sender) == ("entries", delivery, "north")
     assert (concern.positions, concern.number, concern.since) == ((1, 2), 2, route.clock.now)
-    assert concern.reason.startswith("entry 1: 422")
+    assert concern.reason.startswith("422")
     assert MARKER not in str(describe_concern(concern))
     assert describe_concern(concern)["todo"].startswith("mend the cause and replay")
 
@@ -110,6 +110,7 @@ async def test_a_delivery_that_waits_for_an_operator_needs_attention_until_it_go
     known = await route.known(delivery)
     assert (known.waiting, known.attempts, known.for_operator) == (first, 1, True)
     assert known.next_attempt == first + timedelta(seconds=60)
+    assert (concern.attempts, concern.next_attempt) == (1, known.next_attempt)
     assert known.reason == concern.reason
     route.clock.later(60)
     item = route.take()
@@ -271,6 +272,15 @@ async def test_a_row_that_fails_again_is_one_thing_since_the_first_time(route: R
     assert [await list_concerns(route, kind="row-refused")] == [
         await list_concerns(route, sender="north")
     ]
+
+
+async def test_a_row_that_waits_says_how_often_it_was_tried_and_when_it_is_next(
+    route: Route,
+) -> None:
+    wait = Misconfigured("contact has no column x")
+    await mirror_in_turn(route, wait)
+    (concern,) = await list_concerns(route)
+    assert (concern.attempts, concern.next_attempt) == (1, route.clock() + timedelta(seconds=60))
 
 
 async def test_a_parked_row_needs_attention_until_its_replay_has_written_it(route: Route) -> None:

@@ -13,6 +13,9 @@ from integration.core.errors import Unavailable
 from integration.journal.store import MemoryJournal, Page
 from integration.operations.health import (
     ASKED,
+    OK,
+    SLOW,
+    Answering,
     CheckedStates,
     UpstreamCheck,
     check_upstreams,
@@ -20,8 +23,10 @@ from integration.operations.health import (
     get_last_states,
 )
 from tests.conftest import Route
+from tests.doubles import Clock
 
-WELL = {"storage": "ok", "fhir": "ok", "dataverse": "ok"}
+NAMES = ("storage", "fhir", "dataverse")
+WELL = dict.fromkeys(NAMES, OK)
 
 
 class Broken(MemoryJournal):
@@ -45,8 +50,10 @@ class Silent(MemoryJournal):
     """Answers when it is let."""
 
     heard: asyncio.Event = field(default_factory=asyncio.Event)
+    asked: int = 0
 
     async def list_deliveries(self, *asked: Any) -> Page:
+        self.asked += 1
         await self.heard.wait()
         return await MemoryJournal.list_deliveries(self, *asked)
 
@@ -56,7 +63,7 @@ def sharing(route: Route, journal: Any = None) -> UpstreamCheck:
 
 
 async def checked(route: Route, journal: Any = None) -> dict[str, str]:
-    return dict((await check_upstreams(sharing(route, journal))).states)
+    return (await check_upstreams(sharing(route, journal))).texts
 
 
 async def test_all_is_well_when_every_upstream_answers(route: Route) -> None:
@@ -100,6 +107,74 @@ async def test_what_has_answered_is_known_while_another_one_is_silent(route: Rou
     journal.heard.set()
     assert (await asking).states == WELL
     assert get_known_states(check).states == WELL
+
+
+class Slow(MemoryJournal):
+    """Answers after so many seconds of a clock that only it moves."""
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        super().__init__()
+        self.clock, self.seconds = clock, seconds
+
+    async def list_deliveries(self, *asked: Any) -> Page:
+        self.clock.later(self.seconds)
+        return await MemoryJournal.list_deliveries(self, *asked)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "answering"), [(SLOW - 0.1, Answering.WORKS), (SLOW, Answering.SLOWLY)]
+)
+async def test_an_upstream_that_takes_long_answers_slowly(
+    route: Route, seconds: float, answering: Answering
+) -> None:
+    found = await check_upstreams(sharing(route, Slow(route.clock, seconds)))
+    assert found.states["storage"].answering is answering
+    assert found.is_healthy is (answering is Answering.WORKS)
+    assert found.is_answering
+
+
+@pytest.mark.parametrize(
+    ("wish", "answering"),
+    [
+        ({"kind": "status", "status": 401}, Answering.REFUSES),
+        ({"kind": "status", "status": 404}, Answering.REFUSES),
+        ({"kind": "status", "status": 503}, Answering.REFUSES),
+        ({"kind": "throttle"}, Answering.REFUSES),
+        ({"kind": "reset"}, Answering.SILENT),
+    ],
+)
+async def test_who_refuses_is_told_apart_from_who_does_not_answer(
+    route: Route, wish: dict[str, Any], answering: Answering
+) -> None:
+    route.dataverse_double.will_fail(path="WhoAmI", next=9, **wish)
+    found = await check_upstreams(sharing(route))
+    assert found.states["dataverse"].answering is answering
+    assert not found.is_answering
+
+
+async def test_one_that_answers_at_last_is_slow_and_was_asked_once_until_then(
+    route: Route,
+) -> None:
+    """Its second request is not answered either: what is known of the first one tells."""
+    journal = Silent()
+    check = UpstreamCheck(journal, route.fhir, route.dataverse, route.clock, timeout=0.01)
+    for _ in range(2):
+        state = (await check_upstreams(check)).states["storage"]
+        assert state.answering is Answering.SILENT
+        assert "If it is slow and not dead" in state.text
+        route.clock.later(30)
+    assert journal.asked == 1
+    journal.heard.set()
+    while check._pending:
+        await asyncio.sleep(0)
+    journal.heard.clear()
+    state = (await check_upstreams(check)).states["storage"]
+    assert state.text.startswith("answers slowly: its last answer took 60 s; asked again")
+    journal.heard.set()
+    while check._pending:
+        await asyncio.sleep(0)
+    route.clock.later(30)
+    assert (await check_upstreams(check)).states["storage"] == OK
 
 
 async def test_the_response_holds_no_addresses(route: Route) -> None:

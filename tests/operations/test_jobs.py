@@ -747,3 +747,38 @@ async def test_a_replay_of_all_that_waits_tries_each_at_once(either: Bench) -> N
     }
     assert once == {parked: False, waiting.id: True}
     assert await either.status(waiting.id) is Status.ACCEPTED
+
+
+async def test_all_that_waits_for_another_attempt_is_tried_at_once_by_what_matches(
+    either: Bench,
+) -> None:
+    """Most of it waits for no operator, so no concern names it."""
+    waits = {"waiting": either.clock(), "next_attempt": either.clock() + timedelta(minutes=9)}
+    north = [(await either.add(**waits)).id for _ in range(2)]
+    begun = await either.add(Status.PROCESSING, lanes=2, queued_lanes=b"\x03", **waits)
+    await either.add(sender="west", **waits)
+    await either.add()
+    await either.park()
+    assert await count_for(either, JobKind.REPLAY, waiting="true", sender="north") == (3, True)
+    done = await either.run(waiting="true", sender="north")
+    assert (done.done, done.failed) == (3, 0)
+    items = [item for queue, item, _ in either.queue.sent if queue == RELAY_QUEUE]
+    assert {item.delivery for item in items} == {*north, begun.id}
+    assert all(item.once for item in items)
+    for id_ in (*north, begun.id):
+        delivery = await either.journal.get_delivery(id_)
+        assert delivery.next_attempt == waits["next_attempt"], "its own turn stays"
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        {"waiting": "yes"},
+        {"waiting": "true", "status": "parked"},
+        {"waiting": "true", "attention": "rows"},
+        {"waiting": "true", "concern": "parked"},
+    ],
+)
+def test_what_waits_is_asked_for_without_what_does_not_wait(texts: dict[str, str]) -> None:
+    with pytest.raises(Rejected, match="waiting"):
+        build_job_filter(JobKind.REPLAY, texts)

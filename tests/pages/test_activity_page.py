@@ -230,3 +230,26 @@ async def test_what_a_page_asks_upstreams_is_one_operation(route: Route) -> None
     assert len(entries) > 1
     assert {entry.operation is None for entry in entries} == {False}
     assert len({entry.operation for entry in entries}) == 1
+
+
+async def test_health_calls_are_left_out_until_they_are_asked_for(route: Route) -> None:
+    values: dict[str, Any] = {
+        "category": Category.INFORMATION,
+        "upstream": "Dataverse",
+        "status": "200",
+    }
+    await route.activity.add(
+        [
+            Activity(time=NOON, action=action, **values)
+            for action in ("health", "update", "health-like")
+        ]
+    )
+    visitor = Visitor(make_parts(route), ("reader",))
+    asked: list[tuple[dict[str, str], list[str]]] = [
+        ({}, ["health-like", "update"]),
+        ({"health": "show"}, ["health", "health-like", "update"]),
+        ({"action": "health"}, ["health", "health-like"]),
+    ]
+    for fields, shown in asked:
+        rows = (await visitor.get("activity", **fields)).rows
+        assert sorted(row[1].removeprefix("Dataverse: ") for row in rows[1:]) == shown

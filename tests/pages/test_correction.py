@@ -128,6 +128,20 @@ async def test_a_bad_date_is_corrected_where_it_is_shown(route: Route) -> None:
     assert (await find_concerns(route.journal, {})).concerns == ()
 
 
+async def test_several_refused_entries_are_corrected_in_one_send(route: Route) -> None:
+    people = [entry(patient(birthDate=f"1984-13-0{n}"), f"{URL[:-1]}{n}") for n in (1, 2, 3)]
+    delivery = await refused(route, batch(*people))
+    visitor = visit(route)
+    shown = await visitor.get(f"deliveries/{delivery}/correction")
+    for position in range(3):
+        assert f"Entry {position} : refused with 422" in shown.text
+    made = find_made(await send(visitor, delivery, typed(shown).replace("-13-", "-12-")))
+    await route.process_all()
+    known = await route.known(made)
+    assert (known.status, known.written, known.refused) == (Status.DONE, 3, 0)
+    assert (await find_concerns(route.journal, {})).concerns == ()
+
+
 async def test_the_old_and_the_new_delivery_lead_to_each_other(route: Route) -> None:
     delivery = await refused(route)
     visitor = visit(route)
@@ -384,6 +398,11 @@ def test_what_a_browser_would_change_is_not_shown_as_a_text(body: bytes) -> None
 def test_a_resource_of_ndjson_keeps_its_line() -> None:
     assert show_text(b'{"a": 1}\r\n{"b": 2}\r\n', NDJSON) == '{"a": 1}\n{"b": 2}'
     assert show_text(b'{"a": 1, "b": [1]}', NDJSON) == '{"a": 1, "b": [1]}'
+
+
+def test_the_quoted_line_is_the_one_with_the_fault() -> None:
+    body = b'{\n  "resourceType": "Patient"\n  "birthDate": "1984-05-06"\n}'
+    assert quote_line(body, JSON) == (2, '"resourceType": "Patient"')
 
 
 def test_a_quoted_line_is_short() -> None:

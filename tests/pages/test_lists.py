@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, timedelta
+from typing import Any
 
 import pytest
 
@@ -31,6 +32,20 @@ async def raise_concerns(route: Route, kind: ConcernKind, number: int = 1, **fie
         values = {"delivery": f"delivery-{index}", "sender": "north", "reason": "503", **fields}
         id_ = build_concern_id(since, f"{kind} {index} {values}")
         await route.journal.put_concern(Concern(id=id_, since=since, kind=kind, **values))
+
+
+class CountedJournal:
+    """A journal that counts how often concerns are listed."""
+
+    def __init__(self, journal: Any) -> None:
+        self.journal, self.lists = journal, 0
+
+    async def list_concerns(self, *arguments: Any) -> Any:
+        self.lists += 1
+        return await self.journal.list_concerns(*arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.journal, name)
 
 
 def get_offers(page: Shown) -> list[str]:
@@ -91,16 +106,57 @@ async def test_its_filters_choose_and_its_pages_keep_them(route: Route) -> None:
     await raise_concerns(route, ConcernKind.PARKED, 1, sender="west", reason="of west")
     await raise_concerns(route, ConcernKind.ENTRIES, 1, reason="of entries")
     visitor = visit(route, "reader")
-    page = await visitor.get("attention", kind="parked", sender="north")
-    assert "of west" not in page.text
-    assert "of entries" not in page.text
+    every = await visitor.get("attention", kind="parked", sender="north")
+    assert "of west" not in every.text
+    assert "of entries" not in every.text
+    (behind,) = [link for link in every.links if "same_reason=" in link]
+    page = await visitor.get(behind)
     (older,) = [link for link in page.links if "after=" in link]
-    assert "kind=parked&sender=north" in older
+    assert "kind=parked&sender=north&same_reason=503" in older
     last = await visitor.get(older)
     first = {*get_deliveries(page)}
     assert len(first) == 50
     assert len({*get_deliveries(last)} - first) == 10
-    assert "/api/pages/attention?kind=parked&sender=north" in last.links
+    assert "/api/pages/attention?kind=parked&sender=north&same_reason=503" in last.links
+    assert "/api/pages/attention?kind=parked&sender=north" in last.links, "every reason"
+
+
+async def test_equal_reasons_of_a_kind_and_a_sender_are_one_line_with_their_number(
+    route: Route,
+) -> None:
+    await raise_concerns(route, ConcernKind.PARKED, 1200)
+    await raise_concerns(route, ConcernKind.PARKED, 2, sender="west")
+    await raise_concerns(route, ConcernKind.HELD, 3)
+    await raise_concerns(route, ConcernKind.PARKED, 1, reason="404")
+    journal = CountedJournal(route.journal)
+    page = await visit(route, "operator", journal=journal).get("attention")
+    assert journal.lists == 1, "one operation, however many there are"
+    shown = [(row[0].replace("\u00d7", "x"), row[2], row[4]) for row in page.rows[1:]]
+    assert sorted(shown) == [
+        ("delivery held x 3", "See all 3, or more", "north"),
+        ("delivery parked", "delivery delivery-0", "north"),
+        ("delivery parked x 2", "See all 2, or more", "west"),
+        ("delivery parked x 994", "See all 994, or more", "north"),
+    ]
+    assert "1 000 things, the newest, with 4 reasons" in page.text
+
+
+async def test_what_has_one_reason_is_listed_and_replayed_without_what_has_another(
+    route: Route,
+) -> None:
+    """The one reason begins as the other one does."""
+    id_ = await deliver(route, "north")
+    await raise_concerns(route, ConcernKind.ROW_PARKED, 3, delivery=id_)
+    await raise_concerns(route, ConcernKind.ROW_PARKED, 1, delivery=id_, reason="503 and more")
+    operator = visit(route, "operator")
+    (behind,) = [link for link in (await operator.get("attention")).links if "same_reason=" in link]
+    page = await operator.get(behind)
+    assert len(page.rows) == 4
+    assert "503 and more" not in page.text
+    (offer,) = get_offers(page)
+    asked = await operator.get(offer)
+    assert "Replay 3 rows?" in asked.text
+    assert behind in asked.links
 
 
 async def test_what_can_be_done_is_offered_for_what_is_shown_and_to_operators(route: Route) -> None:
@@ -248,6 +304,8 @@ async def test_a_wrong_field_is_refused_with_a_sentence(
         ({"attention": "entries"}, ["replay"]),
         ({"attention": "delivery"}, ["replay", "cancel"]),
         ({"status": "parked", "sort": "oldest"}, []),
+        ({"waiting": "true"}, ["replay", "cancel"]),
+        ({"waiting": "true", "sender": "north", "status": "accepted"}, ["replay", "cancel"]),
     ],
 )
 async def test_jobs_are_offered_where_they_do_what_the_list_shows(
@@ -261,3 +319,54 @@ async def test_jobs_are_offered_where_they_do_what_the_list_shows(
 async def test_the_lists_need_the_role_of_a_reader(route: Route) -> None:
     for path in ("attention", "deliveries"):
         assert (await visit(route, "phi").get(path)).status == 403
+
+
+async def test_what_waits_is_chosen_shown_with_its_attempts_and_started_after_a_count(
+    route: Route,
+) -> None:
+    waits: dict[str, Any] = {
+        "waiting": route.clock(),
+        "attempts": 3,
+        "next_attempt": route.clock() + timedelta(minutes=4),
+        "reason": "FHIR server: answered 503",
+    }
+    for sender in ("north", "north", "west"):
+        await route.journal.update_delivery(await deliver(route, sender), **waits)
+    await deliver(route, "north")
+    operator = visit(route, "operator")
+    page = await operator.get("deliveries", waiting="true", sender="north")
+    assert len(get_deliveries(page)) == 2
+    due = f"{waits['next_attempt'].astimezone(UTC):%H:%M:%S}"
+    assert re.search(
+        rf"Waits since [-0-9: ]+ UTC ; 3.attempts failed; the next one .*{due}", page.text
+    )
+    offer = get_offers(page)[0]
+    asked = await operator.get(offer)
+    assert "Try now: 2 deliveries?" in asked.text
+    assert "its own next attempt stays" in asked.text
+    begun = await operator.post("jobs", do="replay", waiting="true", sender="north")
+    job = await operator.parts.jobs.jobs.get_job(begun.location.removeprefix("jobs/"))
+    assert job is not None
+    assert job.filter.criteria.waiting
+    assert "Try now" in (await operator.get(begun.location)).text
+
+
+async def test_a_row_that_waits_is_shown_with_its_attempts(route: Route) -> None:
+    due = route.clock() + timedelta(minutes=1)
+    await route.journal.put_concern(
+        Concern(
+            id=build_concern_id(route.clock(), "Patient/p1"),
+            since=route.clock(),
+            kind=ConcernKind.ROW_WAITING,
+            delivery="delivery",
+            sender="north",
+            reason="contact has no column x",
+            resource="Patient/p1",
+            attempts=2,
+            next_attempt=due,
+        )
+    )
+    text = (await visit(route, "reader").get("attention")).text
+    assert re.search(
+        rf"2.attempts failed; the next one [-0-9]+ {due.astimezone(UTC):%H:%M:%S}", text
+    )

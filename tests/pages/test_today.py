@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, timedelta
 from typing import Any
 
@@ -12,21 +13,26 @@ import pytest
 
 from integration.core.errors import Unavailable
 from integration.core.flow import FlowCounts, count_refusal
-from integration.core.model import Status
+from integration.core.model import Activity, Category, Status
 from integration.journal.attention import ConcernFilter, ConcernPage
 from integration.journal.concern import Concern, ConcernKind, build_concern_id
 from integration.journal.flow_log import MemoryFlowLog
 from integration.journal.store import MemoryJournal, Page
-from integration.operations.health import CheckedStates, UpstreamCheck
+from integration.operations.health import (
+    OK,
+    Answering,
+    CheckedStates,
+    UpstreamCheck,
+    UpstreamState,
+)
 from integration.operations.status import report_status
-from integration.pages import today
 from integration.pages.today import MAX_CONCERNS, group_concerns, list_problems
 from integration.queues.queue_reader import MemoryQueueReader, QueueState
 from tests.builders import patient
 from tests.conftest import Route
 from tests.doubles import Clock
 from tests.operations.status_parts import Broken
-from tests.pages.asking import count_flow, make_parts, visit
+from tests.pages.asking import Visitor, count_flow, make_parts, visit
 
 NOW = Clock()()  # when every route begins
 
@@ -67,12 +73,9 @@ async def test_where_all_is_well_it_says_so(route: Route) -> None:
     assert "All empty" in page.text
 
 
-async def test_nothing_is_said_to_be_well_while_a_service_is_silent(
-    route: Route, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(today, "PATIENCE", 0.01)
+async def test_nothing_is_said_to_be_well_while_a_service_is_silent(route: Route) -> None:
     check = UpstreamCheck(SilentJournal(), route.fhir, route.dataverse, route.clock)
-    page = await visit(route, "reader", status={"upstream_check": check}).get("")
+    page = await visit(route, "reader", status={"upstream_check": check}, patience=0.01).get("")
     assert "Nothing needs you, as far as is known" in page.text
     assert "Everything that came" not in page.text
     assert "no answer yet Storage" in page.text
@@ -89,6 +92,19 @@ async def test_a_service_that_works_and_throttles_is_said_to(route: Route) -> No
     assert f"works Dataverse {told}" in (await visitor.get("")).text
     route.clock.later(300)
     assert told.partition(" the last")[0] not in (await visitor.get("")).text
+
+
+async def test_what_mirroring_came_to_is_counted_as_no_call(route: Route) -> None:
+    check = UpstreamCheck(route.journal, route.fhir, route.dataverse, route.clock)
+    visitor = visit(route, "reader", status={"upstream_check": check})
+    failed = {"category": Category.ERROR, "upstream": "Dataverse"}
+    await route.activity.add(
+        [
+            Activity(time=route.clock(), action="update", status="500", **failed),
+            Activity(time=route.clock(), action="mirror", status="requeued", **failed),
+        ]
+    )
+    assert "1 call failed or had to be repeated within the hour" in (await visitor.get("")).text
 
 
 async def test_deliveries_that_are_tried_again_are_counted_with_the_next_attempt(
@@ -153,12 +169,82 @@ async def test_of_more_than_are_counted_it_says_more(route: Route) -> None:
     assert "Only the newest 1 000 were counted" in text
 
 
-async def test_a_service_that_does_not_work_needs_somebody(route: Route) -> None:
-    states = CheckedStates({"fhir": "403: no role", "storage": "ok"}, NOW, 60)
+@pytest.mark.parametrize(
+    ("answering", "remedy"),
+    [
+        (Answering.SLOWLY, "takes long"),
+        (Answering.REFUSES, "It is there, and refuses"),
+        (Answering.SILENT, "See whether it runs"),
+    ],
+)
+async def test_a_service_that_does_not_work_needs_somebody_by_how_it_answers(
+    route: Route, answering: Answering, remedy: str
+) -> None:
+    states = CheckedStates(
+        {"fhir": UpstreamState(answering, "answered 403"), "storage": OK}, NOW, 60
+    )
     report = await report_status(make_parts(route).status_check)
     (problem,) = list_problems(report, states, ConcernPage((), None))
     assert (problem.place, problem.path) == ("FHIR server", "activity")
-    assert problem.text.startswith("403: no role.")
+    assert problem.text.startswith(f"{answering}: answered 403. ")
+    assert remedy in problem.text
+
+
+async def wait_for(route: Route, reason: str) -> MemoryJournal:
+    """A delivery that waits for this reason, by itself, and one that waits for an operator."""
+    id_ = await route.deliver(patient(id="p1"), sender="north")
+    due = route.clock() + timedelta(minutes=9)
+    await route.journal.update_delivery(
+        id_, waiting=route.clock(), next_attempt=due, attempts=3, reason=reason
+    )
+    await route.journal.put_concern(
+        replace(build_concern(ConcernKind.WAITING, reason=reason), next_attempt=due)
+    )
+    return route.journal
+
+
+def look(route: Route, *roles: str) -> Visitor:
+    check = UpstreamCheck(route.journal, route.fhir, route.dataverse, route.clock)
+    return visit(route, *roles, status={"upstream_check": check})
+
+
+@pytest.mark.parametrize("page", ["", "attention"])
+async def test_when_the_cause_of_waiting_is_gone_it_says_so_and_offers_to_start(
+    route: Route, page: str
+) -> None:
+    await wait_for(route, "FHIR server: answered 503")
+    shown = await look(route, "operator").get(page)
+    assert "The cause seems to be gone: FHIR server answers again" in shown.text
+    assert any("jobs/new?do=replay&concern=waiting" in link for link in shown.links)
+    all_that_waits = "/api/pages/jobs/new?do=replay&waiting=true"
+    assert (all_that_waits in shown.links) is (page == "")
+    reader = await look(route, "reader").get(page)
+    assert "answers again" in reader.text
+    assert not any("jobs/new" in link for link in reader.links)
+
+
+@pytest.mark.parametrize("page", ["", "attention"])
+@pytest.mark.parametrize(
+    ("reason", "down"),
+    [("FHIR server: answered 503", 503), ("contact has no column telephone22", None)],
+)
+async def test_a_cause_that_is_not_known_to_be_gone_is_not_said_to_be(
+    route: Route, page: str, reason: str, down: int | None
+) -> None:
+    await wait_for(route, reason)
+    route.fhir_double.down = down
+    shown = await look(route, "operator").get(page)
+    assert "answers again" not in shown.text
+    assert "answers now" not in shown.text
+
+
+async def test_that_a_service_answers_does_not_prove_that_it_lets_the_app_in(
+    route: Route,
+) -> None:
+    await wait_for(route, "FHIR server answered 403: it has no role")
+    text = (await look(route, "operator").get("")).text
+    assert "FHIR server answers now. Whether it lets this app in, the next attempt shows" in text
+    assert "The cause seems to be gone" not in text
 
 
 async def test_a_message_that_nobody_can_read_needs_somebody(route: Route) -> None:
