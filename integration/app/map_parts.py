@@ -188,7 +188,13 @@ def build_virtual_tables(shared: SharedParts) -> VirtualTables:
     return VirtualTables(
         data_routes=shared.data_routes,
         entity_types=entity_types,
-        reader=FeedReader(services.fhir, keys, feed.max_scanned, partial(_get_today, services)),
+        reader=FeedReader(
+            fhir=services.fhir,
+            keys=keys,
+            max_scanned=feed.max_scanned,
+            today=partial(_get_today, services),
+            get_token_key=services.token_key.get,
+        ),
         writer=FeedWriter(
             fhir=services.fhir,
             keys=keys,

@@ -223,7 +223,9 @@ def _build_range(parameter: str, first: datetime, last: datetime, slack: timedel
 
 def _format_limit(limit: datetime, slack: timedelta) -> str:
     utc = limit.astimezone(UTC)
-    return utc.date().isoformat() if slack >= _DAY else utc.strftime("%Y-%m-%dT%H:%M:%SZ")
+    # strftime writes years before 1000 with fewer than four digits.
+    whole = utc.replace(tzinfo=None).isoformat(timespec="seconds")
+    return utc.date().isoformat() if slack >= _DAY else f"{whole}Z"
 
 
 def _search_text(name: str, text: str, entity_type: MappedEntityType) -> SearchPart:

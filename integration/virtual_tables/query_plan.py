@@ -8,7 +8,7 @@ Between the two the caller resolves the keys to the ids of resources, which take
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -66,12 +66,24 @@ class QueryPlan:
     @property
     def cost_reasons(self) -> list[str]:
         """Return what makes the query look at more resources than it returns rows."""
-        if self.unsearched:
-            return list(self.unsearched)
-        if not self.is_gathered:
-            return ["$skip"]
         orders = [f"$orderby by {order.property.name}" for order in self.query.order_by]
-        return orders or ["$count"]
+        return list(self.unsearched) or (orders if self.is_exact else []) or ["$filter"]
+
+    @property
+    def cost_target(self) -> str:
+        """Return the option that does."""
+        return "$orderby" if self.is_exact and self.query.order_by else "$filter"
+
+    @property
+    def is_sorted_here(self) -> bool:
+        """Whether the rows are put into order here. Else their order is that in which FHIR finds
+        them, with ties as FHIR has them, whatever is read at a time."""
+        return bool(self.query.order_by) and self.sort is None
+
+    @property
+    def listing(self) -> Hashable:
+        """Return what the rows and their order depend on, whatever part of them is asked for."""
+        return self.scanned_type.resource, self.parameters, self.sort, self.query.filter
 
 
 def split_filter(condition: Expression | None) -> tuple[FilterPart, ...]:

@@ -4,32 +4,36 @@ A collection is streamed where FHIR sorts it as requested, or no order is reques
 pages are read until the page of rows is full. Otherwise everything that the search finds is
 gathered, up to a limit, and sorted here. What would go beyond the limit is refused: a client would
 take a part of the result, or a result in a wrong order, for the whole.
+
+The order of rows follows from $filter and $orderby alone: a client may ask for one page with
+$count, and for the next without.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
-from integration.core.errors import Unavailable
+from integration.core.errors import IntegrationError, SearchRefused, Unavailable
 from integration.fhir.client import FhirServer
-from integration.fhir.search import build_path
+from integration.fhir.search import Parameters, build_path
 from integration.fhir.searchset import find_next_path, list_matches
 from integration.odata import evaluate
 from integration.odata.model import EntityValues
 from integration.odata.query import Query
-from integration.odata.refusals import NotSupported
-from integration.virtual_tables import fhir_pages, skip_token
+from integration.odata.refusals import Gone, NotSupported
+from integration.virtual_tables import fhir_pages, refused_search, skip_token
 from integration.virtual_tables.entity_type import (
     MappedEntityType,
     build_values,
     list_lookups,
     map_resource,
 )
+from integration.virtual_tables.page_starts import PageStarts
 from integration.virtual_tables.pushdown import TargetIds
 from integration.virtual_tables.query_plan import FilterPart, QueryPlan, plan_query, split_filter
 from integration.virtual_tables.row_keys import RowKeyResolver
@@ -46,24 +50,39 @@ class FeedReader:
     """What reading needs.
 
     `max_scanned`: resources that one request may look at. `max_page_bytes`: of a page of the FHIR
-    server, since a worker holds the pages of many requests at once.
+    server, since a worker holds the pages of many requests at once. `get_token_key`: returns what
+    skip tokens are signed with, the same in every worker.
     """
 
     fhir: FhirServer
     keys: RowKeyResolver
     max_scanned: int
     today: Callable[[], date]
+    get_token_key: Callable[[], Awaitable[bytes]]
     max_page_bytes: int = 16_000_000
+    page_starts: PageStarts = field(default_factory=PageStarts)
+
+
+class RowContext(Protocol):
+    """What it takes to show resources as rows: what reading and writing have in common."""
+
+    @property
+    def fhir(self) -> FhirServer: ...
+    @property
+    def keys(self) -> RowKeyResolver: ...
+    @property
+    def today(self) -> Callable[[], date]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class RowPage:
-    """Rows, each with its version, and the names of their resources; `token` leads to the next
-    page."""
+    """Rows, each with its version, and the names of their resources; `next_cursor`: where the next
+    page begins, to which `token` leads a client."""
 
     rows: Sequence[tuple[EntityValues, str | None]]
     names: tuple[str, ...] = ()
     count: int | None = None
+    next_cursor: PageCursor | None = None
     token: str | None = None
 
 
@@ -76,7 +95,7 @@ async def read_entity(
 
 
 async def build_rows(
-    reader: FeedReader, entity_type: MappedEntityType, resources: Sequence[Resource]
+    reader: RowContext, entity_type: MappedEntityType, resources: Sequence[Resource]
 ) -> list[EntityValues]:
     """Map resources to their rows. Raises Unmappable for a resource without an id."""
     base, today = reader.fhir.upstream.base, reader.today()
@@ -93,15 +112,30 @@ async def read_page(
     reader: FeedReader, entity_type: MappedEntityType, query: Query, size: int, run_id: str
 ) -> RowPage:
     """Read a page of up to `size` rows. Raises Rejected, Unavailable, Misconfigured."""
+    resource, cursor = entity_type.resource, None
+    if query.skip_token is not None:
+        cursor = skip_token.parse_token(query.skip_token, resource, await reader.get_token_key())
     plan = await _plan(reader, entity_type, query)
     if plan.is_empty:
         return RowPage((), count=0 if query.count else None)
-    cursor = skip_token.parse_token(query.skip_token, entity_type.resource)
+    try:
+        page = await _read_planned(reader, plan, cursor, size, run_id)
+    except SearchRefused:
+        raise await _explain_refusal(reader, plan, run_id) from None
+    if page.next_cursor is None:
+        return page
+    key = await reader.get_token_key()
+    return replace(page, token=skip_token.format_token(page.next_cursor, resource, key))
+
+
+async def _read_planned(
+    reader: FeedReader, plan: QueryPlan, cursor: PageCursor | None, size: int, run_id: str
+) -> RowPage:
     if plan.is_gathered:
         return await _gather_page(reader, plan, cursor, size, run_id)
     page, count = await asyncio.gather(
         _stream_page(reader, plan, cursor, size, run_id),
-        _count_found(reader, plan, run_id) if query.count else _count_nothing(),
+        _count_found(reader, plan, run_id) if plan.query.count else _count_nothing(),
     )
     return replace(page, count=count)
 
@@ -113,9 +147,12 @@ async def count_rows(
     plan = await _plan(reader, entity_type, replace(query, count=True))
     if plan.is_empty:
         return 0
-    if plan.is_exact:
-        return await _count_found(reader, plan, run_id)
-    return sum([1 async for _ in _gather_matches(reader, plan, run_id)])
+    try:
+        if plan.is_exact:
+            return await _count_found(reader, plan, run_id)
+        return sum([1 async for _ in _gather_matches(reader, plan, run_id)])
+    except SearchRefused:
+        raise await _explain_refusal(reader, plan, run_id) from None
 
 
 async def _plan(reader: FeedReader, entity_type: MappedEntityType, query: Query) -> QueryPlan:
@@ -144,6 +181,19 @@ async def _resolve_targets(
 # -- streamed: the search is in the order of the response ------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """Where reading begins: at `cursor`, None for the first page of the search. `row`: how many
+    rows of the list come before it; None: nobody knows."""
+
+    cursor: PageCursor | None = None
+    row: int | None = 0
+
+
+class _PageForgotten(Exception):
+    """The server does not take the address of a page any more that it has issued itself."""
+
+
 async def _stream_page(
     reader: FeedReader, plan: QueryPlan, cursor: PageCursor | None, size: int, run_id: str
 ) -> RowPage:
@@ -151,33 +201,71 @@ async def _stream_page(
     wanted = _limit_rows(plan, size)
     if wanted == 0:
         return RowPage(())
-    skip = 0 if cursor else plan.query.skip
+    known = None if cursor else reader.page_starts.find(plan.listing, plan.query.skip)
+    start = _Start(cursor, None) if cursor else _Start(known[1], known[0]) if known else _Start()
+    try:
+        return await _stream_from(reader, plan, start, wanted, run_id)
+    except _PageForgotten:
+        if cursor is not None:
+            text = "the FHIR server has forgotten this page: read the list from its beginning"
+            raise Gone(text, "$skiptoken") from None
+    reader.page_starts.forget(plan.listing)
+    try:
+        return await _stream_from(reader, plan, _Start(), wanted, run_id)
+    except _PageForgotten:
+        raise _build_forgotten_error(reader) from None
+
+
+async def _stream_from(
+    reader: FeedReader, plan: QueryPlan, begin: _Start, wanted: int, run_id: str
+) -> RowPage:
+    skip = 0 if begin.row is None else plan.query.skip - begin.row
     batch = wanted if plan.is_exact and not skip else max(wanted, _BATCH_SIZE)
-    path: str | None = cursor.path if cursor and cursor.path else _build_path(plan, batch)
+    cursor = begin.cursor
+    path = cursor.path if cursor and cursor.path else _build_path(plan, batch)
+    is_issued = cursor is not None and cursor.path is not None
+    if cursor is not None and begin.row is not None and cursor.position == 0:
+        path = fhir_pages.set_count(path, batch)  # it began after a page of another size
     start = cursor.position if cursor else 0
-    scanned = 0
+    row, scanned = begin.row, 0
     chosen: list[tuple[Resource, EntityValues]] = []
-    while path is not None:
-        page = await _fetch_page(reader, plan, path, batch, run_id)
-        rows = await build_rows(reader, plan.scanned_type, page.resources)
-        for position, values in enumerate(rows[start:], start):
+
+    def remember(next_cursor: PageCursor | None) -> None:
+        if row is not None and next_cursor is not None:
+            reader.page_starts.add(plan.listing, row, next_cursor)
+
+    while True:
+        page = await _fetch_page(reader, plan, path, batch, run_id, is_issued=is_issued)
+        found = page.resources[start:]
+        if plan.is_exact and skip >= len(found):  # nothing of the page is shown
+            skip, row = skip - len(found), None if row is None else row + len(found)
+            found = []
+        rows = await build_rows(reader, plan.scanned_type, found)
+        for position, (resource, values) in enumerate(zip(found, rows, strict=True), start):
             scanned += 1
             if not evaluate.matches(plan.query.filter, values):
                 continue
+            row = None if row is None else row + 1
             if skip:
-                skip -= 1
+                skip, scanned = skip - 1, 0
                 continue
-            chosen.append((page.resources[position], values))
+            chosen.append((resource, values))
             if len(chosen) == wanted:
-                next_cursor = None if wanted == plan.query.top else page.find_cursor(position + 1)
-                return await _build_streamed(reader, plan, chosen, next_cursor)
-        if page.next_path is not None and (page.is_shrunk or scanned > reader.max_scanned):
+                next_cursor = page.find_cursor(position + 1)
+                remember(next_cursor)
+                is_last = wanted == plan.query.top
+                return await _build_streamed(reader, plan, chosen, None if is_last else next_cursor)
+        if page.next_path is None:
+            return await _build_streamed(reader, plan, chosen, None)
+        start = max(0, start - len(page.resources))
+        next_cursor = PageCursor(page.next_path, start)
+        remember(next_cursor)
+        if page.is_shrunk or scanned > reader.max_scanned:
             if chosen:  # respond with what was found; the next page goes on behind it
-                return await _build_streamed(reader, plan, chosen, PageCursor(page.next_path, 0))
+                return await _build_streamed(reader, plan, chosen, next_cursor)
             if scanned > reader.max_scanned:
                 raise _build_too_broad_error(reader, plan)
-        path, start = page.next_path, max(0, start - len(page.resources))
-    return await _build_streamed(reader, plan, chosen, None)
+        path, is_issued = page.next_path, True
 
 
 async def _build_streamed(
@@ -199,10 +287,11 @@ async def _build_streamed(
 async def _gather_page(
     reader: FeedReader, plan: QueryPlan, cursor: PageCursor | None, size: int, run_id: str
 ) -> RowPage:
-    """Read everything that satisfies the filter, and sort it here."""
+    """Read everything that satisfies the filter, and sort it here unless FHIR does."""
     found = [pair async for pair in _gather_matches(reader, plan, run_id)]
-    sort_key = evaluate.build_sort_key(plan.query.order_by, plan.scanned_type.entity.key)
-    found.sort(key=lambda pair: sort_key(pair[1]))
+    if plan.is_sorted_here:
+        sort_key = evaluate.build_sort_key(plan.query.order_by, plan.scanned_type.entity.key)
+        found.sort(key=lambda pair: sort_key(pair[1]))
     start = cursor.position if cursor else plan.query.skip
     wanted = _limit_rows(plan, size)
     end = start + wanted
@@ -220,11 +309,14 @@ async def _gather_matches(
 
     Raises Rejected, 501, where there are too many to look at, or they are too large.
     """
-    path: str | None = _build_path(plan, _BATCH_SIZE, is_sorted=False)
-    scanned, shrunk = 0, 0
+    path: str | None = _build_path(plan, _BATCH_SIZE)
+    is_issued, scanned, shrunk = False, 0, 0
     while path is not None:
-        page = await _fetch_page(reader, plan, path, _BATCH_SIZE, run_id)
-        path = page.next_path
+        try:
+            page = await _fetch_page(reader, plan, path, _BATCH_SIZE, run_id, is_issued=is_issued)
+        except _PageForgotten:
+            raise _build_forgotten_error(reader) from None
+        path, is_issued = page.next_path, True
         scanned, shrunk = scanned + len(page.resources), shrunk + page.is_shrunk
         if scanned > reader.max_scanned or (scanned == reader.max_scanned and path is not None):
             raise _build_too_broad_error(reader, plan)
@@ -255,18 +347,28 @@ class _FhirPage:
         return None if self.next_path is None else PageCursor(self.next_path, 0)
 
 
-def _build_path(plan: QueryPlan, batch: int, *, is_sorted: bool = True) -> str:
-    sort = (("_sort", plan.sort),) if plan.sort and is_sorted else ()
-    parameters = (*plan.parameters, *sort, ("_count", str(batch)))
+def _build_path(plan: QueryPlan, batch: int) -> str:
+    parameters = (*_list_parameters(plan), ("_count", str(batch)))
     return build_path(plan.scanned_type.resource, parameters)
 
 
+def _list_parameters(plan: QueryPlan) -> Parameters:
+    return (*plan.parameters, ("_sort", plan.sort)) if plan.sort else plan.parameters
+
+
 async def _fetch_page(
-    reader: FeedReader, plan: QueryPlan, path: str, batch: int, run_id: str
+    reader: FeedReader, plan: QueryPlan, path: str, batch: int, run_id: str, *, is_issued: bool
 ) -> _FhirPage:
-    path, searchset, is_shrunk = await fhir_pages.fetch_page(
-        reader.fhir, path, batch, reader.max_page_bytes, run_id
-    )
+    """Fetch a page. Raises SearchRefused, or _PageForgotten where the server has issued its
+    address."""
+    try:
+        path, searchset, is_shrunk = await fhir_pages.fetch_page(
+            reader.fhir, path, batch, reader.max_page_bytes, run_id
+        )
+    except SearchRefused:
+        if is_issued:
+            raise _PageForgotten from None
+        raise
     upstream = reader.fhir.upstream
     resources = list(list_matches(plan.scanned_type.resource, searchset))
     return _FhirPage(
@@ -282,9 +384,8 @@ def _build_page(
     resources: Sequence[Resource], rows: Sequence[EntityValues], next_cursor: PageCursor | None
 ) -> RowPage:
     versions = (resource.get("meta", {}).get("versionId") for resource in resources)
-    token = None if next_cursor is None else skip_token.format_token(next_cursor)
     names = tuple(f"{resource['resourceType']}/{resource['id']}" for resource in resources)
-    return RowPage(tuple(zip(rows, versions, strict=True)), names, token=token)
+    return RowPage(tuple(zip(rows, versions, strict=True)), names, next_cursor=next_cursor)
 
 
 async def _count_found(reader: FeedReader, plan: QueryPlan, run_id: str) -> int:
@@ -297,6 +398,17 @@ async def _count_found(reader: FeedReader, plan: QueryPlan, run_id: str) -> int:
     return total
 
 
+async def _explain_refusal(reader: FeedReader, plan: QueryPlan, run_id: str) -> IntegrationError:
+    properties = {name for part in split_filter(plan.query.filter) for name in part.properties}
+    return await refused_search.explain_refusal(
+        reader.fhir, plan.scanned_type.resource, _list_parameters(plan), properties, run_id
+    )
+
+
+def _build_forgotten_error(reader: FeedReader) -> Unavailable:
+    return Unavailable(reader.fhir.upstream.name, "it does not take the next page of its search")
+
+
 async def _count_nothing() -> None:
     return None
 
@@ -306,5 +418,5 @@ def _build_too_broad_error(reader: FeedReader, plan: QueryPlan) -> NotSupported:
         f"FHIR has no search that answers this ({', '.join(plan.cost_reasons)}), and there are "
         f"more than {reader.max_scanned:,} resources to look at: narrow it down, by the patient "
         "for example",
-        "$filter",
+        plan.cost_target,
     )

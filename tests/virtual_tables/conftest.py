@@ -39,6 +39,7 @@ from tests.builders import TODAY
 
 ROOT = "http://feed/api/odata/"
 NAMESPACE = UUID(int=7)
+TOKEN_KEY = b"signs the skip tokens of tests"
 
 Json = dict[str, Any]
 
@@ -147,6 +148,11 @@ async def feed(fhir_url: str) -> AsyncIterator[Feed]:
         yield Feed(made(fhir, kept, routes), writing, kept, routes, seen)
 
 
+async def get_token_key() -> bytes:
+    """The key of every worker of these tests."""
+    return TOKEN_KEY
+
+
 def made(fhir: FhirServer, kept: MemoryRowKeys, routes: MemoryDataRouteStore) -> VirtualTables:
     """The feed of all shipped maps."""
     keys = RowKeyResolver(kept, lambda type_: type_ not in SHAPES)
@@ -169,7 +175,7 @@ def made(fhir: FhirServer, kept: MemoryRowKeys, routes: MemoryDataRouteStore) ->
     return VirtualTables(
         data_routes=DataRoutes(store=routes, tables=tables, is_mirroring=True),
         entity_types=SHAPES,
-        reader=FeedReader(fhir, keys, 2000, today=lambda: TODAY),
+        reader=FeedReader(fhir, keys, 2000, today=lambda: TODAY, get_token_key=get_token_key),
         writer=FeedWriter(
             fhir=fhir,
             keys=keys,

@@ -40,6 +40,7 @@ from local.services import Running
 from tests.audits import make_recorder
 from tests.builders import MARKER, TODAY, Body, bundle, entry
 from tests.conftest import Route
+from tests.virtual_tables.conftest import get_token_key
 
 DELIVERY = "019caaee-c260-7000-8000-000000000001"
 WARD = "6f1d0a1e-5b7e-4f0e-8a0b-0a1b2c3d4e5f"
@@ -346,7 +347,7 @@ class Wards:
         return VirtualTables(
             data_routes=self.data,
             entity_types=shapes,
-            reader=FeedReader(fhir, keys, 100, today=lambda: TODAY),
+            reader=FeedReader(fhir, keys, 100, lambda: TODAY, get_token_key),
             writer=writing,
             audit=make_recorder(),
             max_page_size=10,
