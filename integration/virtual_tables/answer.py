@@ -9,6 +9,7 @@ from typing import Any
 
 from integration.core import decimal_json
 from integration.core.errors import Issue, MethodNotAllowed, Rejected, Unavailable
+from integration.edits.guarded_write import build_conflict_error
 from integration.journal.audit_entry import AccessAction, AccessKind, Reader
 from integration.journal.audit_recorder import AuditRecorder
 from integration.odata import addresses, bodies, headers, metadata, payload
@@ -20,7 +21,7 @@ from integration.odata.addresses import (
     Metadata,
     ServiceDocument,
 )
-from integration.odata.headers import Format, Preferences
+from integration.odata.headers import Format, Preconditions, Preferences
 from integration.odata.model import EntityType
 from integration.odata.query import Query, build_next_link, parse
 from integration.virtual_tables import audited, read, write
@@ -57,8 +58,14 @@ class _Call:
     query: Query
     format: Format
     preferences: Preferences
+    condition: Preconditions
     entity_types: Sequence[EntityType]
     target: MappedEntityType | None
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the request changes nothing."""
+        return self.request.method in ("GET", "HEAD")
 
     @property
     def entity_type(self) -> MappedEntityType:
@@ -91,9 +98,13 @@ async def _answer(tables: VirtualTables, request: ODataRequest, reader: Reader) 
     }
     address = addresses.parse(request.path, {name: shown.type for name, shown in sets.items()})
     operations = _OPERATIONS[type(address)]
-    if request.method not in operations:
-        raise MethodNotAllowed(*operations)
-    operation = operations[request.method]
+    methods = ("GET", "HEAD", *(name for name in operations if name != "GET"), "OPTIONS")
+    if request.method == "OPTIONS":
+        return ODataResponse(204, {**headers.build_headers(), "Allow": ", ".join(methods)})
+    if request.method not in methods:
+        raise MethodNotAllowed(*methods)
+    # HEAD is a GET whose body the host leaves out: https://www.rfc-editor.org/rfc/rfc9110#section-9.3.2
+    operation = operations["GET" if request.method == "HEAD" else request.method]
     call = _parse_call(request, reader, address, sets)
     table = call.target.entity.table if call.target else None
     activities = tables.reader.fhir.upstream.activities
@@ -131,6 +142,7 @@ def _parse_call(
         query=options,
         format=headers.negotiate_format(accept, options.format) if has_format else Format(),
         preferences=headers.parse_preferences(request.headers.get("prefer")),
+        condition=headers.parse_preconditions(request.headers),
         entity_types=[entity_type.type for entity_type in sets.values()],
         target=None if named is None else sets[named.set],
     )
@@ -196,9 +208,10 @@ async def _read_entity(tables: VirtualTables, call: _Call, address: Entity) -> O
     resource = await read.read_entity(tables.reader, call.entity_type, address.key, run_id)
     if resource is None:
         raise Rejected(Issue("not-found", "there is no entity with this key"), status=404)
-    cached = headers.parse_if_match(call.request.headers.get("if-none-match"))
     version = _get_version(resource)
-    if cached is not None and cached.matches(version):
+    if not call.condition.matches(version):
+        raise build_conflict_error()
+    if call.condition.is_known(version):
         etag = {"ETag": headers.format_etag(version)}
         return ODataResponse(304, {**headers.build_headers(), **etag}, names=_list_names(resource))
     return await _respond_entity(tables, call, resource, 200)
@@ -216,22 +229,23 @@ async def _create_entity(tables: VirtualTables, call: _Call, address: Collection
 
 
 async def _change_entity(tables: VirtualTables, call: _Call, address: Entity) -> ODataResponse:
-    values = bodies.parse_changes(
+    changes = bodies.parse_changes(
         call.request.body, call.entity_type.type, numbers_as_text=_has_numbers_as_text(call)
     )
-    condition = headers.parse_if_match(call.request.headers.get("if-match"))
-    resource = await write.change(tables.writer, call.entity_type, address.key, values, condition)
+    resource = await write.change(
+        tables.writer, call.entity_type, address.key, changes, call.condition
+    )
     return await _respond_entity(tables, call, resource, 200)
 
 
 async def _delete_entity(tables: VirtualTables, call: _Call, address: Entity) -> ODataResponse:
-    condition = headers.parse_if_match(call.request.headers.get("if-match"))
-    name = await write.delete(tables.writer, call.entity_type, address.key, condition)
+    name = await write.delete(tables.writer, call.entity_type, address.key, call.condition)
     return ODataResponse(204, names=(name,))
 
 
 def _has_numbers_as_text(call: _Call) -> bool:
-    return headers.has_numbers_as_text(call.request.headers.get("content-type"))
+    stated = call.request.headers
+    return headers.parse_body_format(stated.get("content-type"), stated.get("content-encoding"))
 
 
 # -- responses -------------------------------------------------------------------------------------
@@ -252,7 +266,8 @@ async def _respond_entity(
     if status == 201:
         url = payload.format_entity_url(type_, values[type_.key], root)  # type: ignore[arg-type]
         stated |= {"Location": url, "OData-EntityId": url}
-    if applied := call.preferences.format_applied():
+    applied = None if call.is_read else call.preferences.format_return()
+    if applied is not None:
         stated["Preference-Applied"] = applied
     if not _wants_body(call, status):
         no_body = {**headers.build_headers(), **stated}
@@ -268,12 +283,12 @@ async def _respond_entity(
 def _wants_body(call: _Call, status: int) -> bool:
     if status == 201:
         return call.preferences.representation is not False
-    return call.request.method == "GET" or bool(call.preferences.representation)
+    return call.is_read or bool(call.preferences.representation)
 
 
 def _respond_json(body: Any, call: _Call, page_size: int | None = None) -> ODataResponse:
     """Respond with JSON. `page_size`: the rows of a page, where Prefer may have named them."""
-    applied = None if page_size is None else call.preferences.format_applied(page_size)
+    applied = None if page_size is None else call.preferences.format_page_size(page_size)
     stated = {"Preference-Applied": applied} if applied else {}
     all_headers = {**headers.build_headers(call.format.content_type), **stated}
     return ODataResponse(200, all_headers, decimal_json.encode(body))
