@@ -57,7 +57,7 @@ class SearchPart:
     is_empty: bool = False
 
 
-_NOT_SEARCHABLE = SearchPart(is_exact=False)
+NOT_SEARCHABLE = SearchPart(is_exact=False)
 _EMPTY = SearchPart(is_empty=True)
 
 
@@ -72,7 +72,7 @@ def build_search(
         case Or(parts):
             alternatives = _merge_alternatives(parts)
             if alternatives is None:
-                return _NOT_SEARCHABLE
+                return NOT_SEARCHABLE
             name, values = alternatives
             return _search_equal(name, values, entity_type, target_ids)
         case In(Field(property_, "as is"), values):
@@ -85,7 +85,7 @@ def build_search(
             return _search_bound(operator, property_.name, limit, entity_type)
         case Match(_, Field(property_), Constant(str() as text)):
             return _search_text(property_.name, text, entity_type)
-    return _NOT_SEARCHABLE
+    return NOT_SEARCHABLE
 
 
 def _merge_alternatives(
@@ -111,7 +111,7 @@ def _search_equal(
 ) -> SearchPart:
     """Search for rows in which the property has one of the values."""
     if any(value is None for value in values) or not 0 < len(values) <= _MAX_VALUES:
-        return _NOT_SEARCHABLE
+        return NOT_SEARCHABLE
     entity = entity_type.entity
     if name == entity.key:
         ids = [target_ids[name, cast("UUID", value)] for value in values]
@@ -124,7 +124,7 @@ def _search_equal(
         return _build_range("_lastUpdated", min(datetimes), max(datetimes), _SECOND)
     attribute, search = _find_search(name, entity_type)
     if attribute is None or search is None:
-        return _NOT_SEARCHABLE
+        return NOT_SEARCHABLE
     match attribute.kind:
         case Kind.CHOICE:
             return _search_choice(attribute, search, values)
@@ -147,7 +147,7 @@ def _search_choice(
     attribute: AttributeMap, search: Search, values: tuple[Value, ...]
 ) -> SearchPart:
     if attribute.default in values:
-        return _NOT_SEARCHABLE  # resources without the element have the default, too
+        return NOT_SEARCHABLE  # resources without the element have the default, too
     codes = [code for code, options in attribute.choices.items() if {*options} & {*values}]
     return SearchPart(((search.name, join_or(codes)),), search.exact) if codes else _EMPTY
 
@@ -161,34 +161,35 @@ def _search_lookup(
 ) -> SearchPart:
     type_ = attribute.virtual_column.target
     if type_ is None:
-        return _NOT_SEARCHABLE
+        return NOT_SEARCHABLE
     references = [f"{type_}/{target_ids[name, cast('UUID', value)]}" for value in values]
     return SearchPart(((search.name, join_or(references)),), search.exact)
 
 
 def _search_copy(attribute: AttributeMap, search: Search, values: tuple[Value, ...]) -> SearchPart:
     if attribute.default in values:
-        return _NOT_SEARCHABLE
+        return NOT_SEARCHABLE
     if attribute.virtual_column.type == "boolean":
         texts = [str(value).lower() for value in values]
         return SearchPart(((search.name, join_or(texts)),), search.exact)
     texts = [value for value in values if isinstance(value, str)]
     if len(texts) != len(values) or not all(_is_plain(text, attribute) for text in texts):
-        return _NOT_SEARCHABLE
+        return NOT_SEARCHABLE
     if search.type is SearchType.TOKEN:
         return SearchPart(((search.name, join_or(texts)),), search.exact)
     if search.type is SearchType.STRING:
         return SearchPart(((f"{search.name}:contains", join_or(texts)),), is_exact=False)
-    return _NOT_SEARCHABLE
+    return NOT_SEARCHABLE
 
 
 def _is_plain(text: str, attribute: AttributeMap) -> bool:
     """Whether a server finds the text as the row shows it.
 
-    A longer text was cut, blanks may have been trimmed, and each server compares letters beyond
-    ASCII in its own way.
+    A longer text was cut, blanks may have been trimmed, each server compares letters beyond ASCII
+    in its own way, and none takes control characters.
     """
-    return bool(text.strip()) and text.isascii() and len(text) < attribute.virtual_column.max_length
+    is_plain = bool(text.strip()) and text.isascii() and text.isprintable()
+    return is_plain and len(text) < attribute.virtual_column.max_length
 
 
 def _search_bound(
@@ -196,12 +197,12 @@ def _search_bound(
 ) -> SearchPart:
     """Search for rows after or before a datetime."""
     if operator not in ("gt", "ge", "lt", "le"):
-        return _NOT_SEARCHABLE
+        return NOT_SEARCHABLE
     if name == entity_type.entity.updated_column:
         return _build_bound("_lastUpdated", operator, limit, _SECOND)
     _, search = _find_search(name, entity_type)
     if search is None or search.type is not SearchType.DATE:
-        return _NOT_SEARCHABLE
+        return NOT_SEARCHABLE
     return _build_bound(search.name, operator, limit, _DAY)
 
 
@@ -210,7 +211,7 @@ def _build_bound(parameter: str, operator: str, limit: datetime, slack: timedelt
     try:
         widened = limit - slack if is_lower else limit + slack
     except OverflowError:
-        return _NOT_SEARCHABLE
+        return NOT_SEARCHABLE
     value = f"{'ge' if is_lower else 'le'}{_format_limit(widened, slack)}"
     return SearchPart(((parameter, value),), is_exact=False)
 
@@ -232,7 +233,7 @@ def _search_text(name: str, text: str, entity_type: MappedEntityType) -> SearchP
     """Search for rows whose text contains, starts or ends with `text`."""
     attribute, search = _find_search(name, entity_type)
     if attribute is None or search is None or search.type is not SearchType.STRING:
-        return _NOT_SEARCHABLE
+        return NOT_SEARCHABLE
     if attribute.kind is not Kind.COPY or not _is_plain(text, attribute) or text != text.strip():
-        return _NOT_SEARCHABLE
+        return NOT_SEARCHABLE
     return SearchPart(((f"{search.name}:contains", escape(text)),), is_exact=False)

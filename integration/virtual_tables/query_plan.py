@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
-from integration.fhir.search import Parameters
+from integration.fhir.search import Parameters, build_path
 from integration.odata.expressions import (
     And,
     Compare,
@@ -29,7 +29,11 @@ from integration.odata.expressions import (
 from integration.odata.model import Value
 from integration.odata.query import Query
 from integration.virtual_tables.entity_type import MappedEntityType
-from integration.virtual_tables.pushdown import TargetIds, build_search
+from integration.virtual_tables.pushdown import NOT_SEARCHABLE, TargetIds, build_search
+
+# Characters of a search. Servers take requests whose first line has 8 KB:
+# https://learn.microsoft.com/dotnet/api/microsoft.aspnetcore.server.kestrel.core.kestrelserverlimits.maxrequestlinesize
+_MAX_LENGTH = 6000
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,8 @@ def plan_query(
     is_exact, is_empty = True, False
     for part in parts:
         search = build_search(part.condition, entity_type, target_ids)
+        if len(build_path("", (*parameters, *search.parameters))) > _MAX_LENGTH:
+            search = NOT_SEARCHABLE
         parameters |= dict.fromkeys(search.parameters)
         filtered |= part.properties
         is_empty = is_empty or search.is_empty
