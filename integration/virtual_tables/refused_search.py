@@ -29,14 +29,17 @@ async def explain_refusal(
     """Return the error that says which. `properties`: those of the filter. Raises Unavailable."""
     harmless = [(name, _replace_value(name, value)) for name, value in parameters]
     path = build_path(resource, (*harmless, ("_summary", "count")))
+    names = ", ".join(dict.fromkeys(name for name, _ in parameters)) or "nothing"
+    refusal = Misconfigured(
+        f"{fhir.upstream.name} refuses a search for {resource} by {names}: compare `search` and "
+        "`sort` of the map with its capability statement"
+    )
+    if not properties:
+        return refusal
     try:
         await fhir.search(path, run_id, fhir_pages.STRICT)
-    except SearchRefused as error:
-        names = ", ".join(dict.fromkeys(name for name, _ in parameters)) or "nothing"
-        return Misconfigured(
-            f"{error}: it does not take a search for {resource} by {names}: compare `search` and "
-            "`sort` of the map with its capability statement"
-        )
+    except SearchRefused:
+        return refusal
     return BadRequest(
         f"the FHIR server cannot search for a value of {', '.join(sorted(properties))}", "$filter"
     )

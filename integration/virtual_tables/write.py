@@ -162,7 +162,7 @@ async def change(
             }
             await _check_targets(writer, entity_type, changed, run_id)
             attempt.is_sent = True
-            put_id = _choose_run_id(writer, _get_marked_delivery(current))
+            put_id = _choose_run_id(writer, run_id, _get_marked_delivery(current))
             response = await put(writer.fhir, name, new, put_id, get_version(current))
             if response.status in CONFLICT_STATUSES and not condition.names_version:
                 continue
@@ -255,12 +255,15 @@ async def _write_in_turn(writer: FeedWriter, write: Callable[[str], Awaitable[_T
         try:
             return await write(run_id)
         except Superseded as error:
-            run_id = _choose_run_id(writer, error.later)
+            run_id = _choose_run_id(writer, run_id, error.later)
     raise _build_busy_error()
 
 
-def _choose_run_id(writer: FeedWriter, earlier: str) -> str:
-    """Make an id that is later than `earlier`, which may be of a worker whose clock is ahead."""
+def _choose_run_id(writer: FeedWriter, run_id: str, earlier: str) -> str:
+    """Return `run_id` if it is later than `earlier`, which may be of a worker whose clock is ahead;
+    else another id that is."""
+    if run_id > earlier:
+        return run_id
     following = build_next_id(earlier) if is_delivery_id(earlier) else None
     return max(writer.new_run_id(), following or "")
 
