@@ -89,6 +89,23 @@ async def test_a_page_that_the_worker_does_not_remember_is_the_same_though_slowe
         assert server.requests <= 2
 
 
+async def test_what_is_read_before_a_failure_is_not_read_again() -> None:
+    """A deep page may take longer than a request may, on a worker that has not read the list."""
+    server, is_away = Server(), [True]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if is_away[0] and request.url.params.get("ct") == "2000":
+            return httpx.Response(500)
+        return server(request)
+
+    async with scripted(answer) as feed:
+        with pytest.raises(Unavailable):
+            await read_page(feed, "", 44)
+        is_away[0], server.requests = False, 0
+        assert await read_page(feed, "", 44) == [item["id"] for item in server.resources[2200:2250]]
+        assert server.requests == 1
+
+
 async def test_a_page_whose_address_the_server_has_forgotten_is_read_from_the_beginning() -> None:
     server = Server(120)
     async with scripted(server) as feed:
