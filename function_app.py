@@ -235,7 +235,7 @@ async def edits_bell(req: func.HttpRequest, query: Query) -> func.HttpResponse:
     return responses.build_rung(await ring(parts.edit_source, req.get_body()))
 
 
-@app.route("odata/{*path}", methods=METHODS)
+@app.route("odata/{*path}", methods=[*METHODS, "OPTIONS"])
 @odata_endpoint
 async def odata(req: func.HttpRequest) -> func.HttpResponse:
     """Respond to a request of the virtual tables."""

@@ -74,6 +74,7 @@ var tables = [
   'pendinglookups'
   'rowkeys'
   'rows'
+  'signingkeys'
   'subscriptions'
   'writeclaims'
   'writelocks'

@@ -182,8 +182,8 @@ def build_virtual_tables(shared: SharedParts) -> VirtualTables:
     from integration.mapping.primary_keys import ServerKeys
     from integration.virtual_tables.answer import VirtualTables
     from integration.virtual_tables.entity_type import build_entity_type
+    from integration.virtual_tables.feed_reader import FeedReader
     from integration.virtual_tables.physical.source import PhysicalTables
-    from integration.virtual_tables.read import FeedReader
     from integration.virtual_tables.row_keys import RowKeyResolver
     from integration.virtual_tables.write import FeedWriter
 
@@ -202,7 +202,13 @@ def build_virtual_tables(shared: SharedParts) -> VirtualTables:
     return VirtualTables(
         data_routes=shared.data_routes,
         entity_types=entity_types,
-        reader=FeedReader(services.fhir, keys, feed.max_scanned, partial(_get_today, services)),
+        reader=FeedReader(
+            fhir=services.fhir,
+            keys=keys,
+            max_scanned=feed.max_scanned,
+            today=partial(_get_today, services),
+            get_token_key=services.token_key.get,
+        ),
         writer=FeedWriter(
             fhir=services.fhir,
             keys=keys,
@@ -218,6 +224,7 @@ def build_virtual_tables(shared: SharedParts) -> VirtualTables:
             dataverse=services.dataverse,
             maps=shared.maps.load().available,
             max_scanned=feed.max_scanned,
+            get_token_key=services.token_key.get,
         ),
     )
 

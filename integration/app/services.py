@@ -35,6 +35,7 @@ from integration.journal.audit_log import AuditLog
 from integration.journal.audit_recorder import AuditRecorder
 from integration.journal.flow_log import LiveFlow
 from integration.journal.live_configuration import LiveConfiguration
+from integration.journal.signing_keys import SKIP_TOKENS, SigningKey
 from integration.journal.table_keys import make_delivery_id
 from integration.journal.write_guard import WriteGuard, is_cancelled_or_gone
 from integration.operations.health import UpstreamCheck
@@ -80,6 +81,7 @@ class Services:
     # work.
     relay_budget: ByteBudget
     pages_budget: ByteBudget
+    token_key: SigningKey
     bell: Bell = field(default_factory=Bell)
     quotas: Quotas = field(default_factory=lambda: Quotas(time.monotonic))
     key_sets: dict[str, KeySet] = field(default_factory=dict)
@@ -137,6 +139,7 @@ async def open_services(settings: Settings, exit_stack: AsyncExitStack) -> Servi
         started=utc_now(),
         relay_budget=ByteBudget(max_bytes),
         pages_budget=ByteBudget(max_bytes),
+        token_key=SigningKey(stores.signing_keys, SKIP_TOKENS, make_signing_key),
     )
 
 
@@ -153,6 +156,11 @@ def new_delivery_id(now: datetime) -> str:
 def make_token() -> str:
     """Make a token that tells apart what happens at one time."""
     return secrets.token_hex(8)
+
+
+def make_signing_key() -> bytes:
+    """Make a key for HMAC-SHA256, which takes as many bytes."""
+    return secrets.token_bytes(32)
 
 
 def make_form_token() -> str:

@@ -31,6 +31,7 @@ from integration.journal import (
     azure_jobs,
     azure_pending_lookups,
     azure_row_keys,
+    azure_signing_keys,
     azure_store,
 )
 from integration.journal.activity_log import ActivityLog
@@ -48,6 +49,7 @@ from integration.journal.inbox_files import InboxFiles
 from integration.journal.jobs import Jobs
 from integration.journal.pending_lookups import PendingLookups
 from integration.journal.row_keys import RowKeys
+from integration.journal.signing_keys import SigningKeys
 from integration.journal.store import Journal
 from integration.queues.azure_queue import AzureQueueReader, AzureQueueSender
 from integration.queues.names import APP_QUEUES
@@ -67,7 +69,7 @@ CONTAINER = azure_blobs.CONTAINER
 _SINGLE_TABLES = (
     *(azure_pending_lookups.TABLE, azure_activity.TABLE, azure_audit.TABLE),
     *(azure_row_keys.TABLE, azure_flow.TABLE, azure_jobs.TABLE),
-    *(azure_deletions.TABLE, azure_due_days.TABLE),
+    *(azure_deletions.TABLE, azure_due_days.TABLE, azure_signing_keys.TABLE),
 )
 TABLES = (
     *azure_store.TABLES,
@@ -99,6 +101,7 @@ class Stores:
     activity: ActivityLog
     audit: AuditLog
     row_keys: RowKeys
+    signing_keys: SigningKeys
     runs: HousekeepingRuns
     edit_cursors: EditCursors
     flow: FlowLog
@@ -174,7 +177,7 @@ async def open_stores(
         asyncio.gather(*(open_table(tables, name) for name in _SINGLE_TABLES)),
         asyncio.gather(*(_ensure_queue(queue) for queue in queues.values())),
     )
-    waits, activity, audit, row_keys, flow, jobs, deletions, due_days = opened
+    waits, activity, audit, row_keys, flow, jobs, deletions, due_days, signing_keys = opened
     return Stores(
         journal=journal,
         queue=AzureQueueSender(queues.__getitem__),
@@ -185,6 +188,7 @@ async def open_stores(
         activity=azure_activity.AzureActivityLog(activity),
         audit=azure_audit.AzureAuditLog(audit),
         row_keys=azure_row_keys.AzureRowKeys(row_keys),
+        signing_keys=azure_signing_keys.AzureSigningKeys(signing_keys),
         runs=_build_runs(clients),
         edit_cursors=azure_edit_cursors.AzureEditCursors(
             tables.get_table_client(azure_edit_cursors.TABLE)

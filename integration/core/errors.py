@@ -116,3 +116,8 @@ class Overloaded(Unavailable):
 
 class Misconfigured(IntegrationError):
     """An operator must act: a setting, a role or a map is wrong."""
+
+
+class SearchRefused(Misconfigured):
+    """The FHIR server does not take a search. Whoever knows what was searched for may know better:
+    a value that it does not take, or a page that it has forgotten."""

@@ -23,11 +23,24 @@ from integration.journal.write_guard import HeldLocks, SendState, Write, WriteGu
 
 CONFLICT_STATUSES = (409, 412)
 
+_CONFLICT = Issue(
+    "conflict", "somebody has changed the resource since it was read: read it again", "If-Match"
+)
+
 HEADERS = {
     "accept": "application/fhir+json",
     "content-type": "application/fhir+json",
     "prefer": "return=representation",
 }
+
+
+class Superseded(Rejected):
+    """412: the write comes after `later` in time, the id of a delivery or an edit, and before it by
+    its own id."""
+
+    def __init__(self, later: str) -> None:
+        super().__init__(_CONFLICT, status=412)
+        self.later = later
 
 
 @dataclass(slots=True)
@@ -54,7 +67,7 @@ async def lock_resource(
     """Hold the write lock of the resource `name`, as Type/id.
 
     Nobody else writes it meanwhile, and no earlier delivery afterwards. `run_id`: sorts by time
-    among the ids of deliveries. Raises Rejected (412) where a later one has it. `is_ordered`:
+    among the ids of deliveries. Raises Superseded where a later one has written it. `is_ordered`:
     False: it keeps others out while it is held, and nobody afterwards.
     """
     locks = HeldLocks(run_id, "feed", guard.token())
@@ -64,7 +77,7 @@ async def lock_resource(
     attempt, state = WriteAttempt(), SendState.NOT_SENT
     try:
         if locks.superseded:
-            raise build_conflict_error()
+            raise Superseded(max(row.written_by for row in locks.previous.values()))
         yield attempt
         state = SendState.ANSWERED
     except (Unavailable, asyncio.CancelledError) as error:
@@ -116,8 +129,7 @@ def get_version(resource: Mapping[str, Any]) -> str:
 
 def build_conflict_error() -> Rejected:
     """Build the error for a resource that is not the one that was read."""
-    text = "somebody has changed the resource since it was read: read it again"
-    return Rejected(Issue("conflict", text, "If-Match"), status=412)
+    return Rejected(_CONFLICT, status=412)
 
 
 def build_write_error(upstream: str, status: int) -> Exception:

@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 
 from integration.core import decimal_json
 from integration.core.activity_recorder import add_activity_context
-from integration.core.errors import Misconfigured, Unavailable
+from integration.core.errors import Misconfigured, SearchRefused, Unavailable
 from integration.core.http import Upstream
 from integration.core.model import FhirResource, Request, Response, WorkItem
 from integration.core.state_version import (
@@ -26,6 +26,10 @@ from integration.fhir.version_list import ListedVersion, list_versions
 # HAPI repeats the result of a search for a minute, inside a batch too, unless it is told not to:
 # https://hapifhir.io/hapi-fhir/docs/server_jpa/performance.html
 _CURRENT = {"cache-control": "no-cache"}
+
+# Answers to a search that the server does not take as it is. 404 and 410: it knows no such page.
+# https://hl7.org/fhir/R4/http.html#paging
+_REFUSED = (400, 404, 410, 414, 422)
 
 _JSON = {"accept": "application/fhir+json"}
 
@@ -151,9 +155,9 @@ class FhirServer:
     ) -> FhirResource:
         """Return one page of a searchset.
 
-        Raises ResponseTooLarge for a page of more than `max_bytes`, Unavailable, or Misconfigured
-        if the server refuses the search. Errors quote nothing of the response but its status, since
-        it may repeat the values that were searched for.
+        Raises ResponseTooLarge for a page of more than `max_bytes`, Unavailable, or SearchRefused,
+        which is a Misconfigured, if the server refuses the search. Errors quote nothing of the
+        response but its status, since it may repeat the values that were searched for.
         """
         headers = {"accept": "application/fhir+json", **(headers or {})}
         response = await self.send(
@@ -197,6 +201,8 @@ class FhirServer:
         name = self.upstream.name
         if response.status >= 500 or response.status == 408:
             raise Unavailable(name, f"a search returned status {response.status}")
+        if response.status in _REFUSED:
+            raise SearchRefused(f"{name}: a search returned status {response.status}")
         if response.status != 200:
             raise Misconfigured(f"{name}: a search returned status {response.status}")
         try:

@@ -52,7 +52,7 @@ def normalize_instant(instant: object) -> str | None:
         read = datetime.fromisoformat(instant) if isinstance(instant, str) else None
         if read is None or read.tzinfo is None:
             return None
-        whole = read.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        whole = read.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds")
     except (ValueError, OverflowError):
         return None
     found = _FRACTION.search(str(instant))

@@ -19,6 +19,8 @@ from integration.mapping.model import EntityMap, LongId
 # different spellings only one can have it as its key.
 _GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
+_NO_KEY = str(UUID(int=0))
+
 # This project's own namespace. Rows are found by it, so it must never change.
 _NAMESPACE = UUID("0b7a2f52-6a5c-5a0e-9d0c-2f4f2a7c6f10")
 
@@ -32,11 +34,12 @@ _SERVER_AT = 24
 
 def derive_primary_key(resource: str, identifier: str) -> str:
     """Return the key of a resource: the FHIR id where it is a GUID in lower case, else a GUID
-    derived from it, whichever FHIR server has the resource.
+    derived from it, whichever FHIR server has the resource. The GUID of zeros is no key: to .NET,
+    and so to Dataverse, it means none.
 
     `resource` is the resource type. Ids that differ have keys that differ.
     """
-    if _GUID.fullmatch(identifier):
+    if _GUID.fullmatch(identifier) and identifier != _NO_KEY:
         return identifier
     return str(uuid5(_NAMESPACE, f"{resource}/{identifier}"))
 

@@ -84,7 +84,10 @@ def _parse_key(text: str, entity: EntityType) -> UUID:
     match = _KEY.fullmatch(text.strip())
     if match is None or match["name"] not in (None, entity.key):
         raise BadRequest(f"the key of {entity.set} is one Edm.Guid without quotes", entity.key)
-    return literals.parse_guid(match["guid"])
+    key = literals.parse_guid(match["guid"])
+    if key.int == 0:
+        raise NotFound("an all-zero key is the key of no entity")
+    return key
 
 
 def _build_path_error(rest: str, entity: EntityType) -> Rejected:

@@ -1,14 +1,17 @@
 """Parse the bodies of creates and changes, and check them against the entity type. Pure.
 
-A value for a column that cannot be written is refused, not dropped as OData has it for computed
-properties: the user who entered it would believe that it was saved.
+A new value for a column that cannot be written is refused, not dropped as OData has it for computed
+properties: the user who entered it would believe that it was saved. Clients that send back all that
+they have read send such columns as they are: whoever changes the row compares them with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, TypeVar
+from uuid import UUID
 
 from integration.core import decimal_json
 from integration.core.decimal_json import Malformed
@@ -19,6 +22,8 @@ from integration.odata.refusals import BadRequest, NotSupported, UnknownProperty
 
 _T = TypeVar("_T")
 
+_NO_KEY = UUID(int=0)
+
 _MAX_DEPTH = 10
 _RANGES = {Type.INT32: 2**31, Type.INT64: 2**63}
 
@@ -28,27 +33,55 @@ _INSTRUCTIONS = frozenset(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class EntityChanges:
+    """The values to change. `read_only`: values of properties that cannot be written."""
+
+    values: Mapping[str, Value]
+    read_only: Mapping[str, Value] = field(default_factory=dict)
+
+
 def parse_new_entity(
     body: bytes, entity: EntityType, *, numbers_as_text: bool = False
 ) -> dict[str, Value]:
-    """Parse the values of a new entity, of which the key may be one. Raises Rejected."""
-    return _parse_values(body, entity, numbers_as_text)
+    """Parse the values of a new entity, of which the key may be one. Raises Rejected.
+
+    An all-zero key, which .NET sends for none, is left out.
+    """
+    values = _parse_values(body, entity, numbers_as_text)
+    if values.get(entity.key) == _NO_KEY:
+        del values[entity.key]
+    for name, value in values.items():
+        if value is not None and name != entity.key and not entity.by_name[name].writable:
+            raise build_read_only_error(name)
+    return {
+        name: value
+        for name, value in values.items()
+        if name == entity.key or entity.by_name[name].writable
+    }
 
 
 def parse_changes(
     body: bytes, entity: EntityType, *, numbers_as_text: bool = False
-) -> dict[str, Value]:
+) -> EntityChanges:
     """Parse the values to change. A key in the body is ignored, since the address has it:
     https://docs.oasis-open.org/odata/odata/v4.0/errata03/os/complete/part1-protocol/odata-v4.0-errata03-os-part1-protocol-complete.html#_Toc453752300
     Raises Rejected."""
     values = _parse_values(body, entity, numbers_as_text)
     values.pop(entity.key, None)
-    return values
+    writable = {name: value for name, value in values.items() if entity.by_name[name].writable}
+    read_only = {name: value for name, value in values.items() if name not in writable}
+    return EntityChanges(writable, read_only)
+
+
+def build_read_only_error(name: str) -> Rejected:
+    """Build the refusal of a new value for a column that cannot be written."""
+    return BadRequest(f"{name} cannot be written", name)
 
 
 def _parse_values(body: bytes, entity: EntityType, numbers_as_text: bool) -> dict[str, Value]:
     return {
-        name: _parse_value(value, _find_writable_property(name, entity), numbers_as_text)
+        name: _parse_value(value, _find_property(name, entity), numbers_as_text)
         for name, value in _decode_body(body).items()
         if not _is_annotation(name)
     }
@@ -75,12 +108,10 @@ def _is_annotation(name: str) -> bool:
     return bool(sign)
 
 
-def _find_writable_property(name: str, entity: EntityType) -> Property:
+def _find_property(name: str, entity: EntityType) -> Property:
     found = entity.by_name.get(name)
     if found is None:
         raise UnknownProperty(name, entity.set)
-    if not found.writable and name != entity.key:
-        raise BadRequest(f"{name} cannot be written", name)
     return found
 
 

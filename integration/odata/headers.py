@@ -6,18 +6,18 @@ https://docs.oasis-open.org/odata/odata/v4.0/errata03/os/complete/part1-protocol
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from integration.core.errors import Issue, Rejected
-from integration.odata.refusals import BadRequest, NotAcceptable
+from integration.odata.refusals import BadRequest, NotAcceptable, UnsupportedMediaType
 
 JSON = "application/json"
 XML = "application/xml"
 
 _NAMES = {"json": JSON, "xml": XML}
 _VERSIONS = ("4.0", "4.01")
+_CHARSETS = ("utf-8", "utf8", "us-ascii")
 _TAG = re.compile(r'(?:W/)?"([^"]*)"')
 
 
@@ -41,14 +41,15 @@ class Preferences:
     page_size: int | None = None
     representation: bool | None = None
 
-    def format_applied(self, page_size: int | None = None) -> str | None:
-        """Format Preference-Applied, with the page size that was used."""
-        applied = []
-        if self.representation is not None:
-            applied.append(f"return={'representation' if self.representation else 'minimal'}")
-        if self.page_size is not None and page_size is not None:
-            applied.append(f"odata.maxpagesize={page_size}")
-        return ", ".join(applied) or None
+    def format_return(self) -> str | None:
+        """Format Preference-Applied of a create or change. It means nothing for a read."""
+        if self.representation is None:
+            return None
+        return f"return={'representation' if self.representation else 'minimal'}"
+
+    def format_page_size(self, page_size: int) -> str | None:
+        """Format Preference-Applied of a collection, with the page size that was used."""
+        return None if self.page_size is None else f"odata.maxpagesize={page_size}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,32 @@ class IfMatch:
         return self.versions is None or version in self.versions
 
 
+@dataclass(frozen=True, slots=True)
+class Preconditions:
+    """What a request says of the version that is there: If-Match and If-None-Match.
+    https://www.rfc-editor.org/rfc/rfc9110#section-13.1"""
+
+    match: IfMatch | None = None
+    none_match: IfMatch | None = None
+
+    @property
+    def names_version(self) -> bool:
+        """Whether the request is for certain versions alone."""
+        return self.match is not None and self.match.versions is not None
+
+    def allow(self, version: str) -> bool:
+        """Whether a change of this version, which exists, may be made."""
+        return self.matches(version) and not self.is_known(version)
+
+    def matches(self, version: str) -> bool:
+        """Whether If-Match holds."""
+        return self.match is None or self.match.matches(version)
+
+    def is_known(self, version: str) -> bool:
+        """Whether If-None-Match names the version, or any: the client has it already."""
+        return self.none_match is not None and self.none_match.matches(version)
+
+
 def build_headers(content_type: str | None = None) -> dict[str, str]:
     """Build the headers that every response has."""
     headers = {"OData-Version": "4.0"}
@@ -69,12 +96,18 @@ def build_headers(content_type: str | None = None) -> dict[str, str]:
 
 def check_versions(version: str | None, max_version: str | None) -> None:
     """Check OData-Version and OData-MaxVersion of a request. Raises Rejected."""
-    if version is not None and version.strip() not in _VERSIONS:
+    if version is not None and _strip_version(version) not in _VERSIONS:
         raise BadRequest("this feed offers OData-Version 4.0", "OData-Version")
     if max_version is not None and not re.fullmatch(
-        r"(?:[4-9]|[1-9][0-9])\.[0-9]{1,2}", max_version.strip()
+        r"(?:[4-9]|[1-9][0-9])\.[0-9]{1,2}", _strip_version(max_version)
     ):
         raise BadRequest("this feed offers OData-MaxVersion 4.0", "OData-MaxVersion")
+
+
+def _strip_version(header: str) -> str:
+    """Return a version without the product that older clients of .NET name behind it:
+    https://github.com/OData/odata.net/issues/34"""
+    return header.partition(";")[0].strip()
 
 
 def negotiate_format(accept: str | None, option: str | None = None) -> Format:
@@ -90,7 +123,7 @@ def negotiate_metadata_format(
     accept: str | None, option: str | None = None, max_version: str | None = None
 ) -> Literal["xml", "json"]:
     """Choose the format of $metadata. CSDL JSON is of OData 4.01: clients of 4.0 get XML."""
-    only_xml = max_version is not None and max_version.strip() == "4.0" and option is None
+    only_xml = max_version is not None and _strip_version(max_version) == "4.0" and option is None
     for name, _ in _list_media_ranges(accept, option):
         if name in (XML, "application/*", "*/*") or only_xml:
             return "xml"
@@ -99,11 +132,19 @@ def negotiate_metadata_format(
     raise NotAcceptable(f"$metadata is available in {XML} and {JSON}")
 
 
-def has_numbers_as_text(content_type: str | None) -> bool:
-    """Whether a body writes long numbers as text. Raises Rejected: 415 for what is not JSON."""
+def parse_body_format(content_type: str | None, encoding: str | None = None) -> bool:
+    """Parse what a body is, and return whether it writes long numbers as text.
+
+    Raises Rejected: 415 for what is not JSON in UTF-8, which JSON on a network has to be:
+    https://www.rfc-editor.org/rfc/rfc8259#section-8.1
+    """
     name, parameters = _parse_media_range(content_type or "")
     if name != JSON:
-        raise Rejected(Issue("not-supported", f"bodies must be {JSON}"), status=415)
+        raise UnsupportedMediaType(f"bodies must be {JSON}")
+    if parameters.get("charset", "utf-8") not in _CHARSETS:
+        raise UnsupportedMediaType(f"bodies must be {JSON} in UTF-8", "Content-Type")
+    if (encoding or "identity").strip().lower() != "identity":
+        raise UnsupportedMediaType("bodies must be sent uncompressed", "Content-Encoding")
     return parameters.get("ieee754compatible") == "true"
 
 
@@ -126,7 +167,15 @@ def format_etag(version: str) -> str:
     return f'W/"{version}"'
 
 
-def parse_if_match(header: str | None) -> IfMatch | None:
+def parse_preconditions(headers: Mapping[str, str]) -> Preconditions:
+    """Parse If-Match and If-None-Match. Names of `headers` are lower case. Raises Rejected."""
+    return Preconditions(
+        parse_if_match(headers.get("if-match")),
+        parse_if_match(headers.get("if-none-match"), "If-None-Match"),
+    )
+
+
+def parse_if_match(header: str | None, name: str = "If-Match") -> IfMatch | None:
     """Parse If-Match or If-None-Match. None without the header. Raises Rejected."""
     if header is None:
         return None
@@ -134,7 +183,7 @@ def parse_if_match(header: str | None) -> IfMatch | None:
         return IfMatch(None)
     tags = [_TAG.fullmatch(tag.strip()) for tag in header.split(",")]
     if not all(tags):
-        raise BadRequest("If-Match takes * or entity tags in double quotes", "If-Match")
+        raise BadRequest(f"{name} takes * or entity tags in double quotes", name)
     return IfMatch(frozenset(tag[1] for tag in tags if tag))
 
 

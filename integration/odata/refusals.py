@@ -51,6 +51,20 @@ class NotAcceptable(Rejected):
         super().__init__(Issue("not-supported", text), status=406)
 
 
+class Gone(Rejected):
+    """410: it was there, and is no longer."""
+
+    def __init__(self, text: str, target: str | None = None) -> None:
+        super().__init__(Issue("expired", text, target), status=410)
+
+
+class UnsupportedMediaType(Rejected):
+    """415: the body is not of a form that the feed reads."""
+
+    def __init__(self, text: str, target: str | None = None) -> None:
+        super().__init__(Issue("not-supported", text, target), status=415)
+
+
 class NotSupported(Rejected):
     """501: OData defines it, and the feed does not offer it."""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from integration.core import decimal_json
 from integration.core.errors import Issue, MethodNotAllowed, Rejected, Unavailable
+from integration.edits.guarded_write import build_conflict_error
 from integration.journal.audit_entry import AccessAction, AccessKind, Reader
 from integration.journal.audit_recorder import AuditRecorder
 from integration.odata import addresses, bodies, headers, payload
@@ -20,20 +21,21 @@ from integration.odata.addresses import (
     Metadata,
     ServiceDocument,
 )
-from integration.odata.headers import Format, Preferences
+from integration.odata.headers import Format, Preconditions, Preferences
 from integration.odata.model import EntityType, EntityValues
 from integration.odata.query import Query, build_next_link, parse
 from integration.virtual_tables import audited, feed_documents, read, write
 from integration.virtual_tables.data_routes import DATAVERSE, DataRoutes
 from integration.virtual_tables.entity_type import MappedEntityType
 from integration.virtual_tables.feed_documents import FeedDocument
+from integration.virtual_tables.feed_reader import FeedReader
 from integration.virtual_tables.odata_request import ODataRequest, ODataResponse
 from integration.virtual_tables.physical import read as rows
 from integration.virtual_tables.physical import write as row_writes
 from integration.virtual_tables.physical.read import FoundRow, RowAccess
 from integration.virtual_tables.physical.rows import get_name, get_version
 from integration.virtual_tables.physical.source import PhysicalTables, open_rows
-from integration.virtual_tables.read import FeedReader
+from integration.virtual_tables.resource_rows import build_row
 from integration.virtual_tables.write import FeedWriter
 
 
@@ -66,9 +68,15 @@ class _Call:
     query: Query
     format: Format
     preferences: Preferences
+    condition: Preconditions
     entity_types: Sequence[EntityType]
     target: MappedEntityType | None
     rows: RowAccess | None
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the request changes nothing."""
+        return self.request.method in ("GET", "HEAD")
 
     @property
     def entity_type(self) -> MappedEntityType:
@@ -106,9 +114,13 @@ async def _answer(tables: VirtualTables, request: ODataRequest, reader: Reader) 
     sets = {entity_type.type.set: entity_type for entity_type in tables.entity_types.values()}
     address = addresses.parse(request.path, {name: shown.type for name, shown in sets.items()})
     operations = _OPERATIONS[type(address)]
-    if request.method not in operations:
-        raise MethodNotAllowed(*operations)
-    operation = operations[request.method]
+    methods = ("GET", "HEAD", *(name for name in operations if name != "GET"), "OPTIONS")
+    if request.method == "OPTIONS":
+        return ODataResponse(204, {**headers.build_headers(), "Allow": ", ".join(methods)})
+    if request.method not in methods:
+        raise MethodNotAllowed(*methods)
+    # HEAD is a GET whose body the host leaves out: https://www.rfc-editor.org/rfc/rfc9110#section-9.3.2
+    operation = operations["GET" if request.method == "HEAD" else request.method]
     call = _parse_call(request, reader, address, sets)
     table = call.target.entity.table if call.target else None
     activities = tables.reader.fhir.upstream.activities
@@ -149,6 +161,7 @@ def _parse_call(
         query=options,
         format=headers.negotiate_format(accept, options.format) if has_format else Format(),
         preferences=headers.parse_preferences(request.headers.get("prefer")),
+        condition=headers.parse_preconditions(request.headers),
         entity_types=[entity_type.type for entity_type in sets.values()],
         target=None if named is None else sets[named.set],
         rows=None,
@@ -228,8 +241,9 @@ async def _read_entity(tables: VirtualTables, call: _Call, address: Entity) -> O
     shown = await _read_shown(tables, call, address)
     if shown is None:
         raise Rejected(Issue("not-found", "there is no entity with this key"), status=404)
-    cached = headers.parse_if_match(call.request.headers.get("if-none-match"))
-    if cached is not None and cached.matches(shown.version):
+    if not call.condition.matches(shown.version):
+        raise build_conflict_error()
+    if call.condition.is_known(shown.version):
         etag = {"ETag": headers.format_etag(shown.version)}
         return ODataResponse(304, {**headers.build_headers(), **etag}, names=(shown.name,))
     return _respond_entity(call, shown, 200)
@@ -249,7 +263,7 @@ async def _show_resource(
 ) -> _Shown:
     shown = _list_shown(call) if _wants_body(call, status) else frozenset[str]()
     run_id, entity_type = tables.writer.new_run_id(), call.entity_type.select(shown)
-    values = await read.build_row(tables.reader, entity_type, resource, run_id)
+    values = await build_row(tables.reader, entity_type, resource, run_id)
     version = str(resource.get("meta", {}).get("versionId", ""))
     name = f"{resource['resourceType']}/{resource['id']}"
     return _Shown(values=values, version=version, name=name)
@@ -275,28 +289,28 @@ async def _create_entity(tables: VirtualTables, call: _Call, address: Collection
 
 
 async def _change_entity(tables: VirtualTables, call: _Call, address: Entity) -> ODataResponse:
-    values = bodies.parse_changes(
+    changes = bodies.parse_changes(
         call.request.body, call.entity_type.type, numbers_as_text=_has_numbers_as_text(call)
     )
-    condition = headers.parse_if_match(call.request.headers.get("if-match"))
+    condition = call.condition
     if call.rows is not None:
-        changed = await row_writes.change_row(call.rows, address.key, values, condition)
+        changed = await row_writes.change_row(call.rows, address.key, changes, condition)
         return _respond_entity(call, _show_row(call.rows, changed), 200)
-    resource = await write.change(tables.writer, call.entity_type, address.key, values, condition)
+    resource = await write.change(tables.writer, call.entity_type, address.key, changes, condition)
     return _respond_entity(call, await _show_resource(tables, call, resource, 200), 200)
 
 
 async def _delete_entity(tables: VirtualTables, call: _Call, address: Entity) -> ODataResponse:
-    condition = headers.parse_if_match(call.request.headers.get("if-match"))
     if call.rows is not None:
-        name = await row_writes.delete_row(call.rows, address.key, condition)
+        name = await row_writes.delete_row(call.rows, address.key, call.condition)
     else:
-        name = await write.delete(tables.writer, call.entity_type, address.key, condition)
+        name = await write.delete(tables.writer, call.entity_type, address.key, call.condition)
     return ODataResponse(204, names=(name,))
 
 
 def _has_numbers_as_text(call: _Call) -> bool:
-    return headers.has_numbers_as_text(call.request.headers.get("content-type"))
+    stated = call.request.headers
+    return headers.parse_body_format(stated.get("content-type"), stated.get("content-encoding"))
 
 
 # -- responses -------------------------------------------------------------------------------------
@@ -313,7 +327,8 @@ def _respond_entity(call: _Call, shown: _Shown, status: int) -> ODataResponse:
     if status == 201:
         url = payload.format_entity_url(type_, shown.values[type_.key], root)  # type: ignore[arg-type]
         stated |= {"Location": url, "OData-EntityId": url}
-    if applied := call.preferences.format_applied():
+    applied = None if call.is_read else call.preferences.format_return()
+    if applied is not None:
         stated["Preference-Applied"] = applied
     if not _wants_body(call, status):
         no_body = {**headers.build_headers(), **stated}
@@ -334,12 +349,12 @@ def _list_shown(call: _Call) -> frozenset[str] | None:
 def _wants_body(call: _Call, status: int) -> bool:
     if status == 201:
         return call.preferences.representation is not False
-    return call.request.method == "GET" or bool(call.preferences.representation)
+    return call.is_read or bool(call.preferences.representation)
 
 
 def _respond_json(body: Any, call: _Call, page_size: int | None = None) -> ODataResponse:
     """Respond with JSON. `page_size`: the rows of a page, where Prefer may have named them."""
-    applied = None if page_size is None else call.preferences.format_applied(page_size)
+    applied = None if page_size is None else call.preferences.format_page_size(page_size)
     stated = {"Preference-Applied": applied} if applied else {}
     all_headers = {**headers.build_headers(call.format.content_type), **stated}
     return ODataResponse(200, all_headers, decimal_json.encode(body))

@@ -43,6 +43,11 @@ async def fetch_page(
             return path, searchset, requested < size
 
 
+def set_count(path: str, size: int) -> str:
+    """Return the path of a page that has up to `size` resources, if the path says how many."""
+    return _COUNT.sub(str(size), path)
+
+
 def build_too_large_error() -> NotSupported:
     """Build the refusal of a query that would have to look at too many large resources."""
     text = (

@@ -58,7 +58,7 @@ class SearchPart:
     is_empty: bool = False
 
 
-_NOT_SEARCHABLE = SearchPart(is_exact=False)
+NOT_SEARCHABLE = SearchPart(is_exact=False)
 _EMPTY = SearchPart(is_empty=True)
 
 
@@ -86,7 +86,7 @@ def build_search(
             return _search_bound(operator, property_.name, limit, entity_type)
         case Match(function, Field(property_), Constant(str() as text)):
             return _search_text(function, property_.name, text, entity_type)
-    return _NOT_SEARCHABLE
+    return NOT_SEARCHABLE
 
 
 def _search_same(
@@ -96,7 +96,7 @@ def _search_same(
     in several columns of one element, as in a quick find."""
     searches = [build_search(part, entity_type, target_ids).parameters for part in conditions]
     if not searches[0] or any(search != searches[0] for search in searches):
-        return _NOT_SEARCHABLE
+        return NOT_SEARCHABLE
     return SearchPart(searches[0], is_exact=False)
 
 
@@ -123,7 +123,7 @@ def _search_equal(
 ) -> SearchPart:
     """Search for rows in which the property has one of the values."""
     if any(value is None for value in values) or not 0 < len(values) <= _MAX_VALUES:
-        return _NOT_SEARCHABLE
+        return NOT_SEARCHABLE
     entity = entity_type.entity
     if name == entity.key:
         ids = [target_ids[name, cast("UUID", value)] for value in values]
@@ -136,7 +136,7 @@ def _search_equal(
         return _build_range("_lastUpdated", min(datetimes), max(datetimes), _SECOND)
     attribute, search = _find_search(name, entity_type)
     if attribute is None or search is None:
-        return _NOT_SEARCHABLE
+        return NOT_SEARCHABLE
     match attribute.kind:
         case Kind.CHOICE:
             return _search_choice(attribute, search, values)
@@ -159,7 +159,7 @@ def _search_choice(
     attribute: AttributeMap, search: Search, values: tuple[Value, ...]
 ) -> SearchPart:
     if attribute.default in values:
-        return _NOT_SEARCHABLE  # resources without the element have the default, too
+        return NOT_SEARCHABLE  # resources without the element have the default, too
     codes = [code for code, options in attribute.choices.items() if {*options} & {*values}]
     return SearchPart(((search.name, join_or(codes)),), search.exact) if codes else _EMPTY
 
@@ -173,20 +173,20 @@ def _search_lookup(
 ) -> SearchPart:
     type_ = attribute.virtual_column.target
     if type_ is None:
-        return _NOT_SEARCHABLE
+        return NOT_SEARCHABLE
     references = [f"{type_}/{target_ids[name, cast('UUID', value)]}" for value in values]
     return SearchPart(((search.name, join_or(references)),), search.exact)
 
 
 def _search_copy(attribute: AttributeMap, search: Search, values: tuple[Value, ...]) -> SearchPart:
     if attribute.default in values:
-        return _NOT_SEARCHABLE
+        return NOT_SEARCHABLE
     if attribute.virtual_column.type == "boolean":
         texts = [str(value).lower() for value in values]
         return SearchPart(((search.name, join_or(texts)),), search.exact)
     texts = [value for value in values if isinstance(value, str)]
     if len(texts) != len(values) or not all(_is_plain(text, attribute) for text in texts):
-        return _NOT_SEARCHABLE
+        return NOT_SEARCHABLE
     if search.type is SearchType.TOKEN:
         return SearchPart(((search.name, join_or(texts)),), search.exact)
     if search.type is SearchType.STRING:
@@ -194,16 +194,17 @@ def _search_copy(attribute: AttributeMap, search: Search, values: tuple[Value, .
         return SearchPart(((f"{search.name}:contains", join_or(parts)),), is_exact=False)
     if search.type is SearchType.TEXT and len(texts) == 1:
         return _search_beginning(search, texts[0])
-    return _NOT_SEARCHABLE
+    return NOT_SEARCHABLE
 
 
 def _is_plain(text: str, attribute: AttributeMap) -> bool:
     """Whether a server finds the text as the row shows it.
 
-    A longer text was cut, blanks may have been trimmed, and each server compares letters beyond
-    ASCII in its own way.
+    A longer text was cut, blanks may have been trimmed, each server compares letters beyond ASCII
+    in its own way, and none takes control characters.
     """
-    return bool(text.strip()) and text.isascii() and len(text) < attribute.virtual_column.max_length
+    is_plain = bool(text.strip()) and text.isascii() and text.isprintable()
+    return is_plain and len(text) < attribute.virtual_column.max_length
 
 
 def _search_bound(
@@ -211,12 +212,12 @@ def _search_bound(
 ) -> SearchPart:
     """Search for rows after or before a datetime."""
     if operator not in ("gt", "ge", "lt", "le"):
-        return _NOT_SEARCHABLE
+        return NOT_SEARCHABLE
     if name == entity_type.entity.updated_column:
         return _build_bound("_lastUpdated", operator, limit, _SECOND)
     _, search = _find_search(name, entity_type)
     if search is None or search.type is not SearchType.DATE:
-        return _NOT_SEARCHABLE
+        return NOT_SEARCHABLE
     return _build_bound(search.name, operator, limit, _DAY)
 
 
@@ -225,7 +226,7 @@ def _build_bound(parameter: str, operator: str, limit: datetime, slack: timedelt
     try:
         widened = limit - slack if is_lower else limit + slack
     except OverflowError:
-        return _NOT_SEARCHABLE
+        return NOT_SEARCHABLE
     value = f"{'ge' if is_lower else 'le'}{_format_limit(widened, slack)}"
     return SearchPart(((parameter, value),), is_exact=False)
 
@@ -238,7 +239,9 @@ def _build_range(parameter: str, first: datetime, last: datetime, slack: timedel
 
 def _format_limit(limit: datetime, slack: timedelta) -> str:
     utc = limit.astimezone(UTC)
-    return utc.date().isoformat() if slack >= _DAY else utc.strftime("%Y-%m-%dT%H:%M:%SZ")
+    # strftime writes years before 1000 with fewer than four digits.
+    whole = utc.replace(tzinfo=None).isoformat(timespec="seconds")
+    return utc.date().isoformat() if slack >= _DAY else f"{whole}Z"
 
 
 def _search_text(
@@ -247,13 +250,13 @@ def _search_text(
     """Search for rows whose text contains, starts or ends with `text`."""
     attribute, search = _find_search(name, entity_type)
     if attribute is None or search is None or attribute.kind is not Kind.COPY:
-        return _NOT_SEARCHABLE
+        return NOT_SEARCHABLE
     if not _is_plain(text, attribute) or text != text.strip():
-        return _NOT_SEARCHABLE
+        return NOT_SEARCHABLE
     if search.type is SearchType.TEXT and function == "startswith":
         return _search_beginning(search, text)
     if search.type is not SearchType.STRING:
-        return _NOT_SEARCHABLE
+        return NOT_SEARCHABLE
     part = _pick_part(search, text)
     return SearchPart(((f"{search.name}:contains", escape(part)),), is_exact=False)
 
@@ -270,5 +273,5 @@ def _search_beginning(search: Search, text: str) -> SearchPart:
     Servers do not agree how :text takes characters that separate values elsewhere.
     """
     if text != text.strip() or text != escape(text):
-        return _NOT_SEARCHABLE
+        return NOT_SEARCHABLE
     return SearchPart(((f"{search.name}:text", text),), is_exact=False)

@@ -8,12 +8,12 @@ Between the two the caller resolves the keys to the ids of resources, which take
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from integration.fhir.search import Parameters
+from integration.fhir.search import Parameters, build_path
 from integration.mapping.model import Kind
 from integration.mapping.patient_columns import find_include
 from integration.odata.expressions import (
@@ -32,7 +32,11 @@ from integration.odata.expressions import (
 from integration.odata.model import Value
 from integration.odata.query import Query
 from integration.virtual_tables.entity_type import MappedEntityType
-from integration.virtual_tables.pushdown import TargetIds, build_search
+from integration.virtual_tables.pushdown import NOT_SEARCHABLE, TargetIds, build_search
+
+# Characters of a search. Servers take requests whose first line has 8 KB:
+# https://learn.microsoft.com/dotnet/api/microsoft.aspnetcore.server.kestrel.core.kestrelserverlimits.maxrequestlinesize
+_MAX_LENGTH = 6000
 
 # Days that are shown for moments in reverse order, at most: time zones are 26 hours apart.
 _DAYS_APART = timedelta(days=2)
@@ -76,12 +80,20 @@ class QueryPlan:
     @property
     def cost_reasons(self) -> list[str]:
         """Return what makes the query look at more resources than it returns rows."""
-        if self.unsearched:
-            return list(self.unsearched)
-        if not self.is_gathered:
-            return ["$skip"]
         orders = [f"$orderby by {order.property.name}" for order in self.query.order_by]
-        return orders or ["$count"]
+        return list(self.unsearched) or (orders if self.is_exact else []) or ["$filter"]
+
+    @property
+    def cost_target(self) -> str:
+        """Return the option that does."""
+        return "$orderby" if self.is_exact and self.query.order_by else "$filter"
+
+    @property
+    def listing(self) -> Hashable:
+        """Return what the rows and their order depend on, whatever part of them is asked for."""
+        query = self.query
+        found = self.scanned_type.resource, self.parameters, self.sort
+        return *found, query.filter, query.order_by
 
 
 def split_filter(condition: Expression | None) -> tuple[FilterPart, ...]:
@@ -110,6 +122,8 @@ def plan_query(
     is_exact, is_empty = True, False
     for part in parts:
         search = build_search(part.condition, entity_type, target_ids)
+        if len(build_path("", (*parameters, *search.parameters))) > _MAX_LENGTH:
+            search = NOT_SEARCHABLE
         parameters |= dict.fromkeys(search.parameters)
         filtered |= part.properties
         is_empty = is_empty or search.is_empty

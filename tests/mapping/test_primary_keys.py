@@ -33,3 +33,8 @@ def test_any_other_id_gets_a_guid_that_is_always_the_same(id_: str) -> None:
 
 def test_a_primary_key_is_the_same_for_ever() -> None:
     assert derive_primary_key("Patient", "1") == "af6999f6-06dd-5d21-9244-07ff5fbf5043"
+
+
+def test_the_guid_of_zeros_is_no_key() -> None:
+    zero = "00000000-0000-0000-0000-000000000000"
+    assert derive_primary_key("Patient", zero) not in (zero, derive_primary_key("Goal", zero))

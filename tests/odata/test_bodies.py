@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -19,7 +20,7 @@ from tests.odata.sets import KEY, MARKER, OBSERVATIONS, OTHER, refusal
 
 def read(body: str | dict[str, Any], *, as_text: bool = False) -> dict[str, Any]:
     text = body if isinstance(body, str) else json.dumps(body)
-    return parse_changes(text.encode(), OBSERVATIONS, numbers_as_text=as_text)
+    return parse_changes(text.encode(), OBSERVATIONS, numbers_as_text=as_text).values
 
 
 def refused(body: str | dict[str, Any], **options: Any) -> tuple[int, str, str | None]:
@@ -107,15 +108,27 @@ def test_an_unknown_property_is_refused_by_its_name() -> None:
     assert refused({"a b": 1})[2] is None
 
 
-def test_a_column_that_cannot_be_written_is_refused_not_ignored() -> None:
-    assert refused({"allergy": "x"}) == (400, "allergy cannot be written", "allergy")
-    assert refused({"allergy": None})[2] == "allergy"
+def test_a_column_that_cannot_be_written_is_compared_by_whoever_changes_the_row() -> None:
+    changes = parse_changes(b'{"allergy": "x", "code": "y"}', OBSERVATIONS)
+    assert (changes.values, changes.read_only) == ({"code": "y"}, {"allergy": "x"})
+    assert refused({"allergy": 1})[2] == "allergy"
+
+
+def test_a_new_entity_has_no_value_for_a_column_that_cannot_be_written() -> None:
+    refused_ = refusal(lambda: parse_new_entity(b'{"allergy": "x"}', OBSERVATIONS))
+    assert str(refused_) == "allergy cannot be written"
+    assert parse_new_entity(b'{"allergy": null, "code": "x"}', OBSERVATIONS) == {"code": "x"}
+
+
+def test_an_all_zero_key_is_no_key() -> None:
+    body = json.dumps({"msemr_observationid": str(UUID(int=0)), "code": "x"}).encode()
+    assert parse_new_entity(body, OBSERVATIONS) == {"code": "x"}
 
 
 def test_a_key_may_be_chosen_for_what_is_created_and_is_ignored_in_a_change() -> None:
     body = json.dumps({"msemr_observationid": str(KEY), "code": "x"}).encode()
     assert parse_new_entity(body, OBSERVATIONS) == {"msemr_observationid": KEY, "code": "x"}
-    assert parse_changes(body, OBSERVATIONS) == {"code": "x"}
+    assert parse_changes(body, OBSERVATIONS).values == {"code": "x"}
     assert refused({"msemr_observationid": "x"})[2] == "msemr_observationid"
     assert refused({"msemr_observationid": None})[2] == "msemr_observationid"
 

@@ -11,10 +11,11 @@ from integration.odata.headers import (
     build_headers,
     check_versions,
     format_etag,
-    has_numbers_as_text,
     negotiate_format,
     negotiate_metadata_format,
+    parse_body_format,
     parse_if_match,
+    parse_preconditions,
     parse_preferences,
 )
 from tests.odata.sets import refusal
@@ -102,8 +103,8 @@ def test_metadata_comes_in_no_other_format() -> None:
     assert refusal(lambda: negotiate_metadata_format(None, "atom")).status == 406
 
 
-@pytest.mark.parametrize("max_version", [None, "4.0", "4.01", "5.0"])
-@pytest.mark.parametrize("version", [None, "4.0", " 4.01 "])
+@pytest.mark.parametrize("max_version", [None, "4.0", "4.01", "5.0", "4.0;NetFx"])
+@pytest.mark.parametrize("version", [None, "4.0", " 4.01 ", "4.0;NetFx", "4.0; SomethingElse"])
 def test_versions_from_4_0_on_are_spoken(version: str | None, max_version: str | None) -> None:
     check_versions(version, max_version)
 
@@ -146,19 +147,45 @@ def test_preferences_are_taken_where_understood(prefer: str | None, expected: Pr
 
 
 def test_what_was_applied_is_told() -> None:
-    assert (
-        Preferences(500, True).format_applied(100) == "return=representation, odata.maxpagesize=100"
-    )
-    assert Preferences(500, False).format_applied() == "return=minimal"
-    assert Preferences().format_applied(100) is None
+    assert Preferences(500, True).format_page_size(100) == "odata.maxpagesize=100"
+    assert Preferences(500, False).format_return() == "return=minimal"
+    assert Preferences().format_page_size(100) is None
+    assert Preferences(500).format_return() is None
 
 
 def test_bodies_are_json() -> None:
-    assert not has_numbers_as_text("application/json")
-    assert not has_numbers_as_text("application/json; charset=utf-8;odata.metadata=minimal")
-    assert has_numbers_as_text("application/json;IEEE754Compatible=true")
+    assert not parse_body_format("application/json")
+    assert not parse_body_format("application/json; charset=utf-8;odata.metadata=minimal")
+    assert parse_body_format("application/json;IEEE754Compatible=true")
     for name in (None, "", "text/plain", "application/xml"):
-        assert refusal(lambda name=name: has_numbers_as_text(name)).status == 415
+        assert refusal(lambda name=name: parse_body_format(name)).status == 415
+
+
+@pytest.mark.parametrize(
+    ("content_type", "encoding"),
+    [
+        ("application/json;charset=utf-16", None),
+        ('application/json; charset="UTF-16LE"', None),
+        ("application/json;charset=iso-8859-1", None),
+        ("application/json", "gzip"),
+    ],
+)
+def test_bodies_are_in_utf_8_as_they_are(content_type: str, encoding: str | None) -> None:
+    assert refusal(lambda: parse_body_format(content_type, encoding)).status == 415
+    assert not parse_body_format('application/json;charset="UTF-8"', "identity")
+
+
+def test_the_conditions_of_a_request_hold_for_a_version_or_not() -> None:
+    both = parse_preconditions({"if-match": '"1", "2"', "if-none-match": '"2"'})
+    assert [both.allow(version) for version in ("1", "2", "3")] == [True, False, False]
+    assert both.names_version
+    anything = parse_preconditions({"if-match": "*"})
+    assert anything.allow("1")
+    assert not anything.names_version
+    assert not parse_preconditions({"if-none-match": "*"}).allow("1")
+    assert parse_preconditions({}).allow("1")
+    refused = refusal(lambda: parse_preconditions({"if-none-match": "1"}))
+    assert refused.issues[0].expression == "If-None-Match"
 
 
 def test_a_version_is_a_weak_entity_tag_and_back() -> None:

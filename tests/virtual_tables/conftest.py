@@ -30,8 +30,8 @@ from integration.mapping.primary_keys import ServerKeys
 from integration.virtual_tables.answer import VirtualTables, answer_request
 from integration.virtual_tables.data_routes import DataRoutes
 from integration.virtual_tables.entity_type import MappedEntityType, build_entity_type
+from integration.virtual_tables.feed_reader import FeedReader
 from integration.virtual_tables.odata_request import ODataRequest, ODataResponse
-from integration.virtual_tables.read import FeedReader
 from integration.virtual_tables.row_keys import RowKeyResolver
 from integration.virtual_tables.write import FeedWriter
 from local.services import find_free_ports, run_services
@@ -40,6 +40,7 @@ from tests.builders import TODAY
 
 ROOT = "http://feed/api/odata/"
 NAMESPACE = UUID(int=7)
+TOKEN_KEY = b"signs the skip tokens of tests"
 
 Json = dict[str, Any]
 
@@ -148,6 +149,11 @@ async def feed(fhir_url: str) -> AsyncIterator[Feed]:
         yield Feed(made(fhir, kept, routes), writing, kept, routes, seen)
 
 
+async def get_token_key() -> bytes:
+    """The key of every worker of these tests."""
+    return TOKEN_KEY
+
+
 def made(fhir: FhirServer, kept: MemoryRowKeys, routes: MemoryDataRouteStore) -> VirtualTables:
     """The feed of all shipped maps."""
     numbers = count(1)
@@ -175,7 +181,7 @@ def made(fhir: FhirServer, kept: MemoryRowKeys, routes: MemoryDataRouteStore) ->
     return VirtualTables(
         data_routes=data_routes,
         entity_types=SHAPES,
-        reader=FeedReader(fhir, keys, 2000, today=lambda: TODAY),
+        reader=FeedReader(fhir, keys, 2000, today=lambda: TODAY, get_token_key=get_token_key),
         writer=FeedWriter(
             fhir=fhir,
             keys=keys,

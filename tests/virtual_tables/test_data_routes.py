@@ -33,15 +33,16 @@ from integration.virtual_tables.data_routes import (
     list_routes,
 )
 from integration.virtual_tables.entity_type import build_entity_type
+from integration.virtual_tables.feed_reader import FeedReader
 from integration.virtual_tables.odata_request import ODataRequest
 from integration.virtual_tables.physical.source import PhysicalTables
-from integration.virtual_tables.read import FeedReader
 from integration.virtual_tables.row_keys import RowKeyResolver
 from integration.virtual_tables.write import FeedWriter
 from local.services import Running
 from tests.audits import make_recorder
 from tests.builders import MARKER, TODAY, Body, bundle, entry
 from tests.conftest import Route
+from tests.virtual_tables.conftest import get_token_key
 
 DELIVERY = "019caaee-c260-7000-8000-000000000001"
 WARD = "6f1d0a1e-5b7e-4f0e-8a0b-0a1b2c3d4e5f"
@@ -447,13 +448,16 @@ class Wards:
         return VirtualTables(
             data_routes=self.data,
             entity_types=shapes,
-            reader=FeedReader(fhir, keys, 100, today=lambda: TODAY),
+            reader=FeedReader(fhir, keys, 100, lambda: TODAY, get_token_key),
             writer=writing,
             audit=make_recorder(),
             max_page_size=10,
             timeout=25.0,
             rows=PhysicalTables(
-                dataverse=route.dataverse, maps={"Location": WARDS}, max_scanned=100
+                dataverse=route.dataverse,
+                maps={"Location": WARDS},
+                max_scanned=100,
+                get_token_key=get_token_key,
             ),
         )
 

@@ -11,7 +11,7 @@ from tests.randomness import make_random, scale
 from tests.virtual_tables.conftest import SHAPES, Feed
 from tests.virtual_tables.random_queries import check_query, make_resources, read_values
 
-QUERIES = scale(400)
+QUERIES = scale(510)
 
 TYPES = ("Observation", "Condition", "Encounter", "Location", "Immunization", "Task")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -16,13 +17,17 @@ import pytest
 from integration.core import decimal_json
 from integration.core.errors import Misconfigured, Rejected, Unavailable
 from integration.journal.guard_store import MemoryGuardStore
+from integration.journal.signing_keys import SKIP_TOKENS, MemorySigningKeys, SigningKey
+from integration.odata.model import Type
 from tests.builders import MARKER
 from tests.conftest import told_by
-from tests.virtual_tables.conftest import Feed, Json
+from tests.virtual_tables.conftest import TOKEN_KEY, Feed, Json
 from tests.virtual_tables.scripted import FHIR, scripted
 
 SET = "msemr_conditions"
+PATIENT = UUID(int=9)
 ROW = f"{SET}({UUID(int=1)})"
+OF_PATIENT = f"$filter=_msemr_subjecttypepatient_value eq {PATIENT}"
 
 
 def condition(number: int, **more: Any) -> Json:
@@ -56,24 +61,30 @@ async def test_a_page_has_no_more_rows_than_the_setting_allows(feed: Feed) -> No
 
 
 @pytest.mark.parametrize(
-    ("path", "query", "why"),
+    ("path", "query", "why", "target"),
     [
-        (SET, "$filter=msemr_note eq 'x'", "msemr_note"),
-        (SET, "$orderby=msemr_name", "$orderby by msemr_name"),
-        (SET, "$skip=550", "$skip"),
-        (SET, "$filter=msemr_note ne 'x'&$count=true", "msemr_note"),
-        (f"{SET}/$count", "$filter=endswith(msemr_name,'x')", "msemr_name"),
+        (SET, "$filter=msemr_note eq 'x'", "msemr_note", "$filter"),
+        (SET, "$orderby=msemr_name", "$orderby by msemr_name", "$orderby"),
+        (SET, f"{OF_PATIENT}&$orderby=msemr_name", "$orderby by msemr_name", "$orderby"),
+        (SET, f"{OF_PATIENT}&$orderby=msemr_name&$count=true&$top=5", "msemr_name", "$orderby"),
+        (SET, f"{OF_PATIENT} and msemr_note eq 'x'&$orderby=msemr_name", "msemr_note", "$filter"),
+        (SET, f"{OF_PATIENT} and msemr_note eq 'x'&$count=true", "msemr_note", "$filter"),
+        (SET, "$filter=1 eq 2&$skip=3", "$filter", "$filter"),
+        (SET, "$filter=msemr_note ne 'x'&$count=true", "msemr_note", "$filter"),
+        (f"{SET}/$count", "$filter=endswith(msemr_name,'x')", "msemr_name", "$filter"),
     ],
 )
 async def test_what_would_look_at_too_many_resources_is_refused_and_says_why(
-    path: str, query: str, why: str
+    path: str, query: str, why: str, target: str
 ) -> None:
+    """Whether or not the condition names keys of rows."""
     server = Answers(1000, 10)
     async with scripted(server) as feed:
         feed.tables = replace(feed.tables, reader=replace(feed.tables.reader, max_scanned=400))
         refused = await refusal(feed.ask("GET", path, query))
     assert refused.status == 501
     assert why in str(refused)
+    assert refused.issues[0].expression == target
     assert len(server.fetched) == 2
 
 
@@ -182,7 +193,8 @@ async def test_while_the_server_may_be_at_a_write_nobody_else_writes_the_resourc
 @pytest.mark.parametrize("lost", ["before", "after", "a gateway's 504"])
 async def test_a_create_whose_answer_is_lost_makes_one_resource(lost: str) -> None:
     """Told of a failure, a person saves the row again, and there are two."""
-    stored: dict[str, Any] = {}
+    patient = {"resourceType": "Patient", "id": str(UUID(int=1))}
+    stored: dict[str, Any] = {f"Patient/{UUID(int=1)}": patient}
     puts = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -203,9 +215,9 @@ async def test_a_create_whose_answer_is_lost_makes_one_resource(lost: str) -> No
         body = {"msemr_conditioncodetext": "x", "_msemr_subjecttypepatient_value": str(UUID(int=1))}
         created = await feed.ask("POST", SET, body=body)
     assert created.status == 201
-    assert len(stored) == 1
+    assert len(stored) == 2
     assert len(puts) == (2 if lost == "before" else 1)
-    assert set(puts) == stored.keys()
+    assert {*puts, f"Patient/{UUID(int=1)}"} == stored.keys()
 
 
 _NO_JSON = b'{"resourceType": "Bundle", "entry": ['
@@ -278,60 +290,119 @@ async def test_a_count_without_a_number_is_not_none(total: Json) -> None:
             await feed.ask("GET", f"{SET}/$count")
 
 
-# -- forged tokens -----------------------------------------------------------------------------------
+# -- tokens ------------------------------------------------------------------------------------------
 
 
-def token(*mark: Any) -> str:
-    return json.dumps(mark).encode().hex()
+def sign(cursor: bytes, resource: str = "Condition", key: bytes = b"another key") -> str:
+    digest = hmac.digest(key, resource.encode() + b"?" + cursor, "sha256")
+    return (digest[:16] + cursor).hex()
 
 
 @pytest.mark.parametrize(
     "forged",
     [
-        "",
         "zz",
         "00",
-        token("Condition?_count=10"),
-        token("Condition?_count=10", -1),
-        token("Condition?_count=10", "1"),
-        token("Condition?_count=10", 10**30),
-        token("Patient?_count=10", 0),
-        token("Condition", 0),
-        token("Condition/../Patient?_count=10", 0),
-        token("../Condition?_count=10", 0),
-        token("/Condition?_count=10", 0),
-        token("//elsewhere.example/Condition?_count=10", 0),
-        token("https://elsewhere.example/Condition?_count=10", 0),
-        token("Condition?_count=10\r\nX-Header: 1", 0),
-        token("Condition?_count=10 HTTP/1.1", 0),
-        token("Condition?_count=10#", 0),
-        token("Condition?\u0661", 0),
-        token("Condition?x=\x00", 0),
-        token("Condition?" + "x" * 20_000, 0),
+        "\u0661",
+        b'["Condition?_count=10",0]'.hex(),
+        sign(b'["Condition?_count=10",0]'),
+        sign(b'["Condition?_count=10",0]', "Observation", TOKEN_KEY),
+        sign(b"[]", key=TOKEN_KEY),
+        "0" * 20_000,
     ],
 )
-async def test_a_forged_token_leads_nowhere(forged: str) -> None:
+async def test_a_token_that_the_feed_has_not_signed_for_the_set_reaches_no_server(
+    forged: str,
+) -> None:
     async with scripted(lambda _: httpx.Response(500)) as feed:
         refused = await refusal(feed.ask("GET", SET, f"$skiptoken={forged}"))
         assert refused.status in (400, 414)
         assert feed.asked == []
 
 
-async def test_a_forged_token_shows_no_more_than_the_condition_allows(feed: Feed) -> None:
-    """It may search for anything in the set: what it finds is held against the condition."""
-    resolved = {
-        "coding": [
-            {
-                "system": "http://terminology.hl7.org/CodeSystem/condition-clinical",
-                "code": "resolved",
-            }
-        ]
-    }
-    await feed.put(condition(1), condition(2, clinicalStatus=resolved))
-    wide = token("Condition?_count=100&_include=Condition:subject", 0)
-    asked = f"$filter=contains(msemr_name,'Condition 2')&$skiptoken={wide}"
-    try:
-        rows = (await feed.get(SET, asked))["value"]
-    except Misconfigured:
-        return  # this server takes no _include
-    assert [item["msemr_name"] for item in rows] == ["Condition 2"]
+async def test_a_token_of_one_set_is_none_of_another(feed: Feed) -> None:
+    await feed.put(*(condition(n) for n in range(1, 4)))
+    link = (await feed.get(SET, prefer="odata.maxpagesize=1"))["@odata.nextLink"]
+    token = httpx.URL(link).params["$skiptoken"]
+    (second,) = (await feed.get(SET, f"$skiptoken={token}"))["value"]
+    assert second["msemr_name"] == "Condition 2"
+    for position in (0, 20, -1):  # of a digit of the signature, and of what is signed
+        digit = "0" if token[position] != "0" else "1"
+        changed = token[:position] + digit + (token[position + 1 :] if position >= 0 else "")
+        assert (await refusal(feed.ask("GET", SET, f"$skiptoken={changed}"))).status == 400
+    asked = feed.ask("GET", "msemr_observations", f"$skiptoken={token}")
+    assert (await refusal(asked)).issues[0].expression == "$skiptoken"
+
+
+async def test_every_worker_takes_the_tokens_of_every_other_also_after_a_restart() -> None:
+    stored, made = MemorySigningKeys(), iter([b"first", b"second", b"third"])
+    workers = [SigningKey(stored, SKIP_TOKENS, lambda: next(made)) for _ in range(3)]
+    assert [await worker.get() for worker in workers] == [b"first"] * 3
+
+
+@pytest.mark.parametrize("status", [400, 404, 410])
+async def test_a_page_that_the_server_has_forgotten_is_gone(status: int) -> None:
+    server, is_forgotten = Answers(30, 1), [False]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if is_forgotten[0] and "ct" in request.url.params:
+            return httpx.Response(status, json={"resourceType": "OperationOutcome"})
+        return server(request)
+
+    async with scripted(answer) as feed:
+        link = (await feed.get(SET, prefer="odata.maxpagesize=10"))["@odata.nextLink"]
+        is_forgotten[0] = True
+        refused = await refusal(feed.ask("GET", SET, httpx.URL(link).query.decode()))
+    assert (refused.status, refused.issues[0].expression) == (410, "$skiptoken")
+
+
+# -- searches that the server does not take ----------------------------------------------------------
+
+SEARCHES = [
+    "$filter=msemr_asserteddate ge 2020-01-01T00:00:00Z",
+    f"$filter=_msemr_subjecttypepatient_value eq {PATIENT}&$count=true",
+    "$filter=contains(msemr_onsetstring,'x')",
+    "$filter=msemr_conditionid eq 1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11",
+]
+
+
+@pytest.mark.parametrize("query", SEARCHES)
+async def test_a_value_that_the_server_does_not_take_is_a_mistake_of_the_request(
+    query: str,
+) -> None:
+    asked_for = {"ge2019-12-31", f"Patient/{PATIENT}", "x", "1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if asked_for.isdisjoint(request.url.params.values()):
+            return httpx.Response(200, json={"resourceType": "Bundle", "total": 0})
+        return httpx.Response(400, json={"resourceType": "OperationOutcome"})
+
+    async with scripted(answer) as feed:
+        refused = await refusal(feed.ask("GET", SET, query))
+    assert (refused.status, refused.issues[0].expression) == (400, "$filter")
+    assert "msemr" in str(refused)
+
+
+@pytest.mark.parametrize("query", SEARCHES)
+async def test_a_parameter_that_the_server_does_not_have_is_for_an_operator(query: str) -> None:
+    refused = httpx.Response(400, json={"resourceType": "OperationOutcome"})
+    async with scripted(lambda _: refused) as feed:
+        with pytest.raises(Misconfigured, match=r"recorded-date|patient|onset-info|_id"):
+            await feed.ask("GET", SET, query)
+
+
+@pytest.mark.parametrize("path", [SET, f"{SET}/$count"])
+@pytest.mark.parametrize(
+    "at", ["0001-01-01T00:00:00Z", "0999-12-31T23:59:59Z", "9999-12-31T23:59:59Z"]
+)
+async def test_a_date_of_any_year_is_compared(feed: Feed, path: str, at: str) -> None:
+    await feed.put(condition(1, recordedDate="2020-01-01"))
+    dates = [
+        item.name
+        for item in feed.tables.entity_types["Condition"].type.properties
+        if item.type is Type.DATE_TIME_OFFSET
+    ]
+    for name in dates:
+        for operator in ("eq", "ne", "lt", "le", "gt", "ge"):
+            answer = await feed.ask("GET", path, f"$filter={name} {operator} {at}")
+            assert answer.status == 200

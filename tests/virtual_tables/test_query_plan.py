@@ -351,6 +351,22 @@ def test_fifty_alternatives_have_room() -> None:
     assert describe(plan(condition(f"number in ({values})")))[1] == NARROWED
 
 
+def test_a_search_that_is_too_long_for_a_server_is_looked_at_here() -> None:
+    values = " and ".join(f"number eq '|||||||{n:02}'" for n in range(40))
+    found = plan(condition(f"({values}) and status eq 1"))
+    parameters = describe(found)[0]
+    assert 1000 < len(build_path("", found.parameters)) <= 6000
+    assert "identifier" in parameters
+    assert not found.is_exact
+    assert found.unsearched == ("number",)
+
+
+@pytest.mark.parametrize("character", ["\x00", "\x1f", "\x7f", "\t"])
+def test_a_control_character_is_searched_for_by_no_server(character: str) -> None:
+    for text in (f"number eq 'a{character}b'", f"contains(name,'a{character}b')"):
+        assert plan(condition(text)).parameters == ()
+
+
 def test_the_keys_that_a_condition_names_are_found_wherever_they_stand() -> None:
     text = f"not (_partof_value eq {ANNA}) or ({THEIRS} eq abc_wardid and status eq 1)"
     assert list_keys(condition(text)) == {("_partof_value", ANNA), ("abc_wardid", THEIRS)}
@@ -376,12 +392,12 @@ def test_what_makes_a_query_broad_is_named(text: str, names: tuple[str, ...]) ->
     ("options", "is_gathered", "reasons"),
     [
         ("$filter=plain eq 'x'", False, ["plain"]),
-        ("$skip=5000", False, ["$skip"]),
-        ("$orderby=since", False, ["$skip"]),
+        ("$skip=5000", False, ["$filter"]),
+        ("$orderby=since", False, ["$orderby by since"]),
         ("$orderby=name,day", True, ["$orderby by name", "$orderby by day"]),
         ("$filter=plain eq 'x'&$orderby=name", True, ["plain"]),
-        ("$filter=1 eq 2&$count=true", True, ["$count"]),
-        ("$filter=status eq 1&$count=true", False, ["$skip"]),
+        ("$filter=1 eq 2&$count=true", True, ["$filter"]),
+        ("$filter=status eq 1&$count=true", False, ["$filter"]),
     ],
 )
 def test_a_plan_says_whether_it_gathers_and_what_makes_it_cost_much(

@@ -160,6 +160,17 @@ def _resource(case: Case) -> Json:
     return kept | {name: value for name, value in beside.items() if value is not None}
 
 
+def _targets(entity_type: MappedEntityType) -> list[Json]:
+    """What the lookups of these cases refer to."""
+    types = {attribute.virtual_column.target for attribute in entity_type.entity.attributes}
+    # An organisation has rules for how its addresses are used, which a rich one breaks.
+    plain = {"resourceType": "Organization", "id": str(_KEY), "name": "Ward"}
+    return [
+        plain if type_ == "Organization" else rich.resource(type_, str(_KEY), {})
+        for type_ in sorted(filter(None, types))
+    ]
+
+
 def _form(name: str, other: str) -> str:
     """Where the names of two forms of an element differ: Quantity of valueQuantity."""
     same = next(n for n, (a, b) in enumerate(zip(name, other, strict=False)) if a != b)
@@ -241,7 +252,7 @@ async def test_every_column_goes_round_and_nothing_else_moves(
     entity_type: MappedEntityType, feed: Feed
 ) -> None:
     cases = list(_cases(entity_type))
-    await feed.put(*map(_resource, cases))
+    await feed.put(*map(_resource, cases), *_targets(entity_type))
     places = asyncio.Semaphore(4)  # more would wait for one another, as long as an answer may take
 
     async def go(case: Case) -> None:
@@ -341,6 +352,7 @@ async def test_what_is_created_is_what_the_map_and_the_client_say(
         LEAST[entity_type.resource],
         {candidate.column: candidate for candidate in entity_type.entity.attributes},
     )
+    await feed.put(*_targets(entity_type))
     body = {format_property_name(named[column]): _posted(value) for column, value in least.items()}
     answer = await feed.ask("POST", entity_type.type.set, body=body)
     row = decimal_json.decode(answer.body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +14,7 @@ import pytest
 
 from integration.core import decimal_json
 from integration.core.errors import Rejected
+from integration.fhir.write_mark import Mark, add_mark, read_mark
 from integration.journal.table_keys import make_delivery_id
 from tests.builders import MARKER, Body, bundle, entry
 from tests.conftest import Route, told_by
@@ -61,6 +63,69 @@ async def test_two_editors_of_different_columns_lose_nothing(feed: Feed) -> None
     assert stored["code"] == {"text": "Whooping cough"}
     assert stored["note"] == [{"text": "since Monday"}]
     assert stored["meta"]["versionId"] == "3"
+
+
+async def test_no_editor_who_names_no_version_hears_of_another(feed: Feed) -> None:
+    """In whatever order they began, and have come to their turns."""
+    await feed.put(cough())
+    numbers = iter([1, 5, 2, 4, 3, 9, 8, 7, 6, *range(10, 400)])
+    writer = replace(
+        feed.tables.writer,
+        new_run_id=lambda: make_delivery_id(datetime(2026, 3, 1, tzinfo=UTC), next(numbers)),
+    )
+    feed.tables = replace(feed.tables, writer=writer)
+    for number in range(25):
+        answers = await asyncio.gather(
+            feed.ask("PATCH", ROW, body={"msemr_conditioncodetext": f"Cough {number}"}),
+            feed.ask("PATCH", ROW, body={"msemr_note": f"since {number}"}, if_match="*"),
+        )
+        assert [item.status for item in answers] == [204, 204]
+        stored = await feed.stored(NAME)
+        assert stored["code"] == {"text": f"Cough {number}"}
+        assert stored["note"] == [{"text": f"since {number}"}]
+
+
+async def test_the_mark_of_an_edit_is_later_than_the_one_that_it_replaces(feed: Feed) -> None:
+    """The clock of another worker may be ahead, and a delivery must not come in between."""
+    later = make_delivery_id(datetime(2027, 1, 1, tzinfo=UTC), 1)
+    await feed.put(add_mark(cough(), Mark(delivery=later, position=3)))
+    await feed.ask("PATCH", ROW, body={"msemr_note": "x"})
+    mark = read_mark(await feed.stored(NAME))
+    assert mark is not None
+    assert mark.delivery > later
+
+
+async def test_a_row_whose_lock_a_later_writer_had_is_made_again_and_deleted(feed: Feed) -> None:
+    numbers = iter(range(400, 0, -1))  # each one begins before the one that it comes after
+    writer = replace(
+        feed.tables.writer,
+        new_run_id=lambda: make_delivery_id(datetime(2026, 3, 1, tzinfo=UTC), next(numbers)),
+    )
+    feed.tables = replace(feed.tables, writer=writer)
+    await feed.put({"resourceType": "Patient", "id": str(UUID(int=1))})
+    body = {"msemr_conditionid": str(KEY), "_msemr_subjecttypepatient_value": str(UUID(int=1))}
+    for _ in range(3):
+        assert (await feed.ask("POST", "msemr_conditions", body=body)).status == 201
+        assert (await feed.ask("DELETE", ROW)).status == 204
+
+
+async def test_a_deletion_is_tried_again_where_others_have_changed_the_resource() -> None:
+    conflicts = iter([412, 204])
+    stored = cough(meta={"versionId": "1"})
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "DELETE":
+            return httpx.Response(next(conflicts))
+        if request.method == "POST":
+            entries = [{"response": {"status": "200"}}]
+            return httpx.Response(200, json={"resourceType": "Bundle", "entry": entries})
+        return httpx.Response(200, content=decimal_json.encode(stored))
+
+    async with scripted(answer) as feed:
+        assert (await feed.ask("DELETE", ROW)).status == 204
+        conflicts = iter([409])
+        refused = await refusal(feed.ask("DELETE", ROW))
+    assert (refused.status, "others may refer to it" in str(refused)) == (409, True)
 
 
 async def test_of_two_editors_who_name_the_version_one_hears_of_the_other(feed: Feed) -> None:
@@ -199,6 +264,7 @@ async def test_a_client_may_choose_the_key_once(feed: Feed) -> None:
         "msemr_conditioncodetext": "Cough",
         "_msemr_subjecttypepatient_value": str(UUID(int=1)),
     }
+    await feed.put({"resourceType": "Patient", "id": str(UUID(int=1))})
     made = await feed.ask("POST", "msemr_conditions", body=body)
     assert (made.status, made.headers["Location"]) == (201, f"http://feed/api/odata/{ROW}")
     assert made.headers["ETag"] == 'W/"1"'
@@ -305,10 +371,10 @@ async def test_a_method_that_an_address_does_not_take_is_refused_with_those_it_d
         found = await refusal(feed.ask(method, path, body={}))
         return found.status, tuple(found.headers["Allow"].split(", "))
 
-    assert await allowed("PUT", ROW) == (405, ("GET", "PATCH", "DELETE"))
-    assert await allowed("DELETE", "msemr_conditions") == (405, ("GET", "POST"))
-    assert await allowed("POST", "$metadata") == (405, ("GET",))
-    assert await allowed("POST", "") == (405, ("GET",))
+    assert await allowed("PUT", ROW) == (405, ("GET", "HEAD", "PATCH", "DELETE", "OPTIONS"))
+    assert await allowed("DELETE", "msemr_conditions") == (405, ("GET", "HEAD", "POST", "OPTIONS"))
+    assert await allowed("POST", "$metadata") == (405, ("GET", "HEAD", "OPTIONS"))
+    assert await allowed("POST", "") == (405, ("GET", "HEAD", "OPTIONS"))
 
 
 async def test_a_body_that_is_no_json_is_refused(feed: Feed) -> None:

@@ -6,7 +6,7 @@ up to a limit where it does not. What would go beyond the limit is refused.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
@@ -23,11 +23,11 @@ from integration.odata.model import EntityValues
 from integration.odata.query import Query
 from integration.odata.refusals import NotFound, NotSupported
 from integration.virtual_tables import skip_token
+from integration.virtual_tables.feed_reader import RowPage
 from integration.virtual_tables.physical import query as queries
 from integration.virtual_tables.physical.query import MAX_COUNT, MAX_PAGE, RowPlan
 from integration.virtual_tables.physical.rows import Row, get_name, get_version, parse_row
 from integration.virtual_tables.physical.table import STATE, PhysicalTable
-from integration.virtual_tables.read import RowPage
 from integration.virtual_tables.skip_token import PageCursor
 
 # Rows that one response brings while rows are gathered or looked at.
@@ -40,12 +40,14 @@ _MAX_COUNTED_PAGES = 20
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowAccess:
     """What one request of the feed needs to reach the rows of a table. `max_scanned`: rows that it
-    may look at; `run_id`: by which Dataverse's own logs find its calls."""
+    may look at; `run_id`: by which Dataverse's own logs find its calls; `get_token_key`: see
+    FeedReader."""
 
     dataverse: Dataverse
     table: PhysicalTable
     max_scanned: int
     run_id: str
+    get_token_key: Callable[[], Awaitable[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +74,19 @@ async def read_row(access: RowAccess, key: UUID) -> FoundRow | None:
 async def read_page(access: RowAccess, query: Query, size: int) -> RowPage:
     """Read a page of up to `size` rows. Raises Rejected, Unavailable, Misconfigured."""
     plan = queries.plan_rows(query, access.table)
-    cursor = skip_token.parse_token(query.skip_token, access.table.entity_set)
+    cursor, set_ = None, access.table.entity_set
+    if query.skip_token is not None:
+        cursor = skip_token.parse_token(query.skip_token, set_, await access.get_token_key())
     if plan.is_gathered:
-        return await _gather_page(access, plan, cursor, size)
-    page = await _stream_page(access, plan, cursor, size)
-    return replace(page, count=await count_rows(access, query)) if query.count else page
+        page = await _gather_page(access, plan, cursor, size)
+    else:
+        page = await _stream_page(access, plan, cursor, size)
+        if query.count:
+            page = replace(page, count=await count_rows(access, query))
+    if page.next_cursor is None:
+        return page
+    key = await access.get_token_key()
+    return replace(page, token=skip_token.format_token(page.next_cursor, set_, key))
 
 
 async def count_rows(access: RowAccess, query: Query) -> int:
@@ -236,7 +246,7 @@ def _build_page(
     return RowPage(
         tuple((row.values, get_version(row.row)) for row in found),
         tuple(get_name(row.row, access.table) for row in found),
-        token=None if next_cursor is None else skip_token.format_token(next_cursor),
+        next_cursor=next_cursor,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from integration.core.errors import Misconfigured
@@ -19,12 +19,13 @@ class PhysicalTables:
     """What the feed needs to answer from Dataverse.
 
     `maps`: all by resource type, with the attributes of both routes; `max_scanned`: rows that one
-    request may look at.
+    request may look at; `get_token_key`: see FeedReader.
     """
 
     dataverse: Dataverse
     maps: Mapping[str, EntityMap]
     max_scanned: int
+    get_token_key: Callable[[], Awaitable[bytes]]
     _built: dict[str, tuple[Columns, PhysicalTable]] = field(default_factory=dict, repr=False)
 
 
@@ -42,6 +43,7 @@ async def open_rows(
         table=await find_table(tables, entity_type),
         max_scanned=tables.max_scanned,
         run_id=run_id,
+        get_token_key=tables.get_token_key,
     )
 
 

@@ -7,7 +7,7 @@ version of its resource that reaches FHIR is mirrored over it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, time
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +18,8 @@ from integration.core.model import Request, Response
 from integration.dataverse.error_codes import Meaning, describe_failure, read_meaning
 from integration.dataverse.requests import API, HEADERS
 from integration.mapping.values import format_day
-from integration.odata.headers import IfMatch
+from integration.odata.bodies import EntityChanges, build_read_only_error
+from integration.odata.headers import Preconditions
 from integration.odata.model import Property, Type, Value
 from integration.virtual_tables.physical.read import (
     FoundRow,
@@ -53,20 +54,23 @@ async def create_row(
 
 
 async def change_row(
-    access: RowAccess, key: UUID, values: Mapping[str, Value], condition: IfMatch | None
+    access: RowAccess, key: UUID, body: EntityChanges, condition: Preconditions
 ) -> FoundRow:
-    """Change the properties in `values`, and return the row.
+    """Change the properties of `body`, and return the row.
 
     Raises Rejected: 404, 409, 412, 422.
     """
     current = await _read_current(access, key, condition)
-    _check_fixed(access.table, values, current)
-    changed = {name: value for name, value in values.items() if current.values[name] != value}
+    for name, value in body.read_only.items():
+        if current.values[name] != value:
+            raise build_read_only_error(name)
+    _check_fixed(access.table, body.values, current)
+    changed = {name: value for name, value in body.values.items() if current.values[name] != value}
     columns = _convert_values(access.table, changed)
     if not columns:
         return current
     # Without the header Dataverse creates a row that is not there.
-    match = "*" if condition is None else str(current.row["@odata.etag"])
+    match = str(current.row["@odata.etag"]) if condition.names_version else "*"
     path = f"{API}/{access.table.entity_set}({key})"
     request = Request("PATCH", path, decimal_json.encode(columns), {**HEADERS, "if-match": match})
     response = await _send(access, request, "change")
@@ -75,11 +79,11 @@ async def change_row(
     return await _read_written(access, key)
 
 
-async def delete_row(access: RowAccess, key: UUID, condition: IfMatch | None) -> str:
+async def delete_row(access: RowAccess, key: UUID, condition: Preconditions) -> str:
     """Delete a row. Return what it showed, by its name in the audit log. Raises Rejected: 404,
     412."""
     current = await _read_current(access, key, condition)
-    match = {} if condition is None else {"if-match": str(current.row["@odata.etag"])}
+    match = {"if-match": str(current.row["@odata.etag"])} if condition.names_version else {}
     path = f"{API}/{access.table.entity_set}({key})"
     request = Request("DELETE", path, headers={**HEADERS, **match})
     response = await _send(access, request, "delete")
@@ -93,11 +97,11 @@ async def _send(access: RowAccess, request: Request, action: str) -> Response:
         return await access.dataverse.send(request, access.run_id)
 
 
-async def _read_current(access: RowAccess, key: UUID, condition: IfMatch | None) -> FoundRow:
+async def _read_current(access: RowAccess, key: UUID, condition: Preconditions) -> FoundRow:
     current = await read_row(access, key)
     if current is None:
         raise build_not_found_error()
-    if condition is not None and not condition.matches(get_version(current.row)):
+    if not condition.allow(get_version(current.row)):
         raise _build_conflict_error()
     return current
 
@@ -152,6 +156,9 @@ def _convert_value(
         return {f"{navigation}@odata.bind": bound}
     if isinstance(value, datetime):
         if column.is_day:
+            if value.timetz().replace(tzinfo=None) != time.min:
+                text = f"{property_.name} is a day: it takes a midnight in UTC"
+                raise Rejected(Issue("value", text, property_.name), status=422)
             return {name: format_day(value.date(), column.column)}
         return {name: value.strftime("%Y-%m-%dT%H:%M:%SZ")}
     if column.column.type == "Boolean" and value is not None:

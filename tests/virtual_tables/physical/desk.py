@@ -23,7 +23,7 @@ from integration.virtual_tables.physical.source import PhysicalTables
 from local.dataverse.tables import read_additions
 from tests.builders import TODAY
 from tests.doubles import DataverseDouble
-from tests.virtual_tables.conftest import Feed
+from tests.virtual_tables.conftest import Feed, get_token_key
 
 MAPS = load_shipped_maps()
 URL = "http://dataverse"
@@ -60,7 +60,9 @@ async def open_desk(feed: Feed, maps: Mapping[str, EntityMap] = MAPS) -> AsyncIt
     double = DataverseDouble(read_additions(prefix="abc"))
     async with httpx.AsyncClient(transport=double, base_url=URL) as http:
         dataverse = Dataverse(Upstream("Dataverse", URL, http, build_limiter(16)))
-        physical = PhysicalTables(dataverse=dataverse, maps=maps, max_scanned=2000)
+        physical = PhysicalTables(
+            dataverse=dataverse, maps=maps, max_scanned=2000, get_token_key=get_token_key
+        )
         feed.tables = replace(feed.tables, rows=physical)
         sink = WebApiSink(
             fhir=feed.tables.reader.fhir,
