@@ -129,10 +129,10 @@ async def plan_stages(tenant: Tenant, requirements: Requirements) -> AsyncIterat
             [table.table for table in requirements.custom_tables if table.tracked],
         ),
     )
-    own = [table.name for table in requirements.own_tables]
-    if own:
-        yield tables.plan_own_tables(requirements, await _fetch_tables(tenant, own))
-        yield tables.plan_own_columns(requirements, await _fetch_tables(tenant, own))
+    names = [table.name for table in requirements.own_tables]
+    if names:
+        yield tables.plan_own_tables(requirements, await _fetch_tables(tenant, names))
+        yield tables.plan_own_columns(requirements, await _fetch_tables(tenant, names))
     if requirements.feed is not None:
         async for items in _plan_virtual_tables(tenant, requirements):
             yield items

@@ -17,7 +17,7 @@ from integration.mapping.fhirpath.fast_steps import UnsupportedValue
 from integration.mapping.files import list_map_names
 from integration.mapping.interpreter import interpret_map
 from integration.mapping.load import load_maps, parse_map
-from integration.mapping.model import EntityMap, MappedRows
+from integration.mapping.model import EntityMap, MappedRows, Route
 from tests.builders import TODAY
 from tests.mapping import real
 from tests.mapping.odd_resources import draw_odd_resource, load_case_resources
@@ -31,13 +31,14 @@ MAPS: Mapping[str, EntityMap] = {
     f"{set_} {entity.resource}": entity
     for set_ in ("healthcare", "plain")
     for entity in load_maps(set_, PREFIX, None, list_map_names(set_)).entities.values()
-    if set_ == "healthcare" or entity.table in load_all_columns()
+    if set_ == "healthcare" or Route.VIRTUAL not in entity.routes
 }
 
 
 def find_tables(entity: EntityMap) -> Tables:
-    known = load_all_columns()
-    return known if entity.table in known else build_tables(entity.resource)
+    """The columns of a table that is mirrored alone; else those of the virtual table."""
+    is_virtual = Route.VIRTUAL in entity.routes
+    return build_tables(entity.resource) if is_virtual else load_all_columns()
 
 
 TABLES = {name: find_tables(entity) for name, entity in MAPS.items()}

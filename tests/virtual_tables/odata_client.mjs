@@ -52,7 +52,7 @@ async function write() {
 async function refusals() {
   return {
     unknown: await refusal(() => set.query(having().field('nothing').eq(1))),
-    readOnly: await refusal(() => set.update(guid(row), { msemr_description: 'x' })),
+    readOnly: await refusal(() => set.update(guid(row), { msemr_components: 'x' })),
     expand: await refusal(() => set.query(client.newOptions().expand('patient'))),
   };
 }

@@ -118,7 +118,7 @@ def test_a_client_learns_the_sets_and_their_properties_from_the_metadata(
     assert len(service.entities) == 20
     known = service.entities["msemr_observations"]
     assert known.msemr_observationid.primary_key
-    assert known.msemr_description.is_computed_value
+    assert known.msemr_components.is_computed_value
     assert not known.msemr_codetext.is_computed_value
 
 
@@ -216,7 +216,7 @@ def test_javascript_reads_and_writes(served: Served) -> None:
     assert found["gone"] == "there is no entity with this key"
 
     assert "has no property nothing" in found["unknown"]
-    assert found["readOnly"] == "msemr_description cannot be written"
+    assert found["readOnly"] == "msemr_components cannot be written"
     assert found["expand"] == "$expand is not offered"
 
 

@@ -14,7 +14,7 @@ from integration.core.errors import Misconfigured
 from integration.mapping.model import PartialDate
 from integration.virtual_tables.skip_token import parse_token
 from tests.randomness import make_random
-from tests.virtual_tables.conftest import SHAPES, Feed, Json
+from tests.virtual_tables.conftest import SHAPES, TOKEN_KEY, Feed, Json
 from tests.virtual_tables.scripted import FHIR, scripted
 
 PATIENT = {"reference": "Patient/00000000-0000-4000-8000-000000000001"}
@@ -230,8 +230,7 @@ async def test_a_list_is_in_the_order_of_its_column_and_is_not_gathered(
         assert counted["value"] == lists[0]
         first = await feed.get(set_, f"$orderby={column} {direction}", prefer="odata.maxpagesize=4")
         token = httpx.URL(first["@odata.nextLink"]).params["$skiptoken"]
-        place = parse_token(token, type_)
-        assert place is not None
+        place = parse_token(token, type_, TOKEN_KEY)
         assert place.path is not None  # a place in FHIR's pages
 
 

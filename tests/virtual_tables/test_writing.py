@@ -286,6 +286,13 @@ async def test_what_is_not_valid_is_not_created(feed: Feed) -> None:
 
 
 async def test_a_claim_may_name_its_coverage_and_provider_or_refer_to_them(feed: Feed) -> None:
+    patient = {"reference": f"Patient/{KEY}"}
+    coverage = {"status": "active", "beneficiary": patient, "payor": [patient]}
+    await feed.put(
+        {"resourceType": "Patient", "id": str(KEY)},
+        {"resourceType": "Practitioner", "id": str(KEY)},
+        {"resourceType": "Coverage", "id": str(KEY), **coverage},
+    )
     claim = {
         "msemr_typetext": "Professional",
         "msemr_prioritycode": "normal",
@@ -393,7 +400,7 @@ async def test_a_body_that_is_no_json_is_refused(feed: Feed) -> None:
         ({"msemr_recordeddate": MARKER}, 400),
         ({"msemr_clinicalstatus": 1}, 400),
         ({"msemr_conditioncodetext": MARKER * 100}, 400),
-        ({"msemr_name": MARKER}, 400),
+        ({"msemr_onset": MARKER}, 400),
         ({MARKER: 1}, 400),
         ({"_msemr_subjecttypepatient_value": str(UUID(int=9))}, 422),
         ({"_msemr_subjecttypepatient_value": None}, 422),
@@ -429,3 +436,27 @@ async def test_what_the_fhir_server_says_of_a_refusal_is_not_repeated(
         refused = await refusal(feed.ask("PATCH", ROW, body={"msemr_note": "x"}))
     assert refused.status == 422
     assert MARKER not in told_by(caplog.records)
+
+
+# --- the name of a row ----------------------------------------------------------------------------
+
+
+async def test_the_name_that_a_person_types_is_kept(feed: Feed) -> None:
+    row = {
+        "msemr_allergyintoleranceid": str(KEY),
+        "msemr_name": "Allergy: Patient One",
+        "msemr_code": "ABC123",
+        "msemr_verificationstatus": 935000001,
+        "_msemr_patient_value": str(KEY),
+    }
+    await feed.put({"resourceType": "Patient", "id": str(KEY)})
+    assert (await feed.ask("POST", "msemr_allergyintolerances", body=row)).status == 201
+    path = f"msemr_allergyintolerances({KEY})"
+    shown = await feed.get(path)
+    assert (shown["msemr_name"], shown["msemr_code"]) == ("Allergy: Patient One", "ABC123")
+    stored = await feed.stored(f"AllergyIntolerance/{KEY}")
+    assert stored["code"]["text"] == "Allergy: Patient One"
+    # Who sends back all that was read may change one column that the name shows, too.
+    changed = {**{name: shown[name] for name in row}, "msemr_codetext": "Peanuts"}
+    assert (await feed.ask("PATCH", path, body=changed)).status == 204
+    assert (await feed.get(path))["msemr_name"] == "Peanuts"

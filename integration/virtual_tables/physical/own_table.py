@@ -70,16 +70,16 @@ def _list_attributes(
 ) -> Iterator[AttributeMap]:
     for attribute in entity.select_route(Route.VIRTUAL).attributes:
         column = build_column_name(attribute.column, prefix)
-        own = replace(attribute, column=column, route=None)
+        written = replace(attribute, column=column, route=None)
         match attribute.kind:
             case Kind.DEFAULT:
                 continue
             case Kind.LOOKUP:
                 target = available.get(attribute.virtual_column.target or "")
                 if target is not None and target.routes[0] is Route.DATAVERSE:
-                    yield own
+                    yield written
             case Kind.CONCEPT:
                 path = build_concept_name_path(attribute.path or "")
-                yield replace(own, kind=Kind.COPY, path=path, concept=None)
+                yield replace(written, kind=Kind.COPY, path=path, concept=None)
             case _:
-                yield own
+                yield written
