@@ -1,7 +1,9 @@
 """VERB report_status: what an operator needs at night, in one look that costs little.
 
 Each part has a time limit of its own, and says so if it cannot be read. However many ask, each part
-is read once in five seconds by one worker. No part reads more as the tables grow.
+is read once in five seconds by one worker. Who asks for a report that is a little older gets it,
+and has the next one made meanwhile: a page that is looked at again and again waits for no storage.
+No part reads more as the tables grow.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TypeVar
 
 from integration.core.cron import Schedule, find_next
@@ -28,8 +31,9 @@ from integration.queues.queue_reader import QueueReader, QueueState
 
 T = TypeVar("T")
 
-# How long a report is answered again.
+# How long a report is answered again, and for how long while a new one is made.
 _KEPT = timedelta(seconds=5)
+_KEPT_MEANWHILE = timedelta(seconds=15)
 
 # Seconds that each part may take.
 _TIMEOUT = 5.0
@@ -213,30 +217,49 @@ class StatusCheck:
     max_open: int = MAX_OPEN
     _last: StatusReport | None = None
     _counted: _Counted | None = None
-    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _next: asyncio.Task[StatusReport] | None = None
 
 
 async def report_status(check: StatusCheck) -> StatusReport:
-    """Return the last report while it is fresh, or else a new one. Those who ask meanwhile wait for
-    the same one. Raises Unavailable if storage does not answer at all."""
-    async with check._lock:
-        if check._last is None or not timedelta() <= check.now() - check._last.time < _KEPT:
-            check._last = await _build_report(check)
-        report = check._last
+    """Return the last report while it is fresh, or nearly so; or else a new one. Those who ask
+    meanwhile wait for the same one. Raises Unavailable if storage does not answer at all."""
+    last = check._last
+    age = None if last is None else check.now() - last.time
+    if last is None or age is None or not timedelta() <= age < _KEPT_MEANWHILE:
+        # Whoever gives up does not take the report from the others.
+        report = await asyncio.shield(_begin_report(check))
+    else:
+        report = last
+        if age >= _KEPT:
+            _begin_report(check)
     if report.is_storage_silent:
         raise Unavailable("storage", f"no part of the status: {report.unreadable[0].reason}")
     return report
 
 
+def _begin_report(check: StatusCheck) -> asyncio.Task[StatusReport]:
+    """Have a report made, unless one is being made."""
+    if check._next is None or check._next.done():
+        check._next = asyncio.create_task(_build_report(check))
+    return check._next
+
+
 async def _build_report(check: StatusCheck) -> StatusReport:
+    report = await _read_parts(check)
+    check._last = report
+    return report
+
+
+async def _read_parts(check: StatusCheck) -> StatusReport:
     now = check.now()
+    measure = check.queue_reader.measure
     names = [queue for name in check.queues for queue in (name, f"{name}-poison")]
     queues, (deliveries, senders), activity, housekeeping, refusals = await asyncio.gather(
-        asyncio.gather(*(_read(check, check.queue_reader.measure(name)) for name in names)),
+        asyncio.gather(*(_read(check, partial(measure, name)) for name in names)),
         _read_deliveries(check, now),
-        _read(check, _find_trouble(check.activity, now)),
-        _read(check, _describe_housekeeping(check, now)),
-        _read(check, _find_refusals(check.flow, now)),
+        _read(check, partial(_find_trouble, check.activity, now)),
+        _read(check, partial(_describe_housekeeping, check, now)),
+        _read(check, partial(_find_refusals, check.flow, now)),
     )
     return StatusReport(
         time=now,
@@ -252,10 +275,10 @@ async def _build_report(check: StatusCheck) -> StatusReport:
     )
 
 
-async def _read(check: StatusCheck, work: Awaitable[T]) -> T | Unreadable:
+async def _read(check: StatusCheck, work: Callable[[], Awaitable[T]]) -> T | Unreadable:
     try:
         async with asyncio.timeout(check.timeout):
-            return await work
+            return await work()
     except TimeoutError:
         return Unreadable(f"not read within {check.timeout:.0f} s")
     except IntegrationError as error:
@@ -266,11 +289,12 @@ async def _read_deliveries(
     check: StatusCheck, now: datetime
 ) -> tuple[OpenDeliveries | Unreadable, LastDeliveries | Unreadable]:
     """Read the newest deliveries once, for both parts."""
-    newest = await _read(check, check.journal.list_deliveries(DeliveryFilter(), check.newest, None))
+    read_newest = partial(check.journal.list_deliveries, DeliveryFilter(), check.newest, None)
+    newest = await _read(check, read_newest)
     if isinstance(newest, Unreadable):
         return newest, newest
     senders = _find_last_deliveries(newest, check.senders)
-    return await _read(check, _find_open(check, newest)), senders
+    return await _read(check, partial(_find_open, check, newest)), senders
 
 
 def _find_last_deliveries(newest: Page, listed: Iterable[str]) -> LastDeliveries:

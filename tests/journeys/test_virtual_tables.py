@@ -290,3 +290,96 @@ async def _shows(view: View, ids: set[str]) -> None:
             return
         await asyncio.sleep(0.1)
     raise AssertionError(f"{ids} are not shown, but {view.seen[-1]}")
+
+
+# --- the training exercise, step by step ----------------------------------------------------------
+
+PATIENT_ONE = "7b1f0000-0000-4000-8000-000000000011"
+ONE = {"reference": f"Patient/{PATIENT_ONE}"}
+
+
+async def test_a_maker_builds_an_app_with_virtual_tables_and_their_route_is_switched(
+    ward: Route,
+) -> None:
+    """What Microsoft's module "build an application with virtual health data tables" has a maker do."""
+    staff = Staff(ward)
+    types = ("Encounter", "Observation", "AllergyIntolerance")
+    await _choose_routes(ward, dict.fromkeys(types, "dataverse"))
+
+    # The patient comes through the relay, and is a contact that holds the FHIR id.
+    patient = {"resourceType": "Patient", "id": PATIENT_ONE, "name": [{"text": "Patient One"}]}
+    await deliver_all(ward, [{**patient, "name": [{"family": "One", "given": ["Patient"]}]}])
+    contact = await _appears(staff, f"contacts({PATIENT_ONE})?$select=fullname,msemr_azurefhirid")
+    assert contact["msemr_azurefhirid"] == PATIENT_ONE
+
+    async def read_subgrid(table: str, lookup: str) -> list[dict[str, Any]]:
+        found = await staff.reads(f"{table}?$filter={lookup} eq {PATIENT_ONE}")
+        return list(found["value"])
+
+    async def read_subgrids() -> list[int]:
+        encounters = await read_subgrid("new_ve_encounters", "_new_subjectpatient_value")
+        observations = await read_subgrid("new_ve_observations", "_new_subjectpatient_value")
+        return [len(encounters), len(observations)]
+
+    assert await read_subgrids() == [0, 0]
+
+    # Clinical data goes straight to the FHIR server: the route says Dataverse, so nothing shows.
+    encounter = {
+        "resourceType": "Encounter",
+        "id": "7b1f0000-0000-4000-8000-0000000000e1",
+        "status": "finished",
+        "class": {"code": "AMB"},
+        "subject": ONE,
+    }
+    pulse = {
+        **measured("7b1f0000-0000-4000-8000-0000000000d1", "Pulse", 70, "/min"),
+        "subject": ONE,
+    }
+    for resource in (encounter, pulse):
+        name = f"{resource['resourceType']}/{resource['id']}"
+        answer = await ward.http.put(f"{ward.running.fhir_url}/{name}", json=resource)
+        assert answer.status_code == 201, answer.text
+    assert await read_subgrids() == [0, 0]
+
+    # The routes are switched; tables, views and forms are the same.
+    await _choose_routes(ward, dict.fromkeys(types, "virtual"))
+    assert await read_subgrids() == [1, 1]
+
+    # An allergy is created, changed and deleted in Dataverse.
+    answer = await staff.http.post(
+        f"{staff.base}new_ve_allergyintolerances",
+        json={
+            "new_name": "Allergy: Patient One",
+            "new_verificationstatus": 935000001,
+            "new_code": "ABC123",
+            "new_criticality": 935000000,
+            "new_type": 935000000,
+            "new_patient@odata.bind": f"/contacts({PATIENT_ONE})",
+        },
+    )
+    assert answer.status_code == 204, answer.text
+    key = answer.headers["odata-entityid"].rpartition("(")[2].removesuffix(")")
+    row = f"new_ve_allergyintolerances({key})"
+    assert (await staff.reads(row))["new_name"] == "Allergy: Patient One"
+    stored = (await ward.fhir(f"AllergyIntolerance/{key}")).json()
+    assert stored["meta"]["versionId"] == "1"
+    assert stored["code"]["text"] == "Allergy: Patient One"
+    assert [coding["code"] for coding in stored["code"]["coding"]] == ["ABC123"]
+    assert (stored["criticality"], stored["type"]) == ("low", "allergy")
+    assert stored["verificationStatus"]["coding"][0]["code"] == "confirmed"
+    await staff.corrects(row, {"new_code": "XYZ456", "new_criticality": 935000001})
+    changed = (await ward.fhir(f"AllergyIntolerance/{key}")).json()
+    assert changed["meta"]["versionId"] == "2"
+    assert [coding["code"] for coding in changed["code"]["coding"]] == ["XYZ456"]
+    assert changed["criticality"] == "high"
+    assert (await staff.http.delete(f"{staff.base}{row}")).status_code == 204
+    gone = await ward.http.get(f"{ward.running.fhir_url}/AllergyIntolerance/{key}")
+    assert (gone.status_code, gone.json()["resourceType"]) == (410, "OperationOutcome")
+
+
+async def _choose_routes(ward: Route, routes: dict[str, str]) -> None:
+    """Choose routes at once: there is nothing to bring."""
+    answer = await ward.http.patch(
+        f"{ward.host.url}/api/data-routes?bring=false", json=routes, timeout=60
+    )
+    assert answer.status_code == 200, answer.text

@@ -253,7 +253,7 @@ async def test_the_columns_of_the_organisation_count(route: Route) -> None:
     place = {"resourceType": "Location", "name": "n" * 300}
     virtual = await visitor.post("maps/Location", resource=json.dumps(place))
     assert "n" * 300 in virtual.text
-    await visitor.with_roles("admin").post("data-routes/Location", route="dataverse")
+    await visitor.with_roles("admin").post("data-routes/Location", route="dataverse", bring="no")
     mirrored = await visitor.post("maps/Location", resource=json.dumps(place))
     shown = mirrored.text
     assert "the text is longer than 160 characters and was cut" in shown
