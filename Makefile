@@ -63,7 +63,7 @@ nightly: $(READY) ## Look for what the usual cases do not show: random ones, fau
 	@echo "== seed $(SEED)"
 	@TEST_SEED=$(SEED) TEST_FACTOR=10 $(TESTS) -m "hypothesis or seeded" --hypothesis-seed=$(SEED)
 	@$(TESTS) -m browser
-	@$(BIN)/python -m faults --seed $(SEED)
+	@$(BIN)/python -m faults --number 3000 --seed $(SEED)
 	@$(BIN)/python -m fuzz --seed $(SEED)
 	@$(MAKE) --no-print-directory hapi
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 
 import azure.functions as func
 
 from integration.app import responses, settings, telemetry, wiring
+from integration.app.data_route_requests import PARAMETERS as DATA_ROUTE_PARAMETERS
+from integration.app.data_route_requests import answer_data_routes
 from integration.app.error_handlers import (
     endpoint,
     odata_endpoint,
@@ -34,7 +35,6 @@ from integration.operations.attention import PARAMETERS as ATTENTION_PARAMETERS
 from integration.operations.attention import find_concerns
 from integration.operations.audit import PARAMETERS as AUDIT_PARAMETERS
 from integration.operations.audit import find_audit_entries, record_answer, record_correction
-from integration.operations.bringing import start_bringing
 from integration.operations.configuration_requests import (
     change_configuration,
     preview_changes,
@@ -61,12 +61,6 @@ from integration.queues.names import (
 from integration.queues.queue_sender import parse_work_item
 from integration.relay.end import park_failed
 from integration.relay.process import process
-from integration.virtual_tables.data_routes import (
-    FUNCTION_KEY,
-    change_routes,
-    describe_changes,
-    list_routes,
-)
 
 telemetry.start_telemetry()
 
@@ -249,24 +243,11 @@ async def odata(req: func.HttpRequest) -> func.HttpResponse:
 
 
 @app.route("data-routes", methods=METHODS)
-@endpoint(("dry-run", "bring"))
+@endpoint(DATA_ROUTE_PARAMETERS)
 async def data_routes(req: func.HttpRequest, query: Query) -> func.HttpResponse:
     """List from where the feed answers for each table. PATCH changes it, `dry-run=true` says what
     that would do, and `bring=false` changes it at once."""
-    parts = await wiring.get_parts()
-    match req.method:
-        case "GET":
-            return responses.build_data_routes(await list_routes(parts.data_routes))
-        case "PATCH":
-            requested = responses.parse_json_body(req)
-            brings = responses.parse_flag(query, "bring", default=True)
-            if responses.is_dry_run(query):
-                described = await describe_changes(parts.data_routes, requested, brings=brings)
-                return responses.build_changed_routes(described)
-            start = partial(start_bringing, parts.jobs) if brings else None
-            changed = await change_routes(parts.data_routes, requested, FUNCTION_KEY, start)
-            return responses.build_changed_routes(changed)
-    raise MethodNotAllowed("GET", "PATCH")
+    return await answer_data_routes(await wiring.get_parts(), req, query)
 
 
 @app.route("configuration", methods=METHODS)

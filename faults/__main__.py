@@ -20,7 +20,7 @@ from faults.chapters import SCENARIOS, ScenarioOptions, list_missing, run_scenar
 from faults.verdict import Tally
 from local.processes import PROJECT
 
-_DEFAULT_NUMBER = 3000
+_DEFAULT_NUMBER = 2200
 _PROCESSES = 3  # processes
 
 

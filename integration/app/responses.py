@@ -155,9 +155,12 @@ def build_data_routes(tables: Sequence[Mapping[str, Any]]) -> func.HttpResponse:
     return _build_json({"routes": tables}, 200, media="application/json")
 
 
-def build_changed_routes(meanings: Mapping[str, str]) -> func.HttpResponse:
-    """Report what the changed data routes mean."""
-    return _build_json({"routes": meanings}, 200, media="application/json")
+def build_changed_routes(
+    meanings: Mapping[str, str], counts: Mapping[str, Any] | None = None
+) -> func.HttpResponse:
+    """Report what the changed data routes mean; `counts`: what each change concerns."""
+    counted = {} if counts is None else {"counts": counts}
+    return _build_json({"routes": meanings, **counted}, 200, media="application/json")
 
 
 def build_configuration(described: Mapping[str, Any], status: int = 200) -> func.HttpResponse:

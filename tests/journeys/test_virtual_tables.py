@@ -236,6 +236,12 @@ async def test_a_table_is_switched_to_dataverse_and_back_while_people_work_with_
     keys = {id_: key for key, id_ in await view.refresh()}
     assert keys.keys() == {*ids}
 
+    planned = await ward.http.patch(
+        f"{ward.host.url}/api/data-routes?dry-run=true", json={"Observation": "dataverse"}
+    )
+    counts = planned.json()["counts"]["Observation"]
+    assert [counts[name]["number"] for name in ("resources", "rows", "others")] == [len(ids), 0, 0]
+
     stop = asyncio.Event()
     watching = asyncio.create_task(view.stay(stop))
     meant = await switch(ward, "dataverse")
