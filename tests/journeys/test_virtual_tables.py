@@ -225,6 +225,7 @@ async def _until_answered_from(ward: Route, route: str) -> None:
     raise AssertionError(f"the route is {found}, not {route}")
 
 
+@pytest.mark.slow  # a switch takes 20 seconds
 async def test_a_table_is_switched_to_dataverse_and_back_while_people_work_with_it(
     ward: Route,
 ) -> None:
@@ -304,6 +305,7 @@ PATIENT_ONE = "7b1f0000-0000-4000-8000-000000000011"
 ONE = {"reference": f"Patient/{PATIENT_ONE}"}
 
 
+@pytest.mark.slow  # a switch takes 20 seconds
 async def test_a_maker_builds_an_app_with_virtual_tables_and_their_route_is_switched(
     ward: Route,
 ) -> None:
