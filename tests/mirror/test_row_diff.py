@@ -203,9 +203,9 @@ async def test_where_a_key_lets_one_row_have_an_id_the_second_resource_is_refuse
     await mirror(route, patient(id="7", gender="female"))
     noted = await mirror(route, GP | {"id": "7"})
     assert noted.action == "refused"
-    assert "allows one row per FHIR id" in noted.notes[0]
     first = await route.dataverse_double.contact()
-    assert f"another row ({first['contactid']}) has it" in noted.notes[0]
+    key = "alternate key msemr_azurefhirid_key (msemr_azurefhirid) of contact"
+    assert f"{key} is taken by contact({first['contactid']})" in noted.notes[0]
     assert first["gendercode"] == 2
 
 

@@ -288,13 +288,17 @@ class Server:
         return 404, _outcome(Refused(404, "no such version"))
 
     def _searched(self, type_: str, query: str) -> tuple[int, Body]:
-        """In the order of the last update where `_sort` says so, a page at a time."""
+        """In the order of the last update or of the date where `_sort` says so, a page at a
+        time."""
         params = dict(parse_qsl(query))
-        if params.get("_sort", "_lastUpdated") != "_lastUpdated":
+        order = params.get("_sort")
+        if order not in (None, "_lastUpdated", "-date"):
             return 400, _outcome(Refused(400, "an order that these tests do not know"))
         found = [self.stored[name] for name in self.search(type_, query)]
-        if "_sort" in params:
+        if order == "_lastUpdated":
             found.sort(key=lambda each: str(each["meta"]["lastUpdated"]))
+        elif order == "-date":
+            found.sort(key=lambda each: str(each.get("effectiveDateTime", "")), reverse=True)
         start = int(params.get("ct", 0))
         size = min(int(params.get("_count", self.page_size)), self.page_size)
         searchset: Body = {"resourceType": "Bundle", "type": "searchset", "total": len(found)}
