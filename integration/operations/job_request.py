@@ -193,6 +193,7 @@ def describe_job(job: Job) -> dict[str, Any]:
         "documents": None if preview is None else sorted(preview.changes),
         "compare": None if reconcile is None else reconcile.compare,
         "dry_run": None if reconcile is None else reconcile.dry_run,
+        "ends_bringing": None if reconcile is None else reconcile.ends_bringing or None,
         "status": criteria.status,
         "attention": job.filter.group if job.filter.concern is None else None,
         "concern": job.filter.concern,
