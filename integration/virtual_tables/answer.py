@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -103,7 +104,17 @@ async def answer_request(
             return await _answer(tables, request, reader)
     except TimeoutError:
         why = f"no answer within {tables.timeout:g} seconds"
-        raise Unavailable(tables.reader.fhir.upstream.name, why) from None
+        raise Unavailable(_name_source(tables, request), why) from None
+
+
+def _name_source(tables: VirtualTables, request: ODataRequest) -> str:
+    """Name the service that answers for the table of an address, as far as its route is known."""
+    set_ = re.split(r"[(/]", request.path, maxsplit=1)[0]
+    names = [name for name, shown in tables.entity_types.items() if shown.type.set == set_]
+    routes = [tables.data_routes.get_known_route(name) for name in names]
+    if tables.rows is not None and DATAVERSE in routes:
+        return tables.rows.dataverse.upstream.name
+    return tables.reader.fhir.upstream.name
 
 
 async def _answer(tables: VirtualTables, request: ODataRequest, reader: Reader) -> ODataResponse:

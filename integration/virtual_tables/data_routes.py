@@ -75,6 +75,10 @@ class DataRoutes:
             self._cached_until = self.clock() + _CACHE_SECONDS
         return self._cached
 
+    def get_known_route(self, name: str) -> str | None:
+        """Return the route of a resource type as the store had it when it was last asked."""
+        return self._cached.get(name)
+
     async def get_choices(self) -> Mapping[str, ChosenRoute]:
         """Return the routes that were chosen, and count, by resource type. Raises Unavailable."""
         await self.get_routes()

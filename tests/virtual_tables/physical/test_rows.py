@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from integration.core.errors import Misconfigured, Rejected
+from integration.core.errors import Misconfigured, Rejected, Unavailable
 from tests.virtual_tables.conftest import Feed, Json
 from tests.virtual_tables.physical.desk import Desk, open_desk
 
@@ -204,3 +205,12 @@ async def test_a_table_that_dataverse_has_not_got_is_for_an_operator(desk: Desk)
     desk.switch("CarePlan")
     with pytest.raises(Misconfigured, match="msemr_careplan"):
         await desk.feed.get("msemr_careplans")
+
+
+async def test_a_dataverse_that_does_not_answer_is_named(desk: Desk) -> None:
+    desk.switch("Observation")
+    await desk.feed.every(SET)
+    desk.feed.tables = replace(desk.feed.tables, timeout=0.05)
+    desk.double.will_fail(kind="hang")
+    with pytest.raises(Unavailable, match="Dataverse: no answer within"):
+        await desk.feed.get(SET)
