@@ -87,10 +87,13 @@ PURE_IMPORTS: dict[str, frozenset[str] | None] = {
     "bisect": None,
     "collections": None,
     "collections.abc": None,
-    "cryptography.exceptions": frozenset({"InvalidSignature", "UnsupportedAlgorithm"}),
+    "cryptography.exceptions": frozenset(
+        {"InvalidSignature", "InvalidTag", "UnsupportedAlgorithm"}
+    ),
     "cryptography.hazmat.primitives.asymmetric": frozenset({"ec", "ed25519", "rsa"}),
     "cryptography.hazmat.primitives.asymmetric.ed25519": frozenset({"Ed25519PublicKey"}),
     "cryptography.hazmat.primitives.serialization": frozenset({"load_pem_public_key"}),
+    "cryptography.hazmat.primitives.ciphers.aead": frozenset({"AESSIV"}),
     "cryptography.x509": frozenset({"load_der_x509_certificate"}),
     "dataclasses": None,
     "datetime": None,
@@ -130,7 +133,10 @@ EFFECTS = {"print", "open", "input", "eval", "exec", "compile", "__import__", "b
 KNOWN_BY = [
     (
         "azure.functions",
-        {"app.responses", "app.error_handlers", "app.page_requests", "app.sender_requests"},
+        {
+            *("app.responses", "app.error_handlers", "app.page_requests"),
+            *("app.sender_requests", "app.data_route_requests"),
+        },
     ),
     ("azure.identity", {"app.http_clients"}),
     ("azure.monitor", {"app.telemetry"}),
@@ -143,7 +149,7 @@ KNOWN_BY = [
     ("jinja2", {"pages.view"}),
     ("jwt", {"senders.proofs.json_web_token"}),
     ("http_message_signatures", {"senders.proofs.rfc9421"}),
-    ("cryptography", {"senders.proofs.*"}),
+    ("cryptography", {"senders.proofs.*", "virtual_tables.skip_token"}),
     # The one reads the environment, the other fills it for --local.
     ("os", {"app.settings", "cli.local_settings"}),
 ]

@@ -159,7 +159,7 @@ def make_token() -> str:
 
 
 def make_signing_key() -> bytes:
-    """Make a key for HMAC-SHA256, which takes as many bytes."""
+    """Make a key for AES-SIV, which takes as many bytes."""
     return secrets.token_bytes(32)
 
 

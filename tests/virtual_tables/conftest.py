@@ -40,7 +40,7 @@ from tests.builders import TODAY
 
 ROOT = "http://feed/api/odata/"
 NAMESPACE = UUID(int=7)
-TOKEN_KEY = b"signs the skip tokens of tests"
+TOKEN_KEY = b"seals the skip tokens of a test."
 
 Json = dict[str, Any]
 

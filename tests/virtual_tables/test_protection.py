@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -13,6 +12,7 @@ from uuid import UUID
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from integration.core import decimal_json
 from integration.core.errors import Misconfigured, Rejected, Unavailable
@@ -293,9 +293,11 @@ async def test_a_count_without_a_number_is_not_none(total: Json) -> None:
 # -- tokens ------------------------------------------------------------------------------------------
 
 
-def sign(cursor: bytes, resource: str = "Condition", key: bytes = b"another key") -> str:
-    digest = hmac.digest(key, resource.encode() + b"?" + cursor, "sha256")
-    return (digest[:16] + cursor).hex()
+OTHER_KEY = bytes(range(32))
+
+
+def seal(cursor: bytes, resource: str = "Condition", key: bytes = OTHER_KEY) -> str:
+    return AESSIV(key).encrypt(cursor, [resource.encode()]).hex()
 
 
 @pytest.mark.parametrize(
@@ -305,13 +307,13 @@ def sign(cursor: bytes, resource: str = "Condition", key: bytes = b"another key"
         "00",
         "\u0661",
         b'["Condition?_count=10",0]'.hex(),
-        sign(b'["Condition?_count=10",0]'),
-        sign(b'["Condition?_count=10",0]', "Observation", TOKEN_KEY),
-        sign(b"[]", key=TOKEN_KEY),
+        seal(b'["Condition?_count=10",0]'),
+        seal(b'["Condition?_count=10",0]', "Observation", TOKEN_KEY),
+        seal(b"[]", key=TOKEN_KEY),
         "0" * 20_000,
     ],
 )
-async def test_a_token_that_the_feed_has_not_signed_for_the_set_reaches_no_server(
+async def test_a_token_that_the_feed_has_not_sealed_for_the_set_reaches_no_server(
     forged: str,
 ) -> None:
     async with scripted(lambda _: httpx.Response(500)) as feed:
