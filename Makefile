@@ -31,14 +31,14 @@ reconcile: $(READY) ## Find and mend rows that differ from FHIR, by the settings
 	@$(BIN)/python -m integration reconcile $(ARGS)
 
 test: $(READY) ## Run what a change needs, against the real storage emulator and the real FHIR server
-	@TEST_FACTOR=0.34 $(TESTS) -m "not slow and not hapi"
+	@TEST_FACTOR=0.34 $(TESTS) -m "not slow and not hapi and not java"
 
 check: $(READY) ## Format, lint, types, Bicep and all tests, as CI does
 	@echo "== format"; $(BIN)/ruff format --check .
 	@echo "== lint"; $(BIN)/ruff check .
 	@echo "== types"; $(BIN)/mypy
 	@echo "== bicep"; infra/check.sh
-	@echo "== tests"; $(TESTS) -m "not hapi and not browser"
+	@echo "== tests"; $(TESTS) -m "not hapi and not java and not browser"
 
 browser: $(READY) ## Try every page of the app in a Chromium, as people do
 	@$(TESTS) -m "browser and not nightly"
@@ -59,10 +59,11 @@ bench: $(READY) ## Measure the route against a bare client, on this machine; PAR
 faults: $(READY) ## Kill, starve and confuse the route some thousand times, and count what became of each entry
 	@$(BIN)/python -m faults
 
-nightly: $(READY) ## Look for what the usual cases do not show: random ones, faults, HAPI's server; SEED=... repeats a run
+nightly: $(READY) ## Look for what the usual cases do not show: random ones, faults, a client in Java, HAPI's server; SEED=... repeats a run
 	@echo "== seed $(SEED)"
 	@TEST_SEED=$(SEED) TEST_FACTOR=10 $(TESTS) -m "hypothesis or seeded" --hypothesis-seed=$(SEED)
 	@$(TESTS) -m browser
+	@$(TESTS) -m java
 	@$(BIN)/python -m faults --number 3000 --seed $(SEED)
 	@$(BIN)/python -m fuzz --seed $(SEED)
 	@$(MAKE) --no-print-directory hapi

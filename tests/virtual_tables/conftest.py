@@ -34,9 +34,11 @@ from integration.virtual_tables.feed_reader import FeedReader
 from integration.virtual_tables.odata_request import ODataRequest, ODataResponse
 from integration.virtual_tables.row_keys import RowKeyResolver
 from integration.virtual_tables.write import FeedWriter
+from local.processes import PROJECT
 from local.services import find_free_ports, run_services
 from tests.audits import make_recorder
 from tests.builders import TODAY
+from tests.virtual_tables.served import Served, serve_feed
 
 ROOT = "http://feed/api/odata/"
 NAMESPACE = UUID(int=7)
@@ -147,6 +149,20 @@ async def feed(fhir_url: str) -> AsyncIterator[Feed]:
         fhir = FhirServer(Upstream("FHIR server", fhir_url, asking, build_limiter(16)))
         kept, routes = MemoryRowKeys(), MemoryDataRouteStore()
         yield Feed(made(fhir, kept, routes), writing, kept, routes, seen)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The feed at an address, for clients that others have written."""
+    if not (PROJECT / "local/node_modules/azurite").exists():
+        pytest.skip("local/node_modules is missing: run make test")
+    with serve_feed(tmp_path_factory.mktemp("served")) as it:
+        yield it
+
+
+@pytest.fixture
+def observations(served: Served) -> None:
+    served.put_observations()
 
 
 async def get_token_key() -> bytes:

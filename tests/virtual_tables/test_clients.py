@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import httpx
 import pytest
 import requests
 from odata import ODataService
 from odata.exceptions import NoResultsFound, ODataError
 
 from local.processes import PROJECT
-from local.services import find_free_ports, run_services, start_host
-
-KEY = "what/Dataverse-sends=="
-PATIENT = str(UUID(int=1))
-ROWS = 25
-PAGE = 10
-FINAL, PRELIMINARY = 935000002, 935000001
+from tests.virtual_tables.served import (
+    FINAL,
+    KEY,
+    PAGE,
+    PATIENT,
+    PRELIMINARY,
+    ROWS,
+    Served,
+)
 
 HERE = Path(__file__).parent
 NODE_PARTS = [
-    PROJECT / "local/node_modules" / name for name in ("@odata/client", "ts-odata-client")
+    PROJECT / "local/node_modules" / name for name in ("@odata/client", "odata", "ts-odata-client")
 ]
 
 needs_node = pytest.mark.skipif(
@@ -37,68 +34,12 @@ needs_node = pytest.mark.skipif(
 )
 
 
-@dataclass(frozen=True)
-class Served:
-    """Where the feed and the FHIR server behind it are."""
-
-    root: str
-    fhir: httpx.Client
-
-    def ask(self, script: str) -> dict[str, Any]:
-        """What a client in JavaScript saw."""
-        given_headers = {
-            "root": self.root,
-            "key": KEY,
-            "row": str(UUID(int=100)),
-            "patient": PATIENT,
-        }
-        command = ["node", "--no-deprecation", str(HERE / script)]
-        done = subprocess.run(
-            command, input=json.dumps(given_headers), capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
+pytestmark = pytest.mark.usefixtures("observations")
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    if not (PROJECT / "local/node_modules/azurite").exists():
-        pytest.skip("local/node_modules is missing: run make test")
-    folder, ports = tmp_path_factory.mktemp("served"), find_free_ports()
-    with run_services(ports, folder, parts=("storage", "fhir")) as running:
-        settings = {
-            **running.settings(),
-            "FEED_PAGE": str(PAGE),
-            "HOST_FUNCTION_KEYS": f"dataverse={KEY}",
-            "HOST_USE_FUNC": "0",
-        }
-        with (
-            start_host(settings, ports.host, folder) as host,
-            httpx.Client(base_url=running.fhir_url) as fhir,
-        ):
-            yield Served(f"{host.url}/api/odata/", fhir)
-
-
-@pytest.fixture(autouse=True)
-def rows(served: Served) -> None:
-    """The same observations before each test, and no others."""
-    served.fhir.post(str(served.fhir.base_url).removesuffix("/fhir/") + "/control/reset")
-    for number in range(ROWS):
-        observation: dict[str, Any] = {
-            "resourceType": "Observation",
-            "id": str(UUID(int=100 + number)),
-            "status": "preliminary" if number < 4 else "final",
-            "code": {"text": f"Weight {number}"},
-            "subject": {"reference": f"Patient/{PATIENT}"},
-            "effectiveDateTime": f"2024-01-{number + 1:02}",
-        }
-        if number:
-            value = {"value": 60 + number / 2, "unit": "kg"}
-            observation["valueQuantity"] = value
-        path = f"Observation/{observation['id']}"
-        answer = served.fhir.put(path, json=observation)
-        assert answer.status_code == 201, answer.text
+def ask_node(served: Served, script: str) -> dict[str, Any]:
+    """What a client in JavaScript saw."""
+    return served.ask(["node", "--no-deprecation", str(HERE / script)])
 
 
 # -- python-odata ---------------------------------------------------------------------------------
@@ -189,7 +130,7 @@ def test_python_understands_what_is_wrong(service: ODataService, served: Served)
 
 @needs_node
 def test_javascript_reads_and_writes(served: Served) -> None:
-    found = served.ask("odata_client.mjs")
+    found = ask_node(served, "odata_client.mjs")
     assert "msemr_observations" in found["sets"]
     assert len(found["sets"]) == 20
     assert found["byKey"]["msemr_codetext"] == "Weight 0"
@@ -225,7 +166,7 @@ def test_javascript_reads_and_writes(served: Served) -> None:
 
 @needs_node
 def test_javascript_follows_pages_and_builds_conditions(served: Served) -> None:
-    found = served.ask("ts_odata_client.mjs")
+    found = ask_node(served, "ts_odata_client.mjs")
     assert found["pages"] == [10, 10, 5]
     assert sorted(found["every"]) == sorted(f"Weight {n}" for n in range(ROWS))
     assert found["byKey"]["msemr_codetext"] == "Weight 0"
@@ -240,3 +181,62 @@ def test_javascript_follows_pages_and_builds_conditions(served: Served) -> None:
     assert "put what not negates in parentheses" in found["misbuilt"]["message"]
     assert found["unknown"]["target"] == "nothing"
     assert found["expanded"]["message"] == "$expand is not offered"
+
+
+# -- o.js ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def seen_by_o_js(served: Served, observations: None) -> dict[str, Any]:
+    return ask_node(served, "o_js.mjs")
+
+
+@needs_node
+def test_o_js_reads(seen_by_o_js: dict[str, Any]) -> None:
+    found = seen_by_o_js
+    assert "msemr_observations" in found["sets"]
+    assert found["metadata"] == 200
+    pages = found["pages"]
+    assert (pages["counted"], [len(page) for page in pages["found"]]) == (ROWS, [10, 10, 5])
+    every = {name for page in pages["found"] for name in page}
+    assert every == {f"Weight {number}" for number in range(ROWS)}
+    assert found["byKey"]["msemr_codetext"] == "Weight 0"
+    assert found["onlyText"]["msemr_codetext"] == "Weight 0"
+    assert "msemr_status" not in found["onlyText"]
+    assert found["equal"] == ["Weight 3"]
+    assert len(found["lookup"]) == PAGE  # it stops at the first page
+    assert found["none"] == []
+    assert (found["counted"], found["countedNone"]) == (4, 0)
+    assert found["chosen"] == ["Weight 23", "Weight 22"]
+    assert sorted(found["negated"]) == ["Weight 0", "Weight 2", "Weight 3"]
+    assert sorted(found["either"]) == ["Weight 4", "Weight 5"]
+    assert sorted(found["listed"]) == ["Weight 6", "Weight 7"]
+    assert found["guids"] == ["Weight 0"]
+    assert found["missing"] == ["Weight 0"]
+    assert [found["several"][0]["msemr_codetext"], found["several"][1]] == ["Weight 0", ROWS]
+
+
+@needs_node
+def test_o_js_writes(seen_by_o_js: dict[str, Any]) -> None:
+    found = seen_by_o_js
+    made, changed, whole = found["made"], found["changed"], found["sentBack"]
+    assert (made["msemr_codetext"], made["msemr_status"]) == ("Temperature", FINAL)
+    assert (found["patched"], changed["msemr_codetext"]) == (204, "Fever's")
+    # What was read is sent back, with one property changed.
+    assert (found["whole"], whole["msemr_codetext"]) == (204, "Fever")
+    assert whole["msemr_valuetypequantityvalue"] == 37.2
+    assert (found["stale"]["status"], found["stale"]["target"]) == (412, "If-Match")
+    assert found["deleted"] == 204
+    assert found["gone"]["status"] == 404
+
+
+@needs_node
+def test_o_js_understands_what_is_wrong(seen_by_o_js: dict[str, Any]) -> None:
+    found = seen_by_o_js
+    assert (found["malformed"]["status"], found["malformed"]["target"]) == (400, "$filter")
+    assert (found["unknown"]["status"], found["unknown"]["target"]) == (400, "nothing")
+    assert found["wrongType"]["message"] == "msemr_status is Edm.Int32"
+    assert found["readOnly"]["message"] == "msemr_components cannot be written"
+    assert (found["expand"]["status"], found["expand"]["target"]) == (501, "$expand")
+    assert found["put"]["status"] == 405
+    assert (found["batch"]["status"], found["batch"]["message"]) == (501, "$batch is not offered")
