@@ -295,7 +295,7 @@ async def look(opened: ReconcileRun, patients: int) -> None:
     async def get_queues() -> dict[str, str]:
         return {"Patient": MIRROR_QUEUE}
 
-    async def end_nothing(_type: str, _job: str) -> bool:
+    async def brings_nothing(_type: str, _job: str, _is_brought: bool = False) -> bool:
         return False
 
     parts = ReconcileParts(
@@ -303,7 +303,8 @@ async def look(opened: ReconcileRun, patients: int) -> None:
         dataverse=opened.dataverse,
         load_mirror=lambda: opened.mirror,
         change_queues=get_queues,
-        end_bringing=end_nothing,
+        is_brought_by=brings_nothing,
+        end_bringing=brings_nothing,
     )
     chosen = JobFilter(preview=PreviewFilter(type="Patient", base=0, changes={}))
     job = Job(id="preview", kind=JobKind.PREVIEW, filter=chosen, started=utc_now())

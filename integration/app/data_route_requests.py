@@ -13,9 +13,11 @@ import azure.functions as func
 from integration.app import responses
 from integration.app.wiring import Parts
 from integration.core.errors import MethodNotAllowed
-from integration.operations.bringing import start_bringing
+from integration.operations.bringing import add_bringing_job
+from integration.operations.jobs import JobParts, begin_job
 from integration.virtual_tables.data_routes import (
     FUNCTION_KEY,
+    BringingJobs,
     change_routes,
     describe_changes,
     list_routes,
@@ -37,10 +39,14 @@ async def answer_data_routes(
             if responses.is_dry_run(query):
                 meanings = await describe_changes(parts.data_routes, requested, brings=brings)
                 return responses.build_changed_routes(meanings, await _count(parts, meanings))
-            start = partial(start_bringing, parts.jobs) if brings else None
-            changed = await change_routes(parts.data_routes, requested, FUNCTION_KEY, start)
+            jobs = _build_bringing_jobs(parts.jobs) if brings else None
+            changed = await change_routes(parts.data_routes, requested, FUNCTION_KEY, jobs)
             return responses.build_changed_routes(changed)
     raise MethodNotAllowed("GET", "PATCH")
+
+
+def _build_bringing_jobs(jobs: JobParts) -> BringingJobs:
+    return BringingJobs(add=partial(add_bringing_job, jobs), begin=partial(begin_job, jobs))
 
 
 async def _count(parts: Parts, types: Mapping[str, str]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from integration.mirror.mirror import Mirror
 from integration.mirror.row_sink import RowSink
 from integration.operations.job_work import Part
 from integration.operations.reconcile_jobs import ReconcileWork
-from integration.virtual_tables.data_routes import end_bringing
+from integration.virtual_tables.data_routes import end_bringing, is_brought_by
 
 if TYPE_CHECKING:  # these import the mapping engine
     from integration.change_events.to_dataverse import ExternalEvents
@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # these import the mapping engine
     from integration.mirror.write_edits import WriteBack
     from integration.reconcile.job import ReconcileParts
     from integration.virtual_tables.answer import VirtualTables
+    from integration.virtual_tables.row_keys import RowKeyResolver
 
 
 def _get_today(services: Services) -> date:
@@ -73,7 +74,7 @@ def build_mirror(shared: SharedParts) -> Mirror:
         flow=services.flow,
         change_queues=shared.data_routes.get_change_queues,
         current_queues=shared.data_routes.read_change_queues,
-        list_reported=shared.data_routes.list_reported_types,
+        get_reported=shared.data_routes.get_reported_types,
         row_keys=stores.row_keys,
         configuration=shared.version.number,
     )
@@ -136,6 +137,9 @@ def build_edit_source(shared: SharedParts, load_mirror: Callable[[], Mirror]) ->
 def build_reconcile(shared: SharedParts, load_mirror: Callable[[], Mirror]) -> ReconcileWork:
     """Build what does the jobs of kind reconcile. Its modules are imported at its first use."""
 
+    async def end(type_: str, job_id: str, is_brought: bool) -> bool:
+        return await end_bringing(shared.data_routes, type_, job_id, is_brought=is_brought)
+
     @cache
     def get_parts() -> ReconcileParts:
         from integration.reconcile.job import ReconcileParts
@@ -145,7 +149,8 @@ def build_reconcile(shared: SharedParts, load_mirror: Callable[[], Mirror]) -> R
             dataverse=shared.services.dataverse,
             load_mirror=load_mirror,
             change_queues=shared.data_routes.get_change_queues,
-            end_bringing=partial(end_bringing, shared.data_routes),
+            is_brought_by=partial(is_brought_by, shared.data_routes),
+            end_bringing=end,
         )
 
     async def list_comparisons(type_: str) -> Sequence[Comparison]:
@@ -179,12 +184,10 @@ def build_reconcile(shared: SharedParts, load_mirror: Callable[[], Mirror]) -> R
 def build_virtual_tables(shared: SharedParts) -> VirtualTables:
     """Build the feed of every map that may be virtual."""
     from integration.mapping.model import Route
-    from integration.mapping.primary_keys import ServerKeys
     from integration.virtual_tables.answer import VirtualTables
     from integration.virtual_tables.entity_type import build_entity_type
     from integration.virtual_tables.feed_reader import FeedReader
     from integration.virtual_tables.physical.source import PhysicalTables
-    from integration.virtual_tables.row_keys import RowKeyResolver
     from integration.virtual_tables.write import FeedWriter
 
     services = shared.services
@@ -193,11 +196,7 @@ def build_virtual_tables(shared: SharedParts) -> VirtualTables:
         for entity in shared.maps.load().entities.values()
         if Route.VIRTUAL in entity.routes
     }
-    keys = RowKeyResolver(
-        services.stores.row_keys,
-        lambda type_: type_ not in entity_types or shared.data_routes.has_had_rows(type_),
-        server_keys=ServerKeys(services.settings.fhir.url),
-    )
+    keys = _build_row_keys(shared)
     feed = services.settings.feed
     return VirtualTables(
         data_routes=shared.data_routes,
@@ -229,23 +228,39 @@ def build_virtual_tables(shared: SharedParts) -> VirtualTables:
     )
 
 
+def _build_row_keys(shared: SharedParts) -> RowKeyResolver:
+    """Build what finds the keys of the rows that the feed shows."""
+    from integration.mapping.primary_keys import ServerKeys
+    from integration.virtual_tables.row_keys import RowKeyResolver
+
+    return RowKeyResolver(
+        shared.services.stores.row_keys,
+        shared.data_routes.has_had_rows,
+        server_keys=ServerKeys(shared.services.settings.fhir.url),
+    )
+
+
 def build_external_events(shared: SharedParts) -> ExternalEvents:
     """Build what tells Dataverse of changes. Raises Misconfigured without MAP_PREFIX."""
     from integration.change_events.to_dataverse import ExternalEvents, list_virtual_tables
-    from integration.mapping.primary_keys import ServerKeys
 
     services = shared.services
     prefix = services.settings.mirror.map_prefix
     if prefix is None:
         raise Misconfigured("set MAP_PREFIX: EXTERNAL_EVENTS needs the names of virtual tables")
+    keys = _build_row_keys(shared)
+
+    async def find_key(resource: str) -> str:
+        await shared.data_routes.get_routes()  # it knows by them whose rows may have other keys
+        return str((await keys.resolve_keys([resource]))[resource])
+
     return ExternalEvents(
         queue=services.stores.queue,
         fhir=services.fhir,
         dataverse=services.dataverse,
         guard=services.guard,
-        tables=list_virtual_tables(
-            shared.data_routes.tables, prefix, ServerKeys(services.settings.fhir.url)
-        ),
+        tables=list_virtual_tables(shared.data_routes.tables, prefix),
+        find_key=find_key,
         now=services.now,
         max_age=services.max_age,
         activities=services.activities,

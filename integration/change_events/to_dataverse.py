@@ -7,10 +7,9 @@ https://learn.microsoft.com/power-apps/developer/data-platform/virtual-entities/
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
 
 from integration.core.activity_recorder import (
     ActivityRecorder,
@@ -28,7 +27,6 @@ from integration.fhir.client import FhirServer
 from integration.journal import write_guard
 from integration.journal.write_guard import HeldLocks, Write, WriteGuard
 from integration.mapping.files import MappedTable
-from integration.mapping.primary_keys import ServerKeys
 from integration.queues.names import EXTERNAL_QUEUE
 from integration.queues.queue_sender import QueueSender
 from integration.queues.retry import plan_retry
@@ -39,43 +37,40 @@ _DELETED = "deleted"
 
 @dataclass(frozen=True, slots=True)
 class VirtualTable:
-    """A virtual table as Dataverse knows it. `make_key` turns a resource's id into a row's key."""
+    """A virtual table as Dataverse knows it."""
 
     table: str
     entity_set: str
     key_column: str
-    make_key: Callable[[str], str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExternalEvents:
-    """What notifying needs. `tables` by resource type; `max_age` in seconds."""
+    """What notifying needs. `tables` by resource type; `find_key`: returns the key of the row that
+    shows `Type/id`; `max_age` in seconds."""
 
     queue: QueueSender
     fhir: FhirServer
     dataverse: Dataverse
     guard: WriteGuard
     tables: Mapping[str, VirtualTable]
+    find_key: Callable[[str], Awaitable[str]]
     now: Callable[[], datetime]
     max_age: float
     activities: ActivityRecorder = field(default_factory=ActivityRecorder)
 
 
-def list_virtual_tables(
-    maps: Mapping[str, MappedTable], prefix: str, server_keys: ServerKeys
-) -> dict[str, VirtualTable]:
+def list_virtual_tables(maps: Mapping[str, MappedTable], prefix: str) -> dict[str, VirtualTable]:
     """Return the virtual tables by resource type, with the names that provisioning gives. Pure."""
     return {
-        name: _make_virtual_table(name, build_table_name(table.table, prefix), server_keys)
+        name: _make_virtual_table(build_table_name(table.table, prefix))
         for name, table in maps.items()
         if "virtual" in table.routes
     }
 
 
-def _make_virtual_table(resource: str, table: str, server_keys: ServerKeys) -> VirtualTable:
-    return VirtualTable(
-        table, build_entity_set(table), f"{table}id", partial(server_keys.derive, resource)
-    )
+def _make_virtual_table(table: str) -> VirtualTable:
+    return VirtualTable(table, build_entity_set(table), f"{table}id")
 
 
 async def notify_dataverse(events: ExternalEvents, item: WorkItem) -> None:
@@ -173,7 +168,7 @@ async def _send_action(
     events: ExternalEvents, table: VirtualTable, resource: str, action: str, delivery: str
 ) -> None:
     """Send the key alone. A flow reads the row by it, so no copy stays in Dataverse's jobs."""
-    key = table.make_key(resource.partition("/")[2])
+    key = await events.find_key(resource)
     target = {"@odata.type": f"Microsoft.Dynamics.CRM.{table.table}", table.key_column: key}
     path = f"{table.entity_set}/Microsoft.Dynamics.CRM.{action}"
     with add_activity_context(action=action, row=key):

@@ -57,8 +57,9 @@ class Mirror:
     activities: ActivityRecorder = field(default_factory=ActivityRecorder)
     change_queues: ChangeQueues | None = None  # None: every type that has a map is mirrored
     current_queues: ChangeQueues | None = None  # the same, as they are now: without a cache
-    # The types whose changes Dataverse is told of as external events; None: it is told of none.
-    list_reported: Callable[[], Awaitable[frozenset[str]]] | None = None
+    # The types whose changes Dataverse is told of as external events, and whether it is also of
+    # those that their rows do not show: FHIR is what is shown there. None: it is told of nothing.
+    get_reported: Callable[[], Awaitable[Mapping[str, bool]]] | None = None
     row_keys: RowKeys = field(default_factory=MemoryRowKeys)
     flow: FlowRecorder = field(default_factory=FlowRecorder)
     configuration: int = 0
@@ -73,10 +74,11 @@ async def mirror_resource(mirror: Mirror, item: WorkItem) -> None:
     async with _begin_activity(mirror, item):
         began = mirror.now()
         try:
-            if await _is_mirrored(mirror, item):
+            queue = await _find_queue(mirror, item)
+            if queue == MIRROR_QUEUE:
                 result, recorded = await _write_rows(mirror, item)
             else:  # it was queued before its table became a virtual one
-                await _skip(mirror, item)
+                await _skip(mirror, item, queue)
                 return
         except (Unavailable, Misconfigured) as error:
             await _requeue_or_park(mirror, item, error, began)
@@ -102,13 +104,17 @@ async def mirror_or_raise(mirror: Mirror, item: WorkItem) -> RowResult:
 
 
 async def _report_change(mirror: Mirror, item: WorkItem, result: RowResult) -> None:
-    """Have flows of a virtual table told of a change, now that its row shows it. To be told twice
-    does no harm: each state is reported once."""
-    if mirror.list_reported is None or result.action == "refused":
+    """Have flows of a virtual table told of a change, now that it shows it. To be told twice does
+    no harm: each state is reported once."""
+    if mirror.get_reported is None:
         return
-    if _get_type(item) in await mirror.list_reported():
-        change = replace(item, attempt=0, since=None, once=False)
-        await mirror.queue.send(EXTERNAL_QUEUE, change)
+    shows_fhir = (await mirror.get_reported()).get(_get_type(item))
+    if shows_fhir is not None and (shows_fhir or result.action != "refused"):
+        await _send_on(mirror, item, EXTERNAL_QUEUE)
+
+
+async def _send_on(mirror: Mirror, item: WorkItem, queue: str) -> None:
+    await mirror.queue.send(queue, replace(item, attempt=0, since=None, once=False))
 
 
 async def park(mirror: Mirror, item: WorkItem, reason: str) -> None:
@@ -122,16 +128,15 @@ async def park(mirror: Mirror, item: WorkItem, reason: str) -> None:
         mirror.flow.count(item.sender, count_row(result.action))
 
 
-async def _is_mirrored(mirror: Mirror, item: WorkItem) -> bool:
-    """Whether its type is mirrored. Before work is dropped, nothing but the store is asked: who
-    queued the item may have heard of a changed route earlier than this worker."""
+async def _find_queue(mirror: Mirror, item: WorkItem) -> str | None:
+    """Return the queue for changes of its type. Before work is dropped, nothing but the store is
+    asked: who queued the item may have heard of a changed route earlier than this worker."""
     if mirror.change_queues is None:
-        return True
-    asked = [ask for ask in (mirror.change_queues, mirror.current_queues) if ask is not None]
-    for ask in asked:
-        if (await ask()).get(_get_type(item)) == MIRROR_QUEUE:
-            return True
-    return False
+        return MIRROR_QUEUE
+    queue = (await mirror.change_queues()).get(_get_type(item))
+    if queue != MIRROR_QUEUE and mirror.current_queues is not None:
+        queue = (await mirror.current_queues()).get(_get_type(item))
+    return queue
 
 
 async def _write_rows(mirror: Mirror, item: WorkItem) -> tuple[RowResult, RecordedRow]:
@@ -174,8 +179,11 @@ async def _record_row_key(mirror: Mirror, result: RowResult) -> RecordedRow:
     return recorded
 
 
-async def _skip(mirror: Mirror, item: WorkItem) -> None:
+async def _skip(mirror: Mirror, item: WorkItem, queue: str | None) -> None:
+    """Leave out an item whose type is not mirrored. It still goes where changes of that type do."""
     log_event("row.skipped", delivery=item.delivery, resource=item.resource)
+    if queue is not None:
+        await _send_on(mirror, item, queue)
     result = _build_result(mirror, item, "skipped")
     await mirror.journal.record_row_result(result)
     await _drop_concern(mirror, result, await mirror.row_keys.read(*_split_name(result.resource)))

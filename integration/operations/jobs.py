@@ -1,4 +1,5 @@
-"""VERBS start_job, get_job, list_jobs, stop_job, do_slice, give_up: long work of an operator.
+"""VERBS start_job, add_job, begin_job, get_job, list_jobs, stop_job, do_slice, give_up: long work
+of an operator.
 
 A job is done in slices: one work item does one, saves how far it came, and queues the next. A slice
 that is repeated replays nothing twice: a delivery is changed only from the state that it was seen
@@ -67,6 +68,14 @@ class JobParts:
 async def start_job(parts: JobParts, request: JobRequest, *, delay: float = 0.0) -> Job:
     """Start a job after so many seconds, and return it. Raises Rejected for a reconcile that cannot
     be done; Unavailable: if the job was saved and only the queue failed, housekeeping starts it."""
+    job = await add_job(parts, request)
+    await begin_job(parts, job.id, delay)
+    return job
+
+
+async def add_job(parts: JobParts, request: JobRequest) -> Job:
+    """Add a job that has not begun. If nobody has it begin, housekeeping does after some minutes.
+    Raises Rejected for a reconcile that cannot be done, and Unavailable."""
     await check_reconcile(parts.reconcile, request.filter)
     now = parts.now()
     job = await parts.jobs.add_job(
@@ -79,8 +88,12 @@ async def start_job(parts: JobParts, request: JobRequest, *, delay: float = 0.0)
         )
     )
     log_event("job.started", job=job.id, kind=job.kind)
-    await _queue_slice(parts.queue, job.id, delay)
     return job
+
+
+async def begin_job(parts: JobParts, id_: str, delay: float = 0.0) -> None:
+    """Have a job begin after so many seconds."""
+    await _queue_slice(parts.queue, id_, delay)
 
 
 async def count_targets(parts: JobParts, request: JobRequest) -> MatchCount:

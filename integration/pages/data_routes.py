@@ -12,17 +12,20 @@ from functools import partial
 from integration.core.errors import Issue, Misconfigured, Rejected, Unavailable
 from integration.mapping.files import MappedTable
 from integration.mapping.model import Route
-from integration.operations.bringing import start_bringing
+from integration.operations.bringing import add_bringing_job
+from integration.operations.jobs import JobParts, begin_job
 from integration.pages.compiled_maps import load_maps
 from integration.pages.http import Reply, redirect
 from integration.pages.view import View, render
 from integration.virtual_tables.data_routes import (
     DATAVERSE,
+    BringingJobs,
     change_routes,
     describe_changes,
     list_routes,
 )
 from integration.virtual_tables.entity_type import build_entity_type
+from integration.virtual_tables.physical.source import read_columns
 from integration.virtual_tables.physical.table import build_physical_table
 from integration.virtual_tables.route_counts import Count, RouteCounts, count_affected
 
@@ -73,10 +76,14 @@ async def switch_route(view: View) -> Reply:
     name = view.arguments["resource"]
     find_table(view, name)
     brings = view.fields.get("bring") != "no"
-    start = partial(start_bringing, view.parts.jobs) if brings else None
+    jobs = _build_bringing_jobs(view.parts.jobs) if brings else None
     requested = {name: view.fields.get("route")}
-    await change_routes(view.parts.data_routes, requested, view.person.name, start)
+    await change_routes(view.parts.data_routes, requested, view.person.name, jobs)
     return redirect(f"data-routes?changed={name}")
+
+
+def _build_bringing_jobs(jobs: JobParts) -> BringingJobs:
+    return BringingJobs(add=partial(add_bringing_job, jobs), begin=partial(begin_job, jobs))
 
 
 async def _list_missing(view: View, name: str) -> Sequence[str]:
@@ -86,11 +93,11 @@ async def _list_missing(view: View, name: str) -> Sequence[str]:
     if entity is None:
         return ()
     try:
-        table = entity.select_route(Route.DATAVERSE).table
-        columns = await view.parts.dataverse.get_columns(table)
+        columns, related = await read_columns(view.parts.dataverse, entity)
     except (Misconfigured, Unavailable):
         return ()  # the count says that the table is not there, or not to be asked
-    return build_physical_table(build_entity_type(entity), entity, columns, maps.available).missing
+    entity_type = build_entity_type(entity)
+    return build_physical_table(entity_type, entity, columns, related, maps.available).missing
 
 
 def find_table(view: View, name: str) -> MappedTable:

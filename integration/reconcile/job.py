@@ -29,7 +29,7 @@ from integration.operations.job_work import Part
 from integration.operations.reconcile_jobs import get_run_id
 from integration.queues.names import MIRROR_QUEUE
 from integration.queues.queue_sender import ChangeQueues
-from integration.reconcile.differences import Repair
+from integration.reconcile.differences import DifferenceKind, Repair
 from integration.reconcile.plan import Walk, plan_walks
 from integration.reconcile.run import START, Page, Position, ReconcileRun
 
@@ -39,22 +39,41 @@ PAGE = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReconcileParts:
-    """What the jobs need. `load_mirror`: its maps take long to load. `end_bringing`: has a table be
-    answered from its rows, for a job that has brought them; returns whether it is."""
+    """What the jobs need. `load_mirror`: its maps take long to load. `is_brought_by`: whether a job
+    is still to bring the rows of a type. `end_bringing`: has a table be answered from its rows, if
+    a job has brought them, else from FHIR as before; returns whether its rows answer."""
 
     fhir: FhirServer
     dataverse: Dataverse
     load_mirror: Callable[[], Mirror]
     change_queues: ChangeQueues
-    end_bringing: Callable[[str, str], Awaitable[bool]]
+    is_brought_by: Callable[[str, str], Awaitable[bool]]
+    end_bringing: Callable[[str, str, bool], Awaitable[bool]]
     page_size: int = PAGE
     preview_page_size: int = 1000  # resources: nothing is saved that a repeated page does again
 
 
+# A row of these keeps a table from being answered from its rows: it lacks what FHIR shows, or shows
+# what FHIR does not. The others say no more than that Dataverse has rows of its own.
+_KEEP_BACK = frozenset(
+    {
+        DifferenceKind.MISSING,
+        DifferenceKind.BEHIND,
+        DifferenceKind.DIFFERENT,
+        DifferenceKind.ANOTHER,
+        DifferenceKind.TWICE,
+        DifferenceKind.LEFT_OVER,
+    }
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Cursor:
+    """`kept_back`: rows, so far, that keep the table from being answered from them."""
+
     walk: int = 0
     position: Position = START
+    kept_back: int = 0
 
 
 async def list_comparisons(parts: ReconcileParts, type_: str) -> Sequence[Comparison]:
@@ -96,8 +115,11 @@ async def work(parts: ReconcileParts, job: Job) -> AsyncGenerator[Part, None]:
     """Work on a job from its cursor on, part by part, to its end. It waits for nobody: a part says
     who is away."""
     cursor = msgspec.json.decode(job.cursor, type=_Cursor) if job.cursor else _Cursor()
-    saved, found, failed = job.cursor, job.found, job.failed
+    saved, found = job.cursor, job.found
     try:
+        if not await _is_wanted(parts, job):
+            yield await _end(parts, job, cursor)
+            return
         run, walks = await _open_run(parts, job)
         if not job.cursor:
             found = await _begin(run, walks[0])
@@ -113,28 +135,38 @@ async def work(parts: ReconcileParts, job: Job) -> AsyncGenerator[Part, None]:
                     if walk.count is None and found is not None:
                         found += page.count
                     saved = _encode(cursor)
-                    part = replace(_sum_up(page), cursor=saved, found=found)
-                    failed += part.failed
-                    yield part
+                    yield replace(_sum_up(page), cursor=saved, found=found)
             if cursor.walk == number:  # there was no page, or none that said it is the last
-                cursor = _Cursor(walk=cursor.walk + 1)
-        yield await _end(parts, job, saved, failed)
+                cursor = replace(cursor, walk=cursor.walk + 1, position=START)
+        yield await _end(parts, job, cursor)
     except (Unavailable, Misconfigured) as error:
         yield Part(cursor=saved, error=error)
 
 
-async def _end(parts: ReconcileParts, job: Job, cursor: str, failed: int) -> Part:
+async def _is_wanted(parts: ReconcileParts, job: Job) -> bool:
+    """Whether there is still something to do: rows are no longer brought once somebody has changed
+    the route, or started another job that brings them."""
+    chosen = job.filter.reconcile
+    if chosen is None or not chosen.ends_bringing:
+        return True
+    return await parts.is_brought_by(chosen.type, job.id)
+
+
+async def _end(parts: ReconcileParts, job: Job, cursor: _Cursor) -> Part:
     """Return the last part, which says what became of the table whose rows the job has brought."""
     chosen, reason = job.filter.reconcile, None
     if chosen is not None and chosen.ends_bringing:
-        if failed:
+        is_brought = not cursor.kept_back
+        is_answered = await parts.end_bringing(chosen.type, job.id, is_brought)
+        if not is_brought:
             reason = (
-                f"{failed} rows are missing or behind in Dataverse, so the table is answered from "
-                "FHIR still: mend them and switch the route again, or switch it without bringing"
+                f"{cursor.kept_back} rows of Dataverse do not show what FHIR has, so the table is "
+                "answered from FHIR still: mend them and switch the route again, or switch it "
+                "without bringing"
             )
-        elif not await parts.end_bringing(chosen.type, job.id):
+        elif not is_answered:
             reason = "the route was changed meanwhile: the table is answered from FHIR"
-    return Part(cursor=cursor, reason=reason, is_last=True)
+    return Part(cursor=_encode(cursor), reason=reason, is_last=True)
 
 
 async def find_map(parts: ReconcileParts, type_: str) -> tuple[Mirror, EntityMap]:
@@ -165,7 +197,10 @@ async def _open_run(parts: ReconcileParts, job: Job) -> tuple[ReconcileRun, list
         max_wait=0.0,
         page_size=parts.page_size,
     )
-    return run, plan_walks(run, entity, content=chosen.compare is Comparison.CONTENT)
+    # A row whose resource is gone would be shown: but rows with digests of ids tell of none.
+    deleted = chosen.ends_bringing and entity.long_id is not LongId.DIGEST
+    content = chosen.compare is Comparison.CONTENT
+    return run, plan_walks(run, entity, content=content, deleted=deleted)
 
 
 async def _begin(run: ReconcileRun, first: Walk) -> int | None:
@@ -179,9 +214,12 @@ async def _begin(run: ReconcileRun, first: Walk) -> int | None:
 
 def _move_on(cursor: _Cursor, page: Page) -> _Cursor:
     """Return where to go on after a page."""
+    kept_back = cursor.kept_back + sum(
+        not repair.is_done and repair.difference.kind in _KEEP_BACK for repair in page.repairs
+    )
     if page.is_last:
-        return _Cursor(walk=cursor.walk + 1)
-    return replace(cursor, position=page.position)
+        return _Cursor(walk=cursor.walk + 1, kept_back=kept_back)
+    return replace(cursor, position=page.position, kept_back=kept_back)
 
 
 def _sum_up(page: Page) -> Part:

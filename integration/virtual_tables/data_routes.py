@@ -28,12 +28,25 @@ DATAVERSE, VIRTUAL = "dataverse", "virtual"
 _CACHE_SECONDS = 15.0
 _SPREAD_SECONDS = 20.0
 
-# Starts the job that brings the rows of a resource type into Dataverse, some seconds from now, and
-# returns its id. Raises Rejected where that cannot be done.
-StartBringing = Callable[[str, str, float], Awaitable[str]]
+# The job that brings rows begins after this many: by then every change is mirrored, and the FHIR
+# server's searches show what was written before, also where they are answered by a copy.
+_BRINGING_DELAY = 45.0
 
 # Who changes a route through the API: of a function key it is not known who has it.
 FUNCTION_KEY = "function key"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BringingJobs:
+    """The jobs that bring rows into Dataverse.
+
+    `add`: adds one for a resource type and the person who wants it, and returns its id; raises
+    Rejected where that cannot be done. `begin`: has it begin after some seconds; until then it does
+    nothing.
+    """
+
+    add: Callable[[str, str], Awaitable[str]]
+    begin: Callable[[str, float], Awaitable[None]]
 
 
 def _utc_now() -> datetime:
@@ -62,17 +75,20 @@ class DataRoutes:
 
     async def get_routes(self) -> Mapping[str, str]:
         """Return the route of every resource type that has a map. Raises Unavailable."""
-        if not self._cached or self.clock() >= self._cached_until:
+        asked = self.clock()
+        if not self._cached or asked >= self._cached_until:
+            listed = await self.store.list_routes()
             self._chosen = {
                 name: chosen
-                for name, chosen in (await self.store.list_routes()).items()
+                for name, chosen in listed.items()
                 if name in self.tables and chosen.route in self.tables[name].routes
             }
             self._cached = {
                 name: self._chosen[name].route if name in self._chosen else table.routes[0]
                 for name, table in self.tables.items()
             }
-            self._cached_until = self.clock() + _CACHE_SECONDS
+            # From when it was asked: an answer that takes long is as old as its question.
+            self._cached_until = asked + _CACHE_SECONDS
         return self._cached
 
     def get_known_route(self, name: str) -> str | None:
@@ -95,22 +111,24 @@ class DataRoutes:
         self.clear_cache()
         return await self.get_change_queues()
 
-    async def list_reported_types(self) -> frozenset[str]:
-        """Return the types whose changes are reported to Dataverse once the mirror has written them
-        to their rows: flows run on the virtual table, whichever route it has."""
-        queues = await self.get_change_queues()
-        return frozenset(
-            name
+    async def get_reported_types(self) -> Mapping[str, bool]:
+        """Return the types whose changes are reported to Dataverse once the mirror has looked at
+        their rows: flows run on the virtual table, whichever route it has. And whether it shows
+        what FHIR has, also where the row could not be written."""
+        routes, queues = await self.get_routes(), await self.get_change_queues()
+        return {
+            name: routes[name] == VIRTUAL
             for name, queue in queues.items()
             if queue == MIRROR_QUEUE
             and name in self.event_types
             and VIRTUAL in self.tables[name].routes
-        )
+        }
 
     def has_had_rows(self, name: str) -> bool:
         """Whether the mirror may have written rows of a resource type, as the store had it when it
-        was last asked."""
-        return self.tables[name].routes[0] == DATAVERSE or name in self._chosen
+        was last asked. Of a type without a map in use, it may have."""
+        table = self.tables.get(name)
+        return table is None or table.routes[0] == DATAVERSE or name in self._chosen
 
     def _choose_queue(self, name: str, route: str) -> str | None:
         if route == DATAVERSE or self.is_bringing(name):
@@ -160,64 +178,70 @@ async def describe_changes(
 
 
 async def change_routes(
-    routes: DataRoutes, requested: Any, changed_by: str, start_bringing: StartBringing | None
+    routes: DataRoutes, requested: Any, changed_by: str, jobs: BringingJobs | None
 ) -> dict[str, str]:
     """Change the routes to `requested`, routes by resource type: all of them or none. Wait until
-    every worker uses them. `changed_by` is kept with each. `start_bringing`: a table that is to be
-    answered from Dataverse is so once its rows are there; None: at once.
+    every worker uses them. `changed_by` is kept with each. `jobs`: a table that is to be answered
+    from Dataverse is so once a job has brought its rows; None: at once.
 
     Returns what each change means, by resource type. Raises Rejected for routes that are not valid.
     """
-    brings = start_bringing is not None
-    meanings = await describe_changes(routes, requested, brings=brings)
+    meanings = await describe_changes(routes, requested, brings=jobs is not None)
     chosen = {
-        name: await _choose(routes, name, route, changed_by, start_bringing)
+        name: await _choose(routes, name, route, changed_by, jobs)
         for name, route in requested.items()
-        if await _is_change(routes, name, route, brings=brings)
+        if await _is_change(routes, name, route)
     }
     if chosen:
         await routes.store.set_routes(chosen)
     routes.clear_cache()
+    if jobs is not None:
+        # A job begins when every worker mirrors what changes: nothing falls between the two.
+        for choice in chosen.values():
+            if choice.bringing is not None:
+                await jobs.begin(choice.bringing, _BRINGING_DELAY)
     if chosen:
         await routes.pause(_SPREAD_SECONDS)
     return meanings
 
 
-async def end_bringing(routes: DataRoutes, name: str, job: str) -> bool:
-    """Answer for a table from Dataverse, now that a job has brought its rows. Return whether it is
-    so: not where somebody has chosen otherwise since. Raises Unavailable."""
+async def is_brought_by(routes: DataRoutes, name: str, job: str) -> bool:
+    """Whether a job is still to bring the rows of a table: not where somebody has chosen otherwise
+    since. Raises Unavailable."""
+    routes.clear_cache()
+    chosen = (await routes.get_choices()).get(name)
+    return chosen is not None and chosen.bringing == job
+
+
+async def end_bringing(routes: DataRoutes, name: str, job: str, *, is_brought: bool) -> bool:
+    """End that a job brings the rows of a table: it is answered from Dataverse now if they are
+    there, else from FHIR as before. Return whether Dataverse answers, which it does not where
+    somebody has chosen otherwise since. Raises Unavailable."""
     routes.clear_cache()
     chosen = (await routes.get_choices()).get(name)
     if chosen is None or chosen.bringing != job:
         return chosen is not None and chosen.route == DATAVERSE
-    ended = replace(chosen, route=DATAVERSE, bringing=None)
+    route = DATAVERSE if is_brought else chosen.route
+    ended = replace(chosen, route=route, bringing=None, changed=routes.now())
     is_ended = await routes.store.set_routes({name: ended}, {name: chosen})
     routes.clear_cache()
-    return is_ended
+    return is_ended and is_brought
 
 
-async def _is_change(routes: DataRoutes, name: str, route: str, *, brings: bool) -> bool:
+async def _is_change(routes: DataRoutes, name: str, route: str) -> bool:
     """Whether a route is to be set: a table whose rows are being brought is `virtual` still, and to
-    choose that again ends the bringing."""
-    current = (await routes.get_routes())[name]
-    if current != route:
-        return not (brings and route == DATAVERSE and routes.is_bringing(name))
-    return routes.is_bringing(name)
+    choose that again ends the bringing. Who chooses `dataverse` again gets another job: the first
+    one may have been stopped, and if not, it changes nothing at its end."""
+    return (await routes.get_routes())[name] != route or routes.is_bringing(name)
 
 
 async def _choose(
-    routes: DataRoutes,
-    name: str,
-    route: str,
-    changed_by: str,
-    start_bringing: StartBringing | None,
+    routes: DataRoutes, name: str, route: str, changed_by: str, jobs: BringingJobs | None
 ) -> ChosenRoute:
     now = routes.now()
-    if route == VIRTUAL or start_bringing is None:
+    if route == VIRTUAL or jobs is None:
         return ChosenRoute(route, changed_by, now)
-    # Its work begins when every worker mirrors what changes: nothing falls between the two.
-    job = await start_bringing(name, changed_by, _SPREAD_SECONDS)
-    return ChosenRoute(VIRTUAL, changed_by, now, bringing=job)
+    return ChosenRoute(VIRTUAL, changed_by, now, bringing=await jobs.add(name, changed_by))
 
 
 async def _check_changes(routes: DataRoutes, requested: Any) -> Mapping[str, str]:

@@ -24,14 +24,16 @@ from integration.core.model import Category, WorkItem
 from integration.core.state_version import StateVersion
 from integration.dataverse.client import Dataverse
 from integration.mapping import files
-from integration.mapping.primary_keys import ServerKeys, derive_primary_key
+from integration.mapping.primary_keys import derive_primary_key
 from integration.provision import command
 from integration.queues.names import EXTERNAL_QUEUE
+from integration.virtual_tables.row_keys import RowKeyResolver
 from tests.builders import MARKER, Body, observation
 from tests.conftest import Route, told_by
 from tests.doubles import DataverseDouble
 
 WEIGHT = "6f1d0a1e-5b7e-4f0e-8a0b-0a1b2c3d4e5f"
+OTHER_KEY = "6f1d0a1e-5b7e-4f0e-8a0b-0a1b2c3d4e60"
 RESOURCE = f"Observation/{WEIGHT}"
 DELIVERY = "019caaee-c260-7000-8000-000000000001"
 LATER = "019caaee-c260-7000-8000-000000000002"
@@ -84,11 +86,16 @@ class Flows:
             fhir=route.fhir,
             dataverse=route.dataverse,
             guard=route.order,
-            tables=list_virtual_tables(known, self.prefix, ServerKeys()),
+            tables=list_virtual_tables(known, self.prefix),
+            find_key=self.find_key,
             now=route.clock,
             max_age=route.max_age,
             activities=route.activities,
         )
+
+    async def find_key(self, resource: str) -> str:
+        resolver = RowKeyResolver(self.route.row_keys, lambda _: True)
+        return str((await resolver.resolve_keys([resource]))[resource])
 
     def write(self, id_: str = WEIGHT, **elements: Any) -> str:
         return self.route.fhir_double.add(observation(id=id_, **elements))
@@ -166,6 +173,14 @@ async def test_the_key_is_that_of_the_row_in_the_feed(flows: Flows) -> None:
     await flows.tell(flows.write("weight.1"))
     (found,) = await flows.received()
     assert found["id"] == derive_primary_key("Observation", "weight.1")
+
+
+async def test_the_key_is_that_of_a_row_which_another_app_has_made(flows: Flows) -> None:
+    await flows.route.row_keys.add("Observation", {WEIGHT: OTHER_KEY})
+    flows.write()
+    await flows.tell()
+    (found,) = await flows.received()
+    assert found["id"] == OTHER_KEY
 
 
 async def test_repeated_work_items_report_nothing_again(flows: Flows) -> None:

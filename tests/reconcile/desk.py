@@ -60,7 +60,9 @@ class Desk:
     limits: dict[str, Any] = field(default_factory=dict)
     mirror: mirroring.Mirror | None = None
     changed: EntityMap | None = None
-    ended: list[tuple[str, str]] = field(default_factory=list)  # tables whose rows were brought
+    ended: list[tuple[str, str, bool]] = field(
+        default_factory=list
+    )  # and whether they were brought
     is_route_changed: bool = False
     _numbers: Any = field(default_factory=lambda: count(1))
 
@@ -74,6 +76,7 @@ class Desk:
             dataverse=self.route.dataverse,
             load_mirror=lambda: self.mirror or self.route.mirror,
             change_queues=get_queues,
+            is_brought_by=self.is_brought_by,
             end_bringing=self.end_bringing,
             page_size=self.page_size,
             preview_page_size=self.page_size,
@@ -93,11 +96,14 @@ class Desk:
             **self.limits,
         )
 
-    async def end_bringing(self, type_: str, job: str) -> bool:
+    async def is_brought_by(self, _type: str, _job: str) -> bool:
+        return not self.is_route_changed
+
+    async def end_bringing(self, type_: str, job: str, is_brought: bool) -> bool:
         if self.is_route_changed:
             return False
-        self.ended.append((type_, job))
-        return True
+        self.ended.append((type_, job, is_brought))
+        return is_brought
 
     async def find_changes(self, _: PreviewFilter) -> MapChanges:
         assert self.changed is not None

@@ -13,7 +13,7 @@ from integration.journal.jobs import Comparison, Job, JobState
 from integration.mapping.model import LongId
 from integration.mirror.healthcare_api_sink import HealthcareApiSink
 from integration.operations import jobs
-from integration.operations.bringing import start_bringing
+from integration.operations.bringing import add_bringing_job
 from integration.operations.job_request import (
     build_reconcile_filter,
     describe_job,
@@ -308,9 +308,11 @@ def test_a_request_says_what_is_compared() -> None:
 
 async def bring(desk: Desk) -> Job:
     """Start the job that brings rows, work on it to its end, and return it."""
-    id_ = await start_bringing(desk.parts, "Patient", "an admin", 20.0)
+    id_ = await add_bringing_job(desk.parts, "Patient", "an admin")
+    assert desk.queue.sent == [], "not before the route says so"
+    await jobs.begin_job(desk.parts, id_, 45.0)
     (message,) = desk.queue.sent
-    assert message[2] == 20.0
+    assert message[2] == 45.0
     await desk.work()
     return await jobs.get_job(desk.jobs, id_)
 
@@ -320,7 +322,7 @@ async def test_a_table_is_answered_from_its_rows_once_they_are_brought(desk: Des
     job = await bring(desk)
     assert (job.state, job.reason) == (JobState.DONE, None)
     assert await desk.find_differences() == {}
-    assert desk.ended == [("Patient", job.id)]
+    assert desk.ended == [("Patient", job.id, True)]
 
 
 async def test_where_rows_are_missing_the_table_is_answered_from_fhir_still(desk: Desk) -> None:
@@ -330,18 +332,49 @@ async def test_where_rows_are_missing_the_table_is_answered_from_fhir_still(desk
     assert job.state is JobState.DONE
     assert job.failed > 0
     assert "answered from FHIR still" in (job.reason or "")
-    assert desk.ended == []
+    assert desk.ended == [("Patient", job.id, False)]
+
+
+async def test_a_row_of_a_deleted_resource_is_found_where_versions_alone_are_compared(
+    desk: Desk,
+) -> None:
+    """With the healthcare APIs, for example: a table that was mirrored before may have some."""
+    await plant(desk)
+    mirror = desk.route.mirror
+    sink = HealthcareApiSink(desk.route.web_api, desk.route.order)
+    desk.mirror = replace(mirror, sink=sink)
+    job = await bring(desk)
+    chosen = job.filter.reconcile
+    assert chosen is not None
+    assert chosen.compare == "versions"
+    rows = await desk.route.dataverse_double.rows("contacts")
+    shown = {row["msemr_azurefhirid"]: row["statecode"] for row in rows}
+    assert shown["gone"] == 1
+
+
+async def test_rows_that_fhir_knows_nothing_of_keep_no_table_back(desk: Desk) -> None:
+    """Those of another FHIR server, for example: the table has shown them before, too."""
+    await desk.mirrored(patient(id=ANNA))
+    elsewhere = {"msemr_azurefhirid": "elsewhere", "lastname": MARKER}
+    await desk.route.dataverse_double.change("POST", "contacts", elsewhere)
+    assert (await desk.find_differences())["Patient/elsewhere"] == DifferenceKind.UNKNOWN
+    job = await bring(desk)
+    assert (job.failed, job.reason) == (1, "Patient/elsewhere is unknown")
+    assert desk.ended == [("Patient", job.id, True)]
 
 
 async def test_a_route_that_was_changed_meanwhile_stays_as_it_is(desk: Desk) -> None:
     desk.is_route_changed = True
+    await plant(desk)
+    before = len(desk.route.dataverse_double.writes)
     job = await bring(desk)
     assert job.state is JobState.DONE
+    assert len(desk.route.dataverse_double.writes) == before, "nobody wants its rows any more"
     assert "the route was changed meanwhile" in (job.reason or "")
 
 
 async def test_what_cannot_be_brought_is_refused_before_a_job_begins(desk: Desk) -> None:
     with pytest.raises(Rejected) as caught:
-        await start_bringing(desk.parts, "Observation", "an admin", 20.0)
+        await add_bringing_job(desk.parts, "Observation", "an admin")
     assert caught.value.status == 409
     assert desk.queue.sent == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -26,10 +27,12 @@ from integration.relay import process as relaying
 from integration.relay.parts import Relay
 from integration.virtual_tables.answer import VirtualTables, answer_request
 from integration.virtual_tables.data_routes import (
+    BringingJobs,
     DataRoutes,
     change_routes,
     describe_changes,
     end_bringing,
+    is_brought_by,
     list_routes,
 )
 from integration.virtual_tables.entity_type import build_entity_type
@@ -246,10 +249,12 @@ async def test_the_changes_of_a_mirrored_table_are_reported_after_they_are_mirro
     workers: Workers,
 ) -> None:
     routes = workers.one(event_types=frozenset({"Observation", "Patient"}))
-    assert await routes.list_reported_types() == set()
-    await change_routes(routes, {"Observation": "dataverse"}, "somebody", None)
+    assert await routes.get_reported_types() == {}
+    await bring(routes, Jobs(workers.kept))
     assert (await routes.get_change_queues())["Observation"] == MIRROR_QUEUE
-    assert await routes.list_reported_types() == {"Observation"}, "no virtual table shows patients"
+    assert await routes.get_reported_types() == {"Observation": True}, "FHIR answers"
+    await end(routes, "job 1")
+    assert await routes.get_reported_types() == {"Observation": False}, "its rows answer"
 
 
 # --- choosing -------------------------------------------------------------------------------------
@@ -321,28 +326,43 @@ async def test_the_answer_says_what_the_choice_means(workers: Workers) -> None:
 
 @dataclass
 class Jobs:
-    """The jobs that were started: of which type, by whom, after how many seconds."""
+    """The jobs that were added: of which type and by whom; and those that were told to begin:
+    after how many seconds, and which job the store named by then."""
 
-    started: list[tuple[str, str, float]] = field(default_factory=list)
+    kept: MemoryDataRouteStore
+    added: list[tuple[str, str]] = field(default_factory=list)
+    begun: list[tuple[str, float, str | None]] = field(default_factory=list)
 
-    async def start(self, type_: str, by: str, delay: float) -> str:
-        self.started.append((type_, by, delay))
-        return f"job {len(self.started)}"
+    async def add(self, type_: str, by: str) -> str:
+        self.added.append((type_, by))
+        return f"job {len(self.added)}"
+
+    async def begin(self, job: str, delay: float) -> None:
+        self.begun.append((job, delay, self.kept.routes["Observation"].bringing))
+
+    @property
+    def parts(self) -> BringingJobs:
+        return BringingJobs(add=self.add, begin=self.begin)
 
 
 async def bring(routes: DataRoutes, jobs: Jobs, route: str = "dataverse") -> dict[str, str]:
-    return await change_routes(routes, {"Observation": route}, "anna", jobs.start)
+    return await change_routes(routes, {"Observation": route}, "anna", jobs.parts)
+
+
+async def end(routes: DataRoutes, job: str, *, is_brought: bool = True) -> bool:
+    return await end_bringing(routes, "Observation", job, is_brought=is_brought)
 
 
 async def test_while_the_rows_are_brought_fhir_answers_and_changes_are_mirrored(
     workers: Workers,
 ) -> None:
-    routes, jobs = workers.one(), Jobs()
+    routes, jobs = workers.one(), Jobs(workers.kept)
     meant = await bring(routes, jobs)
     assert "a job brings what was there before" in meant["Observation"]
-    ((type_, by, delay),) = jobs.started
-    assert (type_, by) == ("Observation", "anna")
-    assert delay >= 15, "by then every worker mirrors"
+    assert jobs.added == [("Observation", "anna")]
+    ((job, delay, named),) = jobs.begun
+    assert job == named == "job 1", "changes are mirrored before it begins"
+    assert delay >= 30, "by then every worker mirrors, and a search shows what was written before"
     assert (await routes.get_routes())["Observation"] == "virtual"
     assert (await routes.get_change_queues())["Observation"] == MIRROR_QUEUE
     listed = {item["resource"]: item["bringing"] for item in await list_routes(routes)}
@@ -351,41 +371,71 @@ async def test_while_the_rows_are_brought_fhir_answers_and_changes_are_mirrored(
 
 
 async def test_the_end_of_the_job_has_dataverse_answer(workers: Workers) -> None:
-    routes, jobs = workers.one(), Jobs()
+    routes, jobs = workers.one(), Jobs(workers.kept)
     await bring(routes, jobs)
-    assert await end_bringing(workers.one(), "Observation", "job 1")
+    assert await end(workers.one(), "job 1")
     routes.clear_cache()
     assert (await routes.get_routes())["Observation"] == "dataverse"
     assert not routes.is_bringing("Observation")
-    assert await end_bringing(routes, "Observation", "job 1"), "a repeated end changes nothing"
+    assert await end(routes, "job 1"), "a repeated end changes nothing"
 
 
-async def test_what_is_brought_twice_is_brought_once(workers: Workers) -> None:
-    routes, jobs = workers.one(), Jobs()
+async def test_who_chooses_it_again_gets_another_job(workers: Workers) -> None:
+    """The first one may have been stopped."""
+    routes, jobs = workers.one(), Jobs(workers.kept)
     await bring(routes, jobs)
     await bring(routes, jobs)
-    assert len(jobs.started) == 1
+    assert not await is_brought_by(routes, "Observation", "job 1")
+    assert await is_brought_by(routes, "Observation", "job 2")
+    assert not await end(routes, "job 1")
+    assert await end(routes, "job 2")
+
+
+async def test_where_rows_are_missing_nothing_is_mirrored_any_more(workers: Workers) -> None:
+    routes, jobs = workers.one(), Jobs(workers.kept)
+    await bring(routes, jobs)
+    assert not await end(routes, "job 1", is_brought=False)
+    assert (await routes.get_routes())["Observation"] == "virtual"
+    assert not routes.is_bringing("Observation")
+    assert (await routes.get_change_queues()).get("Observation") is None
+
+
+async def test_a_slow_answer_is_as_old_as_its_question(workers: Workers) -> None:
+    """Else a worker would use what it was told for longer than a change waits for it."""
+    routes = workers.one()
+
+    class Slow(MemoryDataRouteStore):
+        async def list_routes(self) -> Mapping[str, ChosenRoute]:
+            listed = dict(await workers.kept.list_routes())
+            workers.clock.now += 14
+            return listed
+
+    slow = replace(routes, store=Slow())
+    await slow.get_routes()
+    workers.kept.routes["Observation"] = ChosenRoute("dataverse")
+    workers.clock.now += 2
+    assert (await slow.get_routes())["Observation"] == "dataverse"
 
 
 async def test_one_step_ends_the_bringing_and_its_job_changes_nothing_any_more(
     workers: Workers,
 ) -> None:
-    routes, jobs = workers.one(), Jobs()
+    routes, jobs = workers.one(), Jobs(workers.kept)
     await bring(routes, jobs)
     back = await bring(routes, jobs, "virtual")
     assert "no longer brought" in back["Observation"]
     assert (await routes.get_change_queues()).get("Observation") is None
-    assert not await end_bringing(routes, "Observation", "job 1")
+    assert not await end(routes, "job 1")
     assert (await routes.get_routes())["Observation"] == "virtual"
     await bring(routes, jobs)
-    assert not await end_bringing(routes, "Observation", "job 1"), "another job brings them now"
-    assert await end_bringing(routes, "Observation", "job 2")
+    assert not await end(routes, "job 1"), "another job brings them now"
+    assert await end(routes, "job 2")
 
 
 async def test_a_choice_at_the_same_moment_is_not_written_over_by_the_end_of_a_job(
     workers: Workers,
 ) -> None:
-    routes, jobs = workers.one(), Jobs()
+    routes, jobs = workers.one(), Jobs(workers.kept)
     await bring(routes, jobs)
 
     class Late(MemoryDataRouteStore):
@@ -394,17 +444,19 @@ async def test_a_choice_at_the_same_moment_is_not_written_over_by_the_end_of_a_j
             return await workers.kept.set_routes(chosen, seen)
 
     late = replace(routes, store=Late(workers.kept.routes))
-    assert not await end_bringing(late, "Observation", "job 1")
+    assert not await end(late, "job 1")
     assert workers.kept.routes["Observation"] == ChosenRoute("virtual", "bert")
 
 
 async def test_where_the_rows_cannot_be_brought_nothing_changes(workers: Workers) -> None:
-    async def refuse(type_: str, by: str, delay: float) -> str:
+    async def refuse(type_: str, by: str) -> str:
         raise Rejected(Issue("conflict", "there is no such table"), status=409)
 
-    routes = workers.one()
+    routes, jobs = workers.one(), Jobs(workers.kept)
+    refusing = replace(jobs.parts, add=refuse)
     with pytest.raises(Rejected, match="no such table"):
-        await change_routes(routes, {"Observation": "dataverse"}, "anna", refuse)
+        await change_routes(routes, {"Observation": "dataverse"}, "anna", refusing)
+    assert jobs.begun == []
     assert workers.kept.routes == {}
 
 

@@ -43,6 +43,10 @@ _NEGATED: dict[Operator, Operator] = {
     "ge": "lt",
 }
 
+# Values of `in` that Dataverse compares: how many conditions it takes is not documented. What is
+# left out only makes the filter wider.
+_MAX_VALUES = 200
+
 # Dataverse refuses dates before this one, in filters too:
 # https://learn.microsoft.com/power-apps/developer/data-platform/webapi/reference/datetimeattributemetadata
 _FIRST_DATE = datetime(1753, 1, 1, tzinfo=UTC)
@@ -97,6 +101,8 @@ def _build(condition: Expression, table: PhysicalTable, *, negated: bool) -> Row
             return _join_any(found) if len(found) > 1 else found[0]
         case Compare(operator, Field() as left, Constant(value)):
             return _compare_field(table, left, operator, value)
+        case In(values=values) if len(values) > _MAX_VALUES:
+            return _NOTHING_KNOWN
         case In(Field() as left, values):
             operator_: Operator = "ne" if negated else "eq"
             found = [_compare_field(table, left, operator_, value) for value in values]
@@ -118,7 +124,7 @@ def _join_all(parts: Iterable[RowFilter]) -> RowFilter:
 def _join_any(parts: Iterable[RowFilter]) -> RowFilter:
     listed = list(parts)
     texts = [part.text for part in listed]
-    if any(text is None for text in texts):
+    if not texts or any(text is None for text in texts):
         return _NOTHING_KNOWN
     joined = " or ".join(f"({text})" for text in dict.fromkeys(texts))
     return RowFilter(f"({joined})", all(part.is_exact for part in listed))

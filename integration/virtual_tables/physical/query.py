@@ -59,9 +59,8 @@ def plan_rows(query: Query, table: PhysicalTable) -> RowPlan:
             needed |= part.properties
     options = _build_options(table, needed)
     options |= _build_filter_option(found, table)
-    newest = table.newest
-    if not query.order_by and newest is not None:
-        order = [f"{newest.name} desc"]
+    if not query.order_by:
+        order = [f"{column.name} desc" for column in table.newest]
     options["$orderby"] = _join_order(order or [], table)
     return RowPlan(
         query=query,

@@ -15,9 +15,10 @@ from integration.virtual_tables.physical.table import PhysicalColumn, PhysicalTa
 # https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query-data-web-api#lookup-properties
 _TARGET = "@Microsoft.Dynamics.CRM.lookuplogicalname"
 
-# A day that somebody has entered is midnight where that person is, from UTC-12 to UTC+13; one that
-# the mirror has written is 10:30 in UTC. Half a day later all of them are on that day in UTC.
-_HALF_A_DAY = timedelta(hours=12)
+# A day that somebody has entered is midnight where that person is: between UTC-10 and UTC+13, that
+# is from 11:00 in UTC of the day before to 10:00 of that day. One that the mirror has written is
+# 10:30 in UTC. So many hours later, all of them are on that day in UTC.
+_DAY_OFFSET = timedelta(hours=13)
 
 Row = Mapping[str, Any]
 
@@ -85,5 +86,5 @@ def _parse_day(value: str, column: PhysicalColumn) -> datetime:
     """Return the midnight in UTC of a day."""
     instant = _parse_instant(value)
     if column.column.behavior == "UserLocal":
-        instant += _HALF_A_DAY
+        instant += _DAY_OFFSET
     return instant.replace(hour=0, minute=0, second=0, microsecond=0)

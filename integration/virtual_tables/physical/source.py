@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -11,7 +12,11 @@ from integration.dataverse.client import Dataverse
 from integration.mapping.model import EntityMap, Route
 from integration.virtual_tables.entity_type import MappedEntityType
 from integration.virtual_tables.physical.read import RowAccess
-from integration.virtual_tables.physical.table import PhysicalTable, build_physical_table
+from integration.virtual_tables.physical.table import (
+    PhysicalTable,
+    build_physical_table,
+    list_related_tables,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +31,16 @@ class PhysicalTables:
     maps: Mapping[str, EntityMap]
     max_scanned: int
     get_token_key: Callable[[], Awaitable[bytes]]
-    _built: dict[str, tuple[Columns, PhysicalTable]] = field(default_factory=dict, repr=False)
+    _built: dict[str, _Built] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Built:
+    """A table, and what Dataverse's metadata said when it was built."""
+
+    columns: Columns
+    related: Mapping[str, Columns]
+    table: PhysicalTable
 
 
 async def open_rows(
@@ -51,10 +65,25 @@ async def find_table(tables: PhysicalTables, entity_type: MappedEntityType) -> P
     """Return the table behind an entity type, as Dataverse's metadata describes it at present.
     Raises Misconfigured and Unavailable, as `open_rows` does."""
     entity = tables.maps[entity_type.resource]
-    columns = await tables.dataverse.get_columns(entity.select_route(Route.DATAVERSE).table)
+    columns, related = await read_columns(tables.dataverse, entity)
     known = tables._built.get(entity_type.resource)
-    if known is not None and known[0] is columns:
-        return known[1]
-    built = build_physical_table(entity_type, entity, columns, tables.maps)
-    tables._built[entity_type.resource] = columns, built
-    return built
+    if known is None or known.columns is not columns or not _are_same(known.related, related):
+        table = build_physical_table(entity_type, entity, columns, related, tables.maps)
+        known = tables._built[entity_type.resource] = _Built(columns, related, table)
+    return known.table
+
+
+async def read_columns(
+    dataverse: Dataverse, entity: EntityMap
+) -> tuple[Columns, Mapping[str, Columns]]:
+    """Return the columns of the table behind a map, and those of its related tables. Raises
+    Misconfigured and Unavailable, as `open_rows` does."""
+    columns = await dataverse.get_columns(entity.select_route(Route.DATAVERSE).table)
+    names = list_related_tables(columns)
+    found = await asyncio.gather(*(dataverse.get_columns(name) for name in names))
+    return columns, dict(zip(names, found, strict=True))
+
+
+def _are_same(known: Mapping[str, Columns], read: Mapping[str, Columns]) -> bool:
+    """Whether the metadata was not read again since."""
+    return known.keys() == read.keys() and all(known[name] is read[name] for name in read)

@@ -10,7 +10,7 @@ column for it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from integration.core.model import Column, Columns
 from integration.mapping.concepts import CONCEPT_TABLE
@@ -37,26 +37,30 @@ STATE = "statecode"
 
 # The columns of a concept by the paths below that of the concept.
 _CONCEPT_COLUMNS = {
-    ".coding.first().code": Column(CONCEPT_TABLE.code, "String"),
-    ".coding.first().display": Column(CONCEPT_TABLE.name, "String"),
+    ".coding.first().code": CONCEPT_TABLE.code,
+    ".coding.first().display": CONCEPT_TABLE.name,
 }
-_CONCEPT_NAME = Column(CONCEPT_TABLE.name, "String")
 
 # The columns of a contact that show what the feed shows of a patient.
 _CONTACT = "contact"
-_FULL_NAME = Column("fullname", "String")
-_BIRTH_DATE = Column("birthdate", "DateTime", behavior="DateOnly")
+_FULL_NAME, _BIRTH_DATE = "fullname", "birthdate"
+
+_RELATED_TABLES = frozenset({CONCEPT_TABLE.table, _CONTACT})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhysicalColumn:
     """A column that shows a property. `lookup`: where it is one of another row, the lookup that
-    leads there, and by which navigation property. `is_day`: it holds a day, whatever its type."""
+    leads there, and by which navigation property. `is_day`: it holds a day, whatever its type.
+    `is_part`: it shows one of the elements that the property shows the first of. `copies`: other
+    columns of the same row that hold the same; whatever is written to it is written to them."""
 
     column: Column
     lookup: Column | None = None
     navigation: str | None = None
     is_day: bool = False
+    is_part: bool = False
+    copies: tuple[Column, ...] = ()
 
     @property
     def name(self) -> str:
@@ -96,16 +100,16 @@ class PhysicalTable:
     has_state: bool = True
 
     @property
-    def newest(self) -> PhysicalColumn | None:
-        """The column by which a list without an order is sorted, newest first."""
+    def newest(self) -> tuple[PhysicalColumn, ...]:
+        """The columns by which a list without an order is sorted, newest first."""
         parameter = self.entity_type.entity.newest_by
         for name, attribute in self.entity_type.attributes.items():
             search = attribute.virtual_column.search
             if parameter is not None and search is not None and search.name == parameter:
-                columns = self.columns[name]
-                if len(columns) == 1 and columns[0].lookup is None:
-                    return columns[0]
-        return None
+                found = tuple(column for column in self.columns[name] if column.lookup is None)
+                if found:
+                    return found
+        return ()
 
     @property
     def type(self) -> EntityType:
@@ -120,16 +124,24 @@ class PhysicalTable:
         )
 
 
+def list_related_tables(columns: Columns) -> list[str]:
+    """List the tables whose columns may show properties, beside the table with these columns."""
+    targets = {target for column in columns.values() for target in column.targets}
+    return sorted(_RELATED_TABLES & targets)
+
+
 def build_physical_table(
     entity_type: MappedEntityType,
     entity: EntityMap,
     columns: Columns,
+    related: Mapping[str, Columns],
     maps: Mapping[str, EntityMap],
 ) -> PhysicalTable:
     """Find the columns behind each property.
 
     `entity`: the map with the attributes of all routes; `columns`: those of its table, as
-    Dataverse's metadata describes them; `maps`: by resource type, the targets of lookups.
+    Dataverse's metadata describes them; `related`: those of the tables of `list_related_tables`;
+    `maps`: by resource type, the targets of lookups.
     """
     written = entity.select_route(Route.DATAVERSE)
     fixed = dict(
@@ -146,7 +158,8 @@ def build_physical_table(
             candidates = [_Candidate(fixed[property_.name])]
         else:
             candidates = list(_find_candidates(entity_type, attribute, written.attributes))
-        found[property_.name] = tuple(_select(candidates, property_, attribute, columns))
+        selected = _select(candidates, property_, attribute, columns, related)
+        found[property_.name] = _join_copies(list(selected))
     targets = _find_lookup_targets(entity_type, maps)
     return PhysicalTable(
         entity_type=entity_type,
@@ -163,11 +176,13 @@ def build_physical_table(
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A column; with `related`, that one of the row of `table` to which it leads."""
+    """A column; with `related`, that one of the row of `table` to which it leads. `is_part`: see
+    PhysicalColumn."""
 
     column: str
-    related: Column | None = None
+    related: str | None = None
     table: str = ""
+    is_part: bool = False
 
 
 def _find_candidates(
@@ -180,20 +195,29 @@ def _find_candidates(
     is_concept = attribute.kind is Kind.CONCEPT
     if attribute.route is None:
         if is_concept:
-            yield _Candidate(attribute.column, _CONCEPT_NAME, CONCEPT_TABLE.table)
+            yield _Candidate(attribute.column, CONCEPT_TABLE.name, CONCEPT_TABLE.table)
         else:
             yield _Candidate(attribute.column)
     path = attribute.path or ""
     for path_ in _split_union(path):
+        is_part = path_ != path
         for other in written:
-            if (other.path == path_ and other.kind is attribute.kind and not is_concept) or (
+            if (other.path == path_ and not is_concept and _shows_the_same(attribute, other)) or (
                 is_concept and other.path == build_concept_name_path(path_)
             ):
-                yield _Candidate(other.column)
+                yield _Candidate(other.column, is_part=is_part)
             elif other.kind is Kind.CONCEPT and other.path and path_.startswith(other.path):
                 related = _CONCEPT_COLUMNS.get(path_[len(other.path) :])
                 if related is not None:
-                    yield _Candidate(other.column, related, CONCEPT_TABLE.table)
+                    yield _Candidate(other.column, related, CONCEPT_TABLE.table, is_part)
+
+
+def _shows_the_same(attribute: AttributeMap, other: AttributeMap) -> bool:
+    """Whether two attributes of the same path show the same. A lookup may be for one of the types
+    that a reference may lead to: the other one is empty then."""
+    target = other.virtual_column.target
+    has_target = target is None or target == attribute.virtual_column.target
+    return other.kind is attribute.kind and (attribute.kind is not Kind.LOOKUP or has_target)
 
 
 def _find_patient_candidates(
@@ -219,8 +243,10 @@ def _select(
     property_: Property,
     attribute: AttributeMap | None,
     columns: Columns,
+    related: Mapping[str, Columns],
 ) -> Iterator[PhysicalColumn]:
-    """Yield the candidates that the table has, and that hold values of the property's type."""
+    """Yield the candidates that the table has, and that hold values of the property's type. Of a
+    secured column it is not known whether a null is one."""
     is_day = attribute is not None and attribute.kind is Kind.DATE
     seen = list[_Candidate]()
     for candidate in candidates:
@@ -230,16 +256,30 @@ def _select(
         column = columns.get(candidate.column)
         if column is None or column.secured:
             continue
+        shown = column
         if candidate.related is not None:
-            if candidate.table in column.targets:
-                yield PhysicalColumn(
-                    column=candidate.related,
-                    lookup=column,
-                    navigation=column.targets[candidate.table],
-                    is_day=is_day,
-                )
-        elif column.type in _COLUMN_TYPES[property_.type]:
-            yield PhysicalColumn(column=column, is_day=is_day)
+            if candidate.table not in column.targets:
+                continue
+            found = related.get(candidate.table, {}).get(candidate.related)
+            if found is None or found.secured:
+                continue
+            shown = found
+        if shown.type in _COLUMN_TYPES[property_.type]:
+            yield PhysicalColumn(
+                column=shown,
+                lookup=None if candidate.related is None else column,
+                navigation=None if candidate.related is None else column.targets[candidate.table],
+                is_day=is_day,
+                is_part=candidate.is_part,
+            )
+
+
+def _join_copies(found: Sequence[PhysicalColumn]) -> tuple[PhysicalColumn, ...]:
+    """Take columns of the row that hold the same as one, and no parts beside a whole."""
+    own = [column for column in found if column.lookup is None and not column.is_part]
+    if own:
+        return (replace(own[0], copies=tuple(column.column for column in own[1:])),)
+    return tuple(found)
 
 
 def _find_lookup_targets(

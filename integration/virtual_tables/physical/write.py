@@ -7,6 +7,7 @@ version of its resource that reaches FHIR is mirrored over it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, time
 from typing import Any
 from uuid import UUID
@@ -137,9 +138,11 @@ def _convert_values(table: PhysicalTable, values: Mapping[str, Value]) -> _Colum
     found: _Columns = {}
     for name, value in values.items():
         columns = table.columns[name]
-        if len(columns) != 1 or columns[0].lookup is not None:
+        if len(columns) != 1 or columns[0].lookup is not None or columns[0].is_part:
             raise _build_no_column_error(table, name)
-        found |= _convert_value(table, table.type.by_name[name], columns[0], value)
+        for column in (columns[0].column, *columns[0].copies):
+            written = replace(columns[0], column=column)
+            found |= _convert_value(table, table.type.by_name[name], written, value)
     return found
 
 
