@@ -276,9 +276,9 @@ def _select(
 
 def _join_copies(found: Sequence[PhysicalColumn]) -> tuple[PhysicalColumn, ...]:
     """Take columns of the row that hold the same as one, and no parts beside a whole."""
-    own = [column for column in found if column.lookup is None and not column.is_part]
-    if own:
-        return (replace(own[0], copies=tuple(column.column for column in own[1:])),)
+    whole = [column for column in found if column.lookup is None and not column.is_part]
+    if whole:
+        return (replace(whole[0], copies=tuple(column.column for column in whole[1:])),)
     return tuple(found)
 
 

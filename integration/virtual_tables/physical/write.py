@@ -45,7 +45,7 @@ async def create_row(
     requested = values.get(key_property)
     key = requested if isinstance(requested, UUID) else new_key()
     given = {name: value for name, value in values.items() if name != key_property}
-    columns = {access.table.key: str(key), **_convert_values(access.table, given)}
+    columns = {access.table.key: str(key), **convert_values(access.table, given)}
     body = decimal_json.encode(columns)
     request = Request("POST", f"{API}/{access.table.entity_set}", body, HEADERS)
     response = await _send(access, request, "create")
@@ -67,7 +67,7 @@ async def change_row(
             raise build_read_only_error(name)
     _check_fixed(access.table, body.values, current)
     changed = {name: value for name, value in body.values.items() if current.values[name] != value}
-    columns = _convert_values(access.table, changed)
+    columns = convert_values(access.table, changed)
     if not columns:
         return current
     # Without the header Dataverse creates a row that is not there.
@@ -132,7 +132,7 @@ def _check_fixed(table: PhysicalTable, values: Mapping[str, Value], current: Fou
 # -- values ----------------------------------------------------------------------------------------
 
 
-def _convert_values(table: PhysicalTable, values: Mapping[str, Value]) -> _Columns:
+def convert_values(table: PhysicalTable, values: Mapping[str, Value]) -> _Columns:
     """Return the columns of a request by name. Raises Rejected, 422, for what the table cannot
     hold."""
     found: _Columns = {}

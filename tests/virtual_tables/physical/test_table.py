@@ -22,7 +22,7 @@ from integration.virtual_tables.physical.table import (
     build_physical_table,
     list_related_tables,
 )
-from integration.virtual_tables.physical.write import _convert_values
+from integration.virtual_tables.physical.write import convert_values
 
 MAPS = load_shipped_maps()
 PATIENT = UUID("00000000-0000-4000-8000-000000000001")
@@ -80,7 +80,7 @@ def test_columns_that_hold_the_same_are_one_to_a_filter_and_written_together() -
     found = build_filter(is_equal(table, name, PATIENT), table)
     assert found.text == f"_msemr_subjectpatient_value eq {PATIENT}"
     assert found.is_exact
-    assert _convert_values(table, {name: PATIENT}) == {
+    assert convert_values(table, {name: PATIENT}) == {
         "msemr_subjectpatient_contact@odata.bind": f"/contacts({PATIENT})",
         "msemr_encounterpatientidentifier_contact@odata.bind": f"/contacts({PATIENT})",
     }
