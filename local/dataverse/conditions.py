@@ -33,10 +33,13 @@ LITERAL_KINDS = {
 
 def compile_condition(catalog: Catalog, table: Table, node: Node) -> Sql:
     match node:
-        case Logic(operator, left, right):
-            first = compile_condition(catalog, table, left)
-            second = compile_condition(catalog, table, right)
-            return f"({first[0]} {operator.upper()} {second[0]})", first[1] + second[1]
+        case Logic(operator):
+            # One pair of parentheses for a whole chain: SQLite's parser has a stack of a hundred.
+            parts = [
+                compile_condition(catalog, table, part) for part in _list_parts(node, operator)
+            ]
+            joined = f" {operator.upper()} ".join(sql for sql, _ in parts)
+            return f"({joined})", [value for _, values in parts for value in values]
         case Not(inner):
             sql, parameters = compile_condition(catalog, table, inner)
             return f"NOT ({sql})", parameters
@@ -51,6 +54,13 @@ def compile_condition(catalog: Catalog, table: Table, node: Node) -> Sql:
             return f"({path} IN ({placeholders}) AND {path} IS NOT NULL)", literals
         case Compare():
             return _compile_comparison(catalog, table, node)
+
+
+def _list_parts(node: Node, operator: str) -> list[Node]:
+    """List what a chain of one operator joins."""
+    if isinstance(node, Logic) and node.operator == operator:
+        return [*_list_parts(node.left, operator), *_list_parts(node.right, operator)]
+    return [node]
 
 
 @dataclass(frozen=True, slots=True)

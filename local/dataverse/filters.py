@@ -77,6 +77,10 @@ class Not:
 Node = Compare | Function | In | Logic | Not
 
 
+# https://learn.microsoft.com/power-apps/developer/data-platform/fetchxml/reference/condition
+_MAX_CONDITIONS = 500
+
+
 @dataclass(frozen=True, slots=True)
 class Token:
     kind: str
@@ -90,7 +94,18 @@ def parse(text: str) -> Node:
     except RecursionError as error:
         raise refusals.bad_query("The '$filter' is nested too deeply.") from error
     parser.expect_end()
+    if _count_conditions(node) > _MAX_CONDITIONS:
+        raise refusals.bad_query("Number of conditions in query exceeded maximum limit.")
     return node
+
+
+def _count_conditions(node: Node) -> int:
+    match node:
+        case Logic():
+            return _count_conditions(node.left) + _count_conditions(node.right)
+        case Not():
+            return _count_conditions(node.inner)
+    return 1
 
 
 def _tokenize(text: str) -> list[Token]:

@@ -369,3 +369,12 @@ async def test_a_batch_is_sent_for_one_user_but_bypasses_part_by_part(dataverse:
     first, second = await writes(dataverse)
     assert (first["user"], second["user"]) == (NURSE_USER, NURSE_USER)
     assert ("bypass" in first, "bypass" in second) == (True, False)
+
+
+@pytest.mark.parametrize(("number", "status"), [(500, 200), (501, 400)])
+async def test_a_filter_has_so_many_conditions_at_most(
+    dataverse: Client, number: int, status: int
+) -> None:
+    condition = " or ".join(["lastname eq 'B'"] * number)
+    answer = await dataverse.get("contacts", params={"$filter": condition})
+    assert answer.status_code == status, answer.text

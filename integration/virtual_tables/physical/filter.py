@@ -10,6 +10,7 @@ https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query/filt
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -43,9 +44,12 @@ _NEGATED: dict[Operator, Operator] = {
     "ge": "lt",
 }
 
-# Values of `in` that Dataverse compares: how many conditions it takes is not documented. What is
-# left out only makes the filter wider.
-_MAX_VALUES = 200
+# Dataverse takes no more conditions in one query, of which this module adds one:
+# https://learn.microsoft.com/power-apps/developer/data-platform/fetchxml/reference/condition
+_MAX_CONDITIONS = 499
+
+# What may be a condition in the text of a filter. In a literal it is none, and is counted still.
+_CONDITION = re.compile(r" (?:eq|ne|lt|le|gt|ge) |(?:contains|startswith|endswith)\(")
 
 # Dataverse refuses dates before this one, in filters too:
 # https://learn.microsoft.com/power-apps/developer/data-platform/webapi/reference/datetimeattributemetadata
@@ -77,7 +81,12 @@ _ALL = RowFilter(None, is_exact=True)
 
 def build_filter(condition: Expression | None, table: PhysicalTable) -> RowFilter:
     """Build the filter that finds every row which satisfies a condition."""
-    return _ALL if condition is None else _build(condition, table, negated=False)
+    if condition is None:
+        return _ALL
+    found = _build(condition, table, negated=False)
+    if found.text is not None and len(_CONDITION.findall(found.text)) > _MAX_CONDITIONS:
+        return _NOTHING_KNOWN
+    return found
 
 
 def _build(condition: Expression, table: PhysicalTable, *, negated: bool) -> RowFilter:
@@ -101,8 +110,6 @@ def _build(condition: Expression, table: PhysicalTable, *, negated: bool) -> Row
             return _join_any(found) if len(found) > 1 else found[0]
         case Compare(operator, Field() as left, Constant(value)):
             return _compare_field(table, left, operator, value)
-        case In(values=values) if len(values) > _MAX_VALUES:
-            return _NOTHING_KNOWN
         case In(Field() as left, values):
             operator_: Operator = "ne" if negated else "eq"
             found = [_compare_field(table, left, operator_, value) for value in values]
